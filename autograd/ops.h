@@ -1,0 +1,97 @@
+#pragma once
+
+#include "autograd/tape.h"
+#include "backends/kernels.h"
+
+// Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
+// as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
+// with the op's name in brackets.
+
+namespace regla {
+
+/// a + b, equal shapes.
+Var add(const Var& a, const Var& b);
+/// factor * x
+Var scale(const Var& x, double factor);
+/// The same elements under another shape.
+Var reshape(const Var& x, const Shape& shape);
+
+/// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined.
+Var linear(const Var& x, const Var& weight, const Var& bias);
+/// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D].
+Var embedding(const Tensor& ids, const Var& table);
+
+/// LayerNorm over the inner axis; gain and bias [N].
+Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon);
+/// The stable norm of a mixer's output [B, T, H, V] with a gain per head [H, V]: RMSNorm, or
+/// LayerNorm without bias when `center`.
+Var head_norm(const Var& x, const Var& gain, double epsilon, bool center);
+Var softmax(const Var& x);
+
+enum class Gelu { Erf, Tanh };
+Var gelu(const Var& x, Gelu kind);
+
+/// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream.
+struct DropoutKey {
+  uint64_t seed, stream;
+  int64_t first;
+};
+/// Zeroes each element with probability `rate` and divides the others by 1 - rate.
+Var dropout(const Var& x, double rate, const DropoutKey& key);
+
+/// Rotary position embedding (Su et al. 2024) of x [B, T, H, K] at positions [B, T] I32: the first
+/// `rotary` features turn, half-split.
+Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base);
+
+/// Mean cross-entropy (nats) of softmax(hidden weight^T) against targets. hidden [..., D], weight
+/// [vocab, D], targets [...] I32 with -1 for rows that do not count. The mean is over `count` rows;
+/// 0: over those that count here. Result [1].
+Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count = 0);
+/// The same per row, without gradients: [...]. Rows with target -1 are 0.
+Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets);
+
+/// log sigma(z), the log of the vanilla gate.
+Var log_sigmoid(const Var& z);
+/// log F of the refined gate (Eq. 16): F = g (g + 2r(1-g)), g = sigma(z_g), r = sigma(z_r).
+Var refined_gate(const Var& z_g, const Var& z_r);
+
+/// The safe exponential feature map (Eq. 11-12, MATH.md section 2).
+struct SafeExp {
+  Var features;  // [B, T, H, K]
+  Var log_rho;   // [B, T, H]: the decay that the moving maximum causes; undefined for Token
+  Var m;         // [B, H]: the maximum after the last token; undefined for Token
+};
+/// z [B, T, H, K]; m0 [B, H] the maximum so far or undefined; reset [B, T] I32 or undefined.
+SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale);
+
+/// Decays of a linear attention as logs, each at most 0 and each optional.
+struct LogDecays {
+  Var key;     // [B, T, H, K]: a
+  Var value;   // [B, T, H, V]: b
+  Var scalar;  // [B, T, H]
+};
+struct LinearAttention {
+  Var o;      // [B, T, H, V]
+  Var state;  // [B, H, K, V]
+};
+/// The gated recurrence (Eq. 15, MATH.md sections 1 and 4) over q, k [B, T, H, K] and u [B, T, H,
+/// V] from `state` [B, H, K, V] (undefined: 0), computed `chunk` tokens at a time (0: the backend's
+/// choice). reset [B, T] I32 or undefined: 1 empties the state before that token.
+LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
+                                 const Tensor& reset, const Var& state, int64_t chunk);
+/// One token (T = 1) for decoding, without gradients: `state` is updated in place.
+Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
+                             const Tensor& reset, Tensor state);
+
+/// Causal softmax attention (Eq. 1): q [B, T, H, K]; k, v [B, S, H, .] of which the last T belong
+/// to the queries. first [B, T] I32 or undefined: keys before it are hidden. window 0: no limit.
+/// `length`: S where k and v have spare room behind it; 0: all of them.
+Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& first, int64_t window,
+                      double scale, int64_t length = 0);
+
+/// a [B, S, ...] followed by b [B, T, ...] along the second axis; an undefined a is empty.
+Var concatenate(const Var& a, const Var& b);
+/// The last `count` entries of the second axis.
+Var last(const Var& x, int64_t count);
+
+}  // namespace regla

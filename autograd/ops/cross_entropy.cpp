@@ -1,0 +1,85 @@
+#include <algorithm>
+
+#include "autograd/ops/op.h"
+
+namespace regla {
+namespace {
+
+/// One visit to the logits gives the loss and both gradients, so that backward only scales them.
+struct CrossEntropy : Op {
+  Tensor targets;
+  double inverse_count;
+  Tensor d_hidden, d_weight;
+  Shape hidden_shape;
+  CrossEntropy(Tensor rows, double factor) : targets(std::move(rows)), inverse_count(factor) {}
+  const char* name() const override { return "cross_entropy"; }
+
+  Tensors forward(const Tensors& in) override {
+    hidden_shape = in[0].shape();
+    const Tensor hidden = as_rows(in[0]);
+    Tensor losses = Tensor::empty({hidden.dim(0)}, hidden.dtype(), hidden.device());
+    if (Tape::current() != nullptr) {
+      d_hidden = Tensor::empty_like(hidden);
+      d_weight = Tensor::empty_like(in[1]);
+    }
+    kernels_of(hidden).cross_entropy({hidden, in[1], targets, inverse_count}, losses, d_hidden,
+                                     d_weight);
+    double sum = 0;
+    for (double loss : losses.values()) sum += loss;
+    return {Tensor::full({1}, sum * inverse_count, hidden.dtype(), hidden.device())};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    const double d_loss = d_out[0].values()[0];
+    pass_on(std::move(d_hidden), hidden_shape, d_loss, *d_in[0]);
+    pass_on(std::move(d_weight), {}, d_loss, *d_in[1]);
+  }
+
+ private:
+  /// Hands the stored gradient over as it is when d_loss is 1, which is what training does.
+  static void pass_on(Tensor stored, const Shape& shape, double d_loss, Gradient& to) {
+    if (shape.rank() > 0) stored = stored.reshape(shape);
+    if (d_loss == 1) {
+      to.give(std::move(stored));
+    } else {
+      kernels_of(stored).accumulate(stored, d_loss, to.sink(stored));
+    }
+  }
+};
+
+void check_arguments(const Var& hidden, const Var& weight, const Tensor& targets) {
+  check_float("cross_entropy", "hidden", hidden);
+  check_rank("cross_entropy", "weight", weight, 2);
+  check_same("cross_entropy", "weight", weight, {weight.dim(0), hidden.dim(-1)},
+             hidden.value.dtype());
+  check_indices("cross_entropy", "targets", targets, hidden.shape().drop_last());
+  if (!targets.device().is_cpu()) return;
+  const int32_t* target = targets.data<int32_t>();
+  check(std::all_of(target, target + targets.numel(),
+                    [&](int32_t t) { return t >= -1 && t < weight.dim(0); }),
+        "[cross_entropy] expected targets from -1 to ", weight.dim(0) - 1,
+        ", got one outside that range");
+}
+
+}  // namespace
+
+Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count) {
+  check_arguments(hidden, weight, targets);
+  if (count == 0) {
+    for (double target : targets.values()) count += target >= 0;
+    count = std::max<int64_t>(count, 1);
+  }
+  const Tensor rows = targets.reshape({targets.numel()});
+  return apply(CrossEntropy(rows, 1.0 / static_cast<double>(count)), {hidden, weight})[0];
+}
+
+Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
+  check_arguments(hidden, weight, targets);
+  Tensor losses = Tensor::empty(targets.shape(), hidden.dtype(), hidden.device());
+  const Tensor rows = targets.reshape({targets.numel()});
+  kernels_of(hidden).cross_entropy({as_rows(hidden), weight, rows, 1},
+                                   losses.reshape({losses.numel()}), {}, {});
+  return losses;
+}
+
+}  // namespace regla

@@ -1,0 +1,43 @@
+#include <algorithm>
+
+#include "autograd/ops/op.h"
+
+namespace regla {
+namespace {
+
+struct Embedding : Op {
+  Tensor ids;
+  Shape table_shape;
+  explicit Embedding(Tensor which) : ids(std::move(which)) {}
+  const char* name() const override { return "embedding"; }
+
+  Tensors forward(const Tensors& in) override {
+    table_shape = in[0].shape();
+    Tensor y = Tensor::empty(ids.shape().append(in[0].dim(1)), in[0].dtype(), in[0].device());
+    kernels_of(y).embedding(ids, in[0], y);
+    return {y};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    const Tensor& d_y = d_out[0];
+    kernels_of(d_y).embedding_backward(ids, d_y,
+                                       d_in[0]->sink(table_shape, d_y.dtype(), d_y.device()));
+  }
+};
+
+}  // namespace
+
+Var embedding(const Tensor& ids, const Var& table) {
+  check_rank("embedding", "table", table, 2);
+  check(ids.dtype() == DType::I32, "[embedding] expected ids I32, got ", name_of(ids.dtype()));
+  if (ids.device().is_cpu()) {
+    const int32_t* id = ids.data<int32_t>();
+    const bool inside =
+        std::all_of(id, id + ids.numel(), [&](int32_t i) { return i >= 0 && i < table.dim(0); });
+    check(inside, "[embedding] expected ids from 0 to ", table.dim(0) - 1,
+          ", got one outside that range");
+  }
+  return apply(Embedding(ids), {table})[0];
+}
+
+}  // namespace regla

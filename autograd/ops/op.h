@@ -1,0 +1,50 @@
+#pragma once
+
+#include <utility>
+
+#include "autograd/ops.h"
+#include "backends/kernels.h"
+#include "core/check.h"
+
+// What the op files share.
+namespace regla {
+
+/// Applies an op that was built with its settings.
+template <class O>
+Vars apply(O op, const Vars& in) {
+  return apply(std::unique_ptr<Op>(std::make_unique<O>(std::move(op))), in);
+}
+
+inline void check_same(const char* op, const char* what, const Var& x, const Shape& shape,
+                       DType dtype) {
+  check(x.defined() && x.shape() == shape && x.value.dtype() == dtype, "[", op, "] expected ", what,
+        " ", name_of(dtype), " ", shape, ", got ",
+        x.defined() ? std::string(name_of(x.value.dtype())) + " " + x.shape().text() : "nothing");
+}
+
+inline void check_float(const char* op, const char* what, const Var& x) {
+  check(x.defined() && x.value.dtype() != DType::I32, "[", op, "] expected ", what,
+        " of a float type, got ", x.defined() ? name_of(x.value.dtype()) : "nothing");
+}
+
+inline void check_rank(const char* op, const char* what, const Var& x, int rank) {
+  check_float(op, what, x);
+  check(x.value.rank() == rank, "[", op, "] expected ", what, " with ", rank, " axes, got ",
+        x.shape());
+}
+
+/// Optional I32 masks and positions [B, T].
+inline void check_indices(const char* op, const char* what, const Tensor& x, const Shape& shape) {
+  check(x.dtype() == DType::I32 && x.shape() == shape, "[", op, "] expected ", what, " I32 ", shape,
+        ", got ", name_of(x.dtype()), " ", x.shape());
+}
+
+/// Rows of the inner axis.
+inline Tensor as_rows(const Tensor& x) {
+  const int64_t inner = x.dim(-1);
+  return x.reshape({inner == 0 ? 0 : x.numel() / inner, inner});
+}
+
+inline const KernelTable& kernels_of(const Tensor& x) { return kernels(x.device()); }
+
+}  // namespace regla

@@ -1,0 +1,53 @@
+#include "autograd/ops/op.h"
+
+namespace regla {
+namespace {
+
+struct LogSigmoid : Op {
+  Tensor z;
+  const char* name() const override { return "log_sigmoid"; }
+
+  Tensors forward(const Tensors& in) override {
+    z = in[0];
+    Tensor y = Tensor::empty_like(z);
+    kernels_of(z).log_sigmoid(z, y);
+    return {y};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    kernels_of(z).log_sigmoid_backward(z, d_out[0], d_in[0]->sink(z));
+  }
+};
+
+struct RefinedGate : Op {
+  Tensor z_g, z_r;
+  const char* name() const override { return "refined_gate"; }
+
+  Tensors forward(const Tensors& in) override {
+    z_g = in[0];
+    z_r = in[1];
+    Tensor log_f = Tensor::empty_like(z_g);
+    kernels_of(z_g).refined_gate(z_g, z_r, log_f);
+    return {log_f};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    kernels_of(z_g).refined_gate_backward(z_g, z_r, d_out[0], d_in[0]->sink(z_g),
+                                          d_in[1]->sink(z_r));
+  }
+};
+
+}  // namespace
+
+Var log_sigmoid(const Var& z) {
+  check_float("log_sigmoid", "z", z);
+  return apply(LogSigmoid{}, {z})[0];
+}
+
+Var refined_gate(const Var& z_g, const Var& z_r) {
+  check_float("refined_gate", "z_g", z_g);
+  check_same("refined_gate", "z_r", z_r, z_g.shape(), z_g.value.dtype());
+  return apply(RefinedGate{}, {z_g, z_r})[0];
+}
+
+}  // namespace regla

@@ -1,0 +1,48 @@
+#include "autograd/ops/op.h"
+
+namespace regla {
+namespace {
+
+struct SafeExpOp : Op {
+  SafeExpArgs args;
+  SafeExpResult result;
+  explicit SafeExpOp(SafeExpArgs settings) : args(std::move(settings)) {}
+  const char* name() const override { return "safe_exp"; }
+
+  Tensors forward(const Tensors& in) override {
+    args.z = in[0];
+    args.m0 = in[1];
+    const Tensor& z = args.z;
+    const Shape heads = {z.dim(0), z.dim(1), z.dim(2)};
+    result.features = Tensor::empty_like(z);
+    result.argmax = Tensor::empty(heads, DType::I32, z.device());
+    if (args.maximum != Maximum::Token) {
+      result.log_rho = Tensor::empty(heads, z.dtype(), z.device());
+      result.m = Tensor::empty({z.dim(0), z.dim(2)}, z.dtype(), z.device());
+    }
+    kernels_of(z).safe_exp(args, result);
+    return {result.features, result.log_rho, result.m};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    // The kernel writes d_z even where only m0 wants a gradient.
+    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(args.z) : Sink{Tensor::empty_like(args.z)};
+    kernels_of(args.z).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
+                                         args.m0 ? d_in[1]->sink(args.m0) : Sink{});
+  }
+};
+
+}  // namespace
+
+SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale) {
+  check_rank("safe_exp", "z", z, 4);
+  if (reset) check_indices("safe_exp", "reset", reset, {z.dim(0), z.dim(1)});
+  const bool carries = maximum != Maximum::Token;
+  check(carries || !m0.defined(), "[safe_exp] a maximum per token takes no earlier maximum");
+  if (m0.defined()) check_same("safe_exp", "m0", m0, {z.dim(0), z.dim(2)}, z.value.dtype());
+  SafeExpArgs args{.z = {}, .m0 = {}, .reset = reset, .maximum = maximum, .scale = scale};
+  const Vars out = apply(SafeExpOp(std::move(args)), {z, m0});
+  return {out[0], out[1], out[2]};
+}
+
+}  // namespace regla

@@ -1,0 +1,180 @@
+#include "autograd/tape.h"
+
+#include <cmath>
+
+#include "backends/kernels.h"
+#include "core/check.h"
+
+namespace regla {
+namespace {
+
+thread_local Tape* current_tape = nullptr;
+
+/// Scope names, each once; a node keeps a number.
+thread_local std::vector<std::string> scope_names = {""};
+thread_local int64_t current_scope = 0;
+
+void require_finite(const Tensor& tensor, const Op& op, const std::string& scope,
+                    const char* what) {
+  if (!tensor.defined() || tensor.dtype() == DType::I32) return;
+  if (kernels(tensor.device()).all_finite(tensor)) return;
+  fail("the first tensor that is not finite is the ", what, " of `", op.name(), "`",
+       scope.empty() ? "" : " in " + scope, ", ", tensor.shape());
+}
+
+}  // namespace
+
+Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
+  if (!wanted_) return {};
+  if (!empty()) return {slot(), true};
+  // A parameter keeps its gradient's memory from step to step.
+  if (!slot().defined() || slot().shape() != shape) slot() = Tensor::empty(shape, dtype, device);
+  if (parameter_) parameter_->gradient_empty = false;
+  return {slot(), false};
+}
+
+void Gradient::give(Tensor gradient) {
+  if (!wanted_) return;
+  if (!parameter_ && empty() && gradient.unique()) {
+    tensor_ = std::move(gradient);
+    return;
+  }
+  kernels(gradient.device()).accumulate(gradient, 1, sink(gradient));
+}
+
+Tape::Tape() : outer_(current_tape) { current_tape = this; }
+
+Tape::~Tape() {
+  current_tape = outer_;
+  // Later ops hold what earlier ones made: free from the end, as backward would.
+  while (!nodes_.empty()) nodes_.pop_back();
+}
+
+Tape* Tape::current() { return current_tape; }
+
+int64_t Tape::add_gradient(Parameter* parameter) {
+  Gradient gradient;
+  gradient.wanted_ = true;
+  gradient.parameter_ = parameter;
+  gradients_.push_back(std::move(gradient));
+  return static_cast<int64_t>(gradients_.size()) - 1;
+}
+
+Var Tape::leaf(Tensor value) { return {std::move(value), add_gradient(nullptr)}; }
+
+Var Tape::parameter(Parameter& parameter) {
+  auto [place, is_new] = parameters_.try_emplace(&parameter, 0);
+  if (is_new) place->second = add_gradient(&parameter);
+  return {parameter.value, place->second};
+}
+
+Vars apply(std::unique_ptr<Op> op, const Vars& in) {
+  Tensors values;
+  values.reserve(in.size());
+  for (const Var& var : in) values.push_back(var.value);
+  Tensors results = op->forward(values);
+  Tape* tape = current_tape;
+  if (tape && tape->check_finite_) {
+    for (const Tensor& result : results) {
+      require_finite(result, *op, scope_names[static_cast<size_t>(current_scope)], "output");
+    }
+  }
+  Vars out(results.begin(), results.end());
+  if (tape) tape->record(std::move(op), in, out);
+  return out;
+}
+
+void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
+  Node node{std::move(op),
+            {},
+            static_cast<int64_t>(gradients_.size()),
+            static_cast<int64_t>(out.size()),
+            current_scope};
+  bool wanted = false;
+  for (const Var& var : in) {
+    check(var.index < static_cast<int64_t>(gradients_.size()), "[tape] `", node.op->name(),
+          "` got a value of another tape");
+    node.inputs.push_back(var.index);
+    wanted = wanted || var.index >= 0;
+  }
+  if (!wanted) return;
+  for (Var& var : out) {
+    if (var.defined()) var.index = static_cast<int64_t>(gradients_.size());
+    add_gradient(nullptr);
+  }
+  nodes_.push_back(std::move(node));
+}
+
+void Tape::backward(const Var& loss) {
+  check(loss.defined() && loss.value.numel() == 1, "[backward] expected a scalar, got ",
+        loss.defined() ? loss.shape() : Shape{});
+  backward({loss}, {Tensor::full(loss.shape(), 1, loss.value.dtype(), loss.value.device())});
+}
+
+void Tape::backward(const Vars& outputs, const Tensors& seeds) {
+  check(outputs.size() == seeds.size(), "[backward] expected one seed per output");
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].index < 0 || !seeds[i].defined()) continue;
+    check(seeds[i].shape() == outputs[i].shape(), "[backward] expected a gradient of ",
+          outputs[i].shape(), ", got ", seeds[i].shape());
+    gradients_[static_cast<size_t>(outputs[i].index)].give(seeds[i].clone());
+  }
+  // Backward functions call kernels, not ops: nothing may be recorded meanwhile.
+  NoGrad guard;
+  while (!nodes_.empty()) {
+    run_backward(nodes_.back());
+    nodes_.pop_back();
+  }
+}
+
+void Tape::run_backward(Node& node) {
+  Tensors d_out;
+  bool reached = false;
+  for (int64_t i = 0; i < node.outputs; ++i) {
+    Gradient& gradient = gradients_[static_cast<size_t>(node.first_output + i)];
+    reached = reached || gradient.tensor_.defined();
+    d_out.push_back(std::move(gradient.tensor_));
+    gradient.tensor_ = {};
+  }
+  if (!reached) return;
+  static thread_local Gradient unwanted;
+  std::vector<Gradient*> d_in;
+  for (int64_t index : node.inputs) {
+    d_in.push_back(index < 0 ? &unwanted : &gradients_[static_cast<size_t>(index)]);
+  }
+  node.op->backward(d_out, d_in);
+  if (!check_finite_) return;
+  for (Gradient* gradient : d_in) {
+    if (!gradient->wanted_ || gradient->empty()) continue;
+    const std::string& scope = scope_names[static_cast<size_t>(node.scope)];
+    require_finite(gradient->slot(), *node.op, scope, "input gradient");
+  }
+}
+
+Tensor Tape::gradient(const Var& leaf) const {
+  check(leaf.index >= 0 && leaf.index < static_cast<int64_t>(gradients_.size()),
+        "[tape] expected a leaf of this tape");
+  return gradients_[static_cast<size_t>(leaf.index)].tensor_;
+}
+
+NoGrad::NoGrad() : hidden_(current_tape) { current_tape = nullptr; }
+NoGrad::~NoGrad() { current_tape = hidden_; }
+
+Scope::Scope(const std::string& name) : outer_(current_scope) {
+  for (size_t i = 0; i < scope_names.size(); ++i) {
+    if (scope_names[i] == name) {
+      current_scope = static_cast<int64_t>(i);
+      return;
+    }
+  }
+  current_scope = static_cast<int64_t>(scope_names.size());
+  scope_names.push_back(name);
+}
+Scope::~Scope() { current_scope = outer_; }
+
+Var use(Parameter& parameter) {
+  Tape* tape = Tape::current();
+  return tape ? tape->parameter(parameter) : Var(parameter.value);
+}
+
+}  // namespace regla

@@ -1,0 +1,148 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "autograd/parameter.h"
+#include "backends/sink.h"
+#include "core/tensor.h"
+
+namespace regla {
+
+using Tensors = std::vector<Tensor>;
+
+/// A value on the tape: a tensor, and the index of its gradient there (-1: a constant).
+struct Var {
+  Tensor value;
+  int64_t index = -1;
+
+  Var() = default;
+  Var(Tensor constant) : value(std::move(constant)) {}  // NOLINT: a tensor is a constant
+  Var(Tensor tensor, int64_t gradient_index) : value(std::move(tensor)), index(gradient_index) {}
+
+  bool defined() const { return value.defined(); }
+  const Shape& shape() const { return value.shape(); }
+  int64_t dim(int axis) const { return value.dim(axis); }
+};
+
+using Vars = std::vector<Var>;
+
+/// The gradient of one tape entry while backward runs.
+class Gradient {
+ public:
+  bool wanted() const { return wanted_; }
+  /// Memory to write or add to, of the given kind; an undefined sink when nobody wants it.
+  Sink sink(const Shape& shape, DType dtype, Device device);
+  Sink sink(const Tensor& like) { return sink(like.shape(), like.dtype(), like.device()); }
+  /// Takes a finished gradient: adopts the memory when it is the first and no one else's.
+  void give(Tensor gradient);
+
+ private:
+  friend class Tape;
+  Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
+  bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
+
+  bool wanted_ = false;
+  Parameter* parameter_ = nullptr;
+  Tensor tensor_;
+};
+
+/// One differentiable function with its backward. What backward needs is kept in named members;
+/// the tape destroys the op, and so frees them, as soon as its backward ran.
+class Op {
+ public:
+  virtual ~Op() = default;
+  virtual const char* name() const = 0;
+  /// Outputs from inputs. An undefined input is an absent optional one.
+  virtual Tensors forward(const Tensors& in) = 0;
+  /// Adds to the gradients of the inputs. An undefined `d_out` entry is a zero; a `d_out` that is
+  /// passed on unchanged may be moved from.
+  virtual void backward(Tensors& d_out, std::vector<Gradient*>& d_in) = 0;
+};
+
+/// Records ops in execution order while it lives, and runs them backwards: a flat list, a reverse
+/// `for`, gradients by index. At most one tape records per thread, the youngest; none: inference.
+class Tape {
+ public:
+  Tape();
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  static Tape* current();
+
+  /// A value whose gradient is wanted, readable by `gradient` after `backward`.
+  Var leaf(Tensor value);
+  /// A parameter; its gradient adds up in the parameter itself.
+  Var parameter(Parameter& parameter);
+
+  /// Runs the recorded ops in reverse from a scalar (seed 1) or from the given gradients.
+  void backward(const Var& loss);
+  void backward(const Vars& outputs, const Tensors& seeds);
+
+  /// The gradient of a leaf; undefined when nothing reached it.
+  Tensor gradient(const Var& leaf) const;
+
+  int64_t size() const { return static_cast<int64_t>(nodes_.size()); }
+
+  /// Throw at the first op output or gradient that is not finite, naming the op and its scope.
+  /// Slow: for finding the culprit after a loss went bad.
+  void check_finite(bool on) { check_finite_ = on; }
+
+ private:
+  friend Vars apply(std::unique_ptr<Op> op, const Vars& in);
+  friend class NoGrad;
+
+  struct Node {
+    std::unique_ptr<Op> op;
+    std::vector<int64_t> inputs;  // gradient indices; -1 for constants
+    int64_t first_output;
+    int64_t outputs;
+    int64_t scope;
+  };
+
+  int64_t add_gradient(Parameter* parameter);
+  void record(std::unique_ptr<Op> op, const Vars& in, Vars& out);
+  void run_backward(Node& node);
+
+  std::vector<Node> nodes_;
+  std::vector<Gradient> gradients_;
+  std::unordered_map<Parameter*, int64_t> parameters_;
+  bool check_finite_ = false;
+  Tape* outer_ = nullptr;
+};
+
+/// Runs `op` on the inputs and, when a tape records and an input is on it, remembers it.
+Vars apply(std::unique_ptr<Op> op, const Vars& in);
+
+/// Turns recording off while it lives.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  Tape* hidden_;
+};
+
+/// Names the part of the model that runs while it lives ("layers.3.mixer"), for error messages.
+class Scope {
+ public:
+  explicit Scope(const std::string& name);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+ private:
+  int64_t outer_;
+};
+
+/// A parameter on the current tape, or as a constant when none records.
+Var use(Parameter& parameter);
+
+}  // namespace regla

@@ -1,0 +1,67 @@
+#include "backends/cpu/gemm.h"
+
+#include <dnnl.h>
+
+#include <Eigen/Core>
+#include <string>
+
+#include "core/check.h"
+
+// The one file that knows oneDNN. `dnnl_sgemm` is the same call in versions 2 and 3; inside a
+// parallel region it runs on the calling thread alone.
+namespace regla::cpu {
+
+void gemm(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K, float alpha,
+          const float* A, int64_t lda, const float* B, int64_t ldb, float beta, float* C,
+          int64_t ldc) {
+  if (M == 0 || N == 0) return;
+  const dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', M, N, K,
+                                          alpha, A, lda, B, ldb, beta, C, ldc);
+  check(status == dnnl_success, "[matmul] oneDNN refused [", M, ", ", K, "] x [", K, ", ", N,
+        "] with status ", static_cast<int>(status));
+}
+
+void gemm(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K, double alpha,
+          const double* A, int64_t lda, const double* B, int64_t ldb, double beta, double* C,
+          int64_t ldc) {
+  using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using Stride = Eigen::OuterStride<>;
+  const Eigen::Map<const Matrix, 0, Stride> a(A, transpose_a ? K : M, transpose_a ? M : K,
+                                              Stride(lda));
+  const Eigen::Map<const Matrix, 0, Stride> b(B, transpose_b ? N : K, transpose_b ? K : N,
+                                              Stride(ldb));
+  Eigen::Map<Matrix, 0, Stride> c(C, M, N, Stride(ldc));
+  // beta 0 must not read C, which may hold NaN.
+  if (beta == 0) {
+    c.setZero();
+  } else if (beta != 1) {
+    c *= beta;
+  }
+  if (transpose_a && transpose_b) {
+    c.noalias() += alpha * (a.transpose() * b.transpose());
+  } else if (transpose_a) {
+    c.noalias() += alpha * (a.transpose() * b);
+  } else if (transpose_b) {
+    c.noalias() += alpha * (a * b.transpose());
+  } else {
+    c.noalias() += alpha * (a * b);
+  }
+}
+
+const char* onednn_version() {
+  static const std::string text = [] {
+    const dnnl_version_t* version = dnnl_version();
+    return std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
+           std::to_string(version->patch);
+  }();
+  return text.c_str();
+}
+
+const char* eigen_version() {
+  static const std::string text = std::to_string(EIGEN_WORLD_VERSION) + "." +
+                                  std::to_string(EIGEN_MAJOR_VERSION) + "." +
+                                  std::to_string(EIGEN_MINOR_VERSION);
+  return text.c_str();
+}
+
+}  // namespace regla::cpu

@@ -1,0 +1,284 @@
+#include <algorithm>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/linear_attention_head.h"
+#include "core/parallel.h"
+
+namespace regla::cpu {
+namespace {
+
+/// Where the gradients of one head go; null where nobody wants one.
+template <class T>
+struct HeadGradients {
+  const T* o;
+  const T* d_o;
+  T *d_q, *d_k, *d_u, *d_log_a, *d_log_b, *d_log_s;
+};
+
+/// The gradients of one chunk, packed like the chunk.
+template <class T>
+struct ChunkGradients {
+  T *o, *d_o, *d_q, *d_k, *d_u;  // [C, V], [C, V], [C, K], [C, K], [C, V]
+  T* dW;                         // [C, C]
+  T *by_key, *by_value;          // [C, K], [C, V] scratch
+  T *S_turned, *dS_turned;       // [V, K]
+
+  static int64_t scratch(int64_t K, int64_t V, int64_t C) {
+    return C * (3 * K + 4 * V + C) + 2 * K * V;
+  }
+  ChunkGradients(int64_t K, int64_t V, int64_t C, Arena<T>& arena)
+      : o(arena.take(C * V)),
+        d_o(arena.take(C * V)),
+        d_q(arena.take(C * K)),
+        d_k(arena.take(C * K)),
+        d_u(arena.take(C * V)),
+        dW(arena.take(C * C)),
+        by_key(arena.take(C * K)),
+        by_value(arena.take(C * V)),
+        S_turned(arena.take(K * V)),
+        dS_turned(arena.take(K * V)) {}
+};
+
+/// What the chunk's tokens owe to the states at both ends. `S` is the state before the chunk; `dS`
+/// comes in as the gradient of the state after it and leaves as that of the state before it.
+template <class T>
+void states_backward(Chunk<T>& chunk, ChunkGradients<T>& g, const T* S, T* dS) {
+  const int64_t C = chunk.C, K = chunk.keys.N, V = chunk.values.N;
+  transpose(K, V, S, V, g.S_turned);
+  transpose(K, V, dS, V, g.dS_turned);
+  // S_out = decay S_in + (keys to the end)^T (values to the end)
+  const T* u_end = chunk.values.decayed_to(C, chunk.u, chunk.values.rows);
+  std::fill_n(g.by_key, C * K, T(0));
+  small_gemm(C, K, V, View<T>{u_end, V}, g.dS_turned, K, g.by_key, K);
+  std::copy_n(chunk.keys.decayed_to(C, g.by_key, chunk.keys.rows), C * K, g.d_k);
+  const T* k_end = chunk.keys.decayed_to(C, chunk.k, chunk.keys.rows);
+  std::fill_n(g.by_value, C * V, T(0));
+  small_gemm(C, V, K, View<T>{k_end, K}, dS, V, g.by_value, V);
+  std::copy_n(chunk.values.decayed_to(C, g.by_value, chunk.values.rows), C * V, g.d_u);
+  chunk.decay_state(dS);
+  // o += (q from the start) S_in, decayed from the start
+  const T* d_o = chunk.values.decayed_from_start(C, g.d_o, chunk.values.rows);
+  const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
+  small_gemm(K, V, C, transposed(q, K), d_o, V, dS, V);
+  std::fill_n(g.by_key, C * K, T(0));
+  small_gemm(C, K, V, View<T>{d_o, V}, g.S_turned, K, g.by_key, K);
+  std::copy_n(chunk.keys.decayed_from_start(C, g.by_key, chunk.keys.rows), C * K, g.d_q);
+}
+
+/// The tokens' effect on each other: reverses scores and mix.
+template <class T>
+void tokens_backward(Chunk<T>& chunk, ChunkGradients<T>& g) {
+  const int64_t C = chunk.C;
+  scores(C, chunk.q, chunk.k, chunk.keys, chunk.W);
+  scores(C, g.d_o, chunk.u, chunk.values, g.dW);
+  mix(C, g.dW, chunk.k, chunk.keys, g.d_q);
+  mix_transposed(C, g.dW, chunk.q, chunk.keys, g.d_k);
+  mix_transposed(C, chunk.W, g.d_o, chunk.values, g.d_u);
+}
+
+/// d_log of one axis, as suffix sums over the chunk (MATH.md section 4): `total` starts as the
+/// boundary term sum(S_out * dS_out) and grows by out * d_out - in * d_in per token. A token that
+/// resets cuts the sum: its decay is 0 whatever the log.
+template <class T, class Emit>
+void log_decay_backward(const LinearAttentionHead<T>& head, int64_t first, int64_t C, int64_t N,
+                        const T* out, const T* d_out, const T* in, const T* d_in, T* total,
+                        Emit&& emit) {
+  for (int64_t t = C - 1; t >= 0; --t) {
+    for (int64_t n = 0; n < N; ++n) {
+      total[n] += out[t * N + n] * d_out[t * N + n] - in[t * N + n] * d_in[t * N + n];
+    }
+    if (head.resets(first + t)) std::fill_n(total, N, T(0));
+    emit(first + t, total);
+  }
+}
+
+/// Adds rows to a strided gradient.
+template <class T>
+void add_row(T* out, const T* row, int64_t count) {
+  for (int64_t n = 0; n < count; ++n) out[n] += row[n];
+}
+
+template <class T>
+void decays_backward(const LinearAttentionHead<T>& head, const Chunk<T>& chunk,
+                     const ChunkGradients<T>& g, T* key_total, T* value_total,
+                     const HeadGradients<T>& to) {
+  const int64_t K = head.K, V = head.V;
+  const auto scalar = [&](int64_t token, const T* total, int64_t N) {
+    if (!to.d_log_s) return;
+    T sum = 0;
+    for (int64_t n = 0; n < N; ++n) sum += total[n];
+    to.d_log_s[token * head.s_pitch] += sum;
+  };
+  if (to.d_log_b || (to.d_log_s && !head.scalar_on_keys())) {
+    log_decay_backward(head, chunk.first, chunk.C, V, g.o, g.d_o, chunk.u, g.d_u, value_total,
+                       [&](int64_t token, const T* total) {
+                         if (to.d_log_b) add_row(to.d_log_b + token * head.v_pitch, total, V);
+                         if (!head.scalar_on_keys()) scalar(token, total, V);
+                       });
+  }
+  if (to.d_log_a) {
+    log_decay_backward(head, chunk.first, chunk.C, K, chunk.q, g.d_q, chunk.k, g.d_k, key_total,
+                       [&](int64_t token, const T* total) {
+                         add_row(to.d_log_a + token * head.k_pitch, total, K);
+                         if (head.scalar_on_keys()) scalar(token, total, K);
+                       });
+  }
+}
+
+/// Chunk-start states are kept for one segment of chunks at a time and recomputed from the
+/// segment's first state: a segment has about K tokens, so that all the states kept take about as
+/// much room as u does, however small the chunk.
+template <class T>
+class HeadBackward {
+ public:
+  static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
+    const int64_t chunks = chunks_per_segment(K, capacity);
+    const int64_t states = steps / (chunks * capacity) + 1 + chunks + 1;
+    return Chunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) + K + V +
+           states * K * V;
+  }
+
+  HeadBackward(const LinearAttentionHead<T>& head, int64_t capacity, Arena<T> arena,
+               const HeadGradients<T>& to)
+      : head_(head),
+        capacity_(capacity),
+        chunks_(chunks_per_segment(head.K, capacity)),
+        to_(to),
+        chunk_(head, capacity, arena),
+        g_(head.K, head.V, capacity, arena),
+        key_total_(arena.take(head.K)),
+        value_total_(arena.take(head.V)),
+        inside_(arena.take((chunks_ + 1) * size())),
+        firsts_(arena.take(segments() * size())) {}
+
+  /// `dS` comes in as the gradient of the last state and leaves as that of the first.
+  void run(T* dS) {
+    keep_first_states();
+    for (int64_t segment = segments() - 1; segment >= 0; --segment) {
+      const int64_t start = segment * span();
+      const int64_t stop = std::min(head_.steps, start + span());
+      const int64_t chunks = (stop - start + capacity_ - 1) / capacity_;
+      keep_states_inside(segment, chunks);
+      for (int64_t c = chunks - 1; c >= 0; --c) {
+        load(start + c * capacity_);
+        chunk_backward(inside_ + c * size(), inside_ + (c + 1) * size(), dS);
+      }
+    }
+  }
+
+ private:
+  static int64_t chunks_per_segment(int64_t K, int64_t capacity) {
+    return std::max<int64_t>(1, K / capacity);
+  }
+  int64_t size() const { return head_.K * head_.V; }
+  int64_t span() const { return chunks_ * capacity_; }
+  int64_t segments() const { return (head_.steps + span() - 1) / span(); }
+
+  void load(int64_t begin) { chunk_.load(head_, begin, std::min(head_.steps, begin + capacity_)); }
+
+  void keep_first_states() {
+    if (head_.state != nullptr) {
+      std::copy_n(head_.state, size(), firsts_);
+    } else {
+      std::fill_n(firsts_, size(), T(0));
+    }
+    for (int64_t segment = 1; segment < segments(); ++segment) {
+      T* S = firsts_ + segment * size();
+      std::copy_n(S - size(), size(), S);
+      for (int64_t begin = (segment - 1) * span(); begin < segment * span(); begin += capacity_) {
+        load(begin);
+        chunk_.advance(S);
+      }
+    }
+  }
+
+  void keep_states_inside(int64_t segment, int64_t chunks) {
+    std::copy_n(firsts_ + segment * size(), size(), inside_);
+    for (int64_t c = 0; c < chunks; ++c) {
+      T* after = inside_ + (c + 1) * size();
+      std::copy_n(after - size(), size(), after);
+      load(segment * span() + c * capacity_);
+      chunk_.advance(after);
+    }
+  }
+
+  void chunk_backward(const T* before, const T* after, T* dS) {
+    const int64_t K = head_.K, V = head_.V;
+    std::fill_n(key_total_, K, T(0));
+    std::fill_n(value_total_, V, T(0));
+    for (int64_t i = 0; i < K; ++i) {
+      for (int64_t j = 0; j < V; ++j) {
+        const T product = after[i * V + j] * dS[i * V + j];
+        key_total_[i] += product;
+        value_total_[j] += product;
+      }
+    }
+    for (int64_t t = 0; t < chunk_.C; ++t) {
+      const int64_t row = (chunk_.first + t) * head_.v_pitch;
+      std::copy_n(to_.o + row, V, g_.o + t * V);
+      std::copy_n(to_.d_o + row, V, g_.d_o + t * V);
+    }
+    states_backward(chunk_, g_, before, dS);
+    tokens_backward(chunk_, g_);
+    decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
+    for (int64_t t = 0; t < chunk_.C; ++t) {
+      const int64_t token = chunk_.first + t;
+      if (to_.d_q) add_row(to_.d_q + token * head_.k_pitch, g_.d_q + t * K, K);
+      if (to_.d_k) add_row(to_.d_k + token * head_.k_pitch, g_.d_k + t * K, K);
+      if (to_.d_u) add_row(to_.d_u + token * head_.v_pitch, g_.d_u + t * V, V);
+    }
+  }
+
+  const LinearAttentionHead<T>& head_;
+  int64_t capacity_, chunks_;  // tokens per chunk, chunks per segment
+  HeadGradients<T> to_;
+  Chunk<T> chunk_;
+  ChunkGradients<T> g_;
+  T *key_total_, *value_total_;
+  T* inside_;  // states before each chunk of the current segment, and after the last
+  T* firsts_;  // state before each segment
+};
+
+/// The memory of a gradient, zeroed when nothing is there yet; null when nobody wants it.
+template <class T>
+T* prepared(Sink sink) {
+  if (!sink) return nullptr;
+  if (!sink.accumulate) sink.tensor.fill(0);
+  return sink.tensor.data<T>();
+}
+
+}  // namespace
+
+void linear_attention_backward(const LinearAttentionArgs& args, const Tensor& o,
+                               const LinearAttentionGradients& gradients) {
+  for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
+    const int64_t K = args.q.dim(3), V = args.u.dim(3), capacity = chunk_size(args.chunk, steps);
+    const int64_t size = HeadBackward<T>::scratch(K, V, steps, capacity);
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    Tensor d_states =
+        gradients.d_state ? gradients.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
+    T *buffers = scratch.data<T>(), *dS = d_states.data<T>();
+    T *d_q = prepared<T>(gradients.d_q), *d_k = prepared<T>(gradients.d_k);
+    T *d_u = prepared<T>(gradients.d_u), *d_log_a = prepared<T>(gradients.d_log_a);
+    T *d_log_b = prepared<T>(gradients.d_log_b), *d_log_s = prepared<T>(gradients.d_log_s);
+    T* d_state0 = prepared<T>(gradients.d_state0);
+    const auto at = [](T* base, int64_t offset) { return base ? base + offset : nullptr; };
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const int64_t first = n / H * steps * H + n % H;
+        const HeadGradients<T> to = {o.data<T>() + first * V, gradients.d_o.data<T>() + first * V,
+                                     at(d_q, first * K),      at(d_k, first * K),
+                                     at(d_u, first * V),      at(d_log_a, first * K),
+                                     at(d_log_b, first * V),  at(d_log_s, first)};
+        const LinearAttentionHead<T> head(args, n);
+        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, to)
+            .run(dS + n * K * V);
+        if (d_state0) add_row(d_state0 + n * K * V, dS + n * K * V, K * V);
+      }
+    });
+  });
+}
+
+}  // namespace regla::cpu

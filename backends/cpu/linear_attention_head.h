@@ -1,0 +1,120 @@
+#pragma once
+
+#include "backends/cpu/linear_attention_chunk.h"
+#include "backends/kernels.h"
+
+namespace regla::cpu {
+
+/// One head of one sequence. Rows of q, k and log_a are `k_pitch` apart, those of u, log_b and o
+/// `v_pitch`, scalars `s_pitch`. Absent decays, resets and states are null.
+template <class T>
+struct LinearAttentionHead {
+  int64_t steps, K, V, k_pitch, v_pitch, s_pitch;
+  const T *q, *k, *u, *log_a, *log_b, *log_s;
+  const int32_t* reset;
+  const T* state;
+
+  LinearAttentionHead(const LinearAttentionArgs& args, int64_t n)
+      : steps(args.q.dim(1)), K(args.q.dim(3)), V(args.u.dim(3)) {
+    const int64_t H = args.q.dim(2), b = n / H, h = n % H, first = b * steps * H + h;
+    k_pitch = H * K;
+    v_pitch = H * V;
+    s_pitch = H;
+    q = args.q.data<T>() + first * K;
+    k = args.k.data<T>() + first * K;
+    u = args.u.data<T>() + first * V;
+    log_a = args.log_a ? args.log_a.data<T>() + first * K : nullptr;
+    log_b = args.log_b ? args.log_b.data<T>() + first * V : nullptr;
+    log_s = args.log_s ? args.log_s.data<T>() + first : nullptr;
+    reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr;
+    state = args.state ? args.state.data<T>() + n * K * V : nullptr;
+  }
+
+  bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
+  /// Scalar decays and resets act on the value axis, unless only the key axis decays anyway.
+  bool scalar_on_keys() const { return log_a != nullptr && log_b == nullptr; }
+  bool keys_decay() const { return log_a != nullptr; }
+  bool values_decay() const {
+    return log_b != nullptr || (!scalar_on_keys() && (log_s != nullptr || reset != nullptr));
+  }
+};
+
+/// The tokens [first, first + C) of a head, packed, with their decays.
+template <class T>
+struct Chunk {
+  int64_t first = 0, C = 0;
+  T *q, *k, *u;  // [C, K], [C, K], [C, V]
+  Axis<T> keys, values;
+  T* W;  // [C, C] scores
+
+  static int64_t scratch(int64_t K, int64_t V, int64_t C) {
+    return 2 * C * K + C * V + C * C + Axis<T>::scratch(K, C) + Axis<T>::scratch(V, C);
+  }
+
+  Chunk(const LinearAttentionHead<T>& head, int64_t capacity, Arena<T>& arena)
+      : q(arena.take(capacity * head.K)),
+        k(arena.take(capacity * head.K)),
+        u(arena.take(capacity * head.V)) {
+    keys.allocate(head.K, head.keys_decay(), capacity, arena);
+    values.allocate(head.V, head.values_decay(), capacity, arena);
+    W = arena.take(capacity * capacity);
+  }
+
+  void load(const LinearAttentionHead<T>& head, int64_t begin, int64_t end) {
+    first = begin;
+    C = end - begin;
+    for (int64_t t = 0; t < C; ++t) {
+      std::copy_n(head.q + (first + t) * head.k_pitch, head.K, q + t * head.K);
+      std::copy_n(head.k + (first + t) * head.k_pitch, head.K, k + t * head.K);
+      std::copy_n(head.u + (first + t) * head.v_pitch, head.V, u + t * head.V);
+    }
+    if (keys.present) load_axis(head, keys, head.log_a, head.k_pitch, head.scalar_on_keys());
+    if (values.present) load_axis(head, values, head.log_b, head.v_pitch, !head.scalar_on_keys());
+  }
+
+  /// S <- (decay over the chunk) * S + (keys to the end)^T (values to the end)
+  void advance(T* S) {
+    const T* k_end = keys.decayed_to(C, k, keys.rows);
+    const T* u_end = values.decayed_to(C, u, values.rows);
+    decay_state(S);
+    small_gemm(keys.N, values.N, C, transposed(k_end, keys.N), u_end, values.N, S, values.N);
+  }
+
+  /// S *= a b over the whole chunk, right after a `decayed_to(C)` or `decayed_from_start` of both
+  /// axes.
+  void decay_state(T* S) const {
+    if (!keys.present && !values.present) return;
+    for (int64_t i = 0; i < keys.N; ++i) {
+      const T a = keys.decay_over_chunk(i);
+      for (int64_t j = 0; j < values.N; ++j) S[i * values.N + j] *= a * values.decay_over_chunk(j);
+    }
+  }
+
+ private:
+  void load_axis(const LinearAttentionHead<T>& head, Axis<T>& axis, const T* logs, int64_t pitch,
+                 bool with_scalar) {
+    for (int64_t t = 0; t < C; ++t) {
+      T* factor = axis.factor + t * axis.N;
+      const int64_t token = first + t;
+      const T scalar = with_scalar && head.log_s ? head.log_s[token * head.s_pitch] : T(0);
+      if (with_scalar && head.resets(token)) {
+        std::fill_n(factor, axis.N, T(0));
+      } else if (logs == nullptr) {
+        std::fill_n(factor, axis.N, math::exp(scalar));
+      } else {
+        const T* row = logs + token * pitch;
+#pragma omp simd
+        for (int64_t n = 0; n < axis.N; ++n) factor[n] = math::exp(row[n] + scalar);
+      }
+    }
+    axis.multiply_up(C);
+  }
+};
+
+/// Tokens per chunk: what was asked for, or what is fastest here; never more than there are.
+inline int64_t chunk_size(int64_t asked, int64_t steps) {
+  constexpr int64_t kFastest = 64;
+  return std::min(asked > 0 ? asked : kFastest, steps);
+}
+
+}  // namespace regla::cpu

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+
+#include "backends/sink.h"
+#include "core/parallel.h"
+
+namespace regla::cpu {
+
+/// Elements per parallel block of an elementwise loop.
+constexpr int64_t kGrain = 16384;
+
+/// out[i] = f(i), or += when the sink accumulates, for i in [0, count): vectorised, one thread.
+template <class T, class F>
+void write_range(T* out, bool accumulate, int64_t begin, int64_t end, F&& f) {
+  if (accumulate) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) out[i] += f(i);
+  } else {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) out[i] = f(i);
+  }
+}
+
+/// The same in parallel over the whole tensor; nothing happens when nobody wants the result.
+template <class T, class F>
+void write(Sink& out, F&& f) {
+  if (!out) return;
+  T* data = out.tensor.data<T>();
+  parallel_for(out.tensor.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    write_range(data, out.accumulate, begin, end, f);
+  });
+}
+
+/// Rows per block so that a block holds about kGrain elements.
+inline int64_t row_grain(int64_t row_size) {
+  return row_size >= kGrain ? 1 : kGrain / (row_size > 0 ? row_size : 1);
+}
+
+}  // namespace regla::cpu

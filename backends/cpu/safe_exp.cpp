@@ -1,0 +1,221 @@
+#include <limits>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/loops.h"
+#include "backends/cpu/vector_math.h"
+
+// phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with m_t as SafeExpArgs says. argmax_t tells
+// the backward pass what attains m_t: t' * K + i for an element of z, kFromState for m0.
+namespace regla::cpu {
+namespace {
+
+constexpr int32_t kFromState = -1;
+
+/// One head of one sequence: rows of K features, `pitch` apart.
+template <class T>
+struct Head {
+  int64_t steps, K, pitch, argmax_pitch;
+  const T* z;
+  const int32_t* reset;  // [T] or null
+  const T* m0;           // one value, or null
+  int32_t* argmax;
+  T scale;
+
+  const T* row(int64_t t) const { return z + t * pitch; }
+  int32_t& arg(int64_t t) const { return argmax[t * argmax_pitch]; }
+  bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
+};
+
+/// Raises (m, arg) by row t; ties stay with the earlier position and the lower feature.
+template <class T>
+void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
+  const T* z = head.row(t);
+  for (int64_t i = 0; i < head.K; ++i) {
+    if (z[i] > m) {
+      m = z[i];
+      arg = static_cast<int32_t>(t * head.K + i);
+    }
+  }
+}
+
+template <class T>
+void write_features(const Head<T>& head, int64_t t, T m, T* features) {
+  const T* z = head.row(t);
+  T* row = features + t * head.pitch;
+#pragma omp simd
+  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp(z[i] - m);
+}
+
+/// log rho = m_before - m, but 0 while nothing was seen: -infinity must not enter a sum.
+template <class T>
+T log_ratio(T before, T now) {
+  return before == -std::numeric_limits<T>::infinity() ? T(0) : before - now;
+}
+
+template <class T>
+void running_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
+  T m = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
+  int32_t arg = kFromState;
+  for (int64_t t = 0; t < head.steps; ++t) {
+    if (head.resets(t)) m = -std::numeric_limits<T>::infinity();
+    const T before = m;
+    raise_maximum(head, t, m, arg);
+    head.arg(t) = arg;
+    log_rho[t * head.argmax_pitch] = log_ratio(before, m);
+    write_features(head, t, m, features);
+  }
+  *m_last = m;
+}
+
+template <class T>
+void sequence_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
+  const T before = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
+  T m = before;
+  int32_t arg = kFromState;
+  for (int64_t t = 0; t < head.steps; ++t) raise_maximum(head, t, m, arg);
+  for (int64_t t = 0; t < head.steps; ++t) {
+    head.arg(t) = arg;
+    log_rho[t * head.argmax_pitch] = t == 0 ? log_ratio(before, m) : T(0);
+    write_features(head, t, m, features);
+  }
+  *m_last = m;
+}
+
+template <class T>
+void token_maximum(const Head<T>& head, T* features) {
+  for (int64_t t = 0; t < head.steps; ++t) {
+    T m = -std::numeric_limits<T>::infinity();
+    raise_maximum(head, t, m, head.arg(t));
+    write_features(head, t, m, features);
+  }
+}
+
+template <class T>
+Head<T> head_of(const SafeExpArgs& args, int32_t* argmax, int64_t b, int64_t h) {
+  const int64_t steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
+  return {.steps = steps,
+          .K = K,
+          .pitch = H * K,
+          .argmax_pitch = H,
+          .z = args.z.data<T>() + (b * steps * H + h) * K,
+          .reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr,
+          .m0 = args.m0 ? args.m0.data<T>() + b * H + h : nullptr,
+          .argmax = argmax + b * steps * H + h,
+          .scale = static_cast<T>(args.scale)};
+}
+
+}  // namespace
+
+void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
+  for_float_type(args.z.dtype(), "safe_exp", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
+    int32_t* argmax = result.argmax.data<int32_t>();
+    T* features = result.features.data<T>();
+    T* log_rho = result.log_rho ? result.log_rho.data<T>() : nullptr;
+    T* m = result.m ? result.m.data<T>() : nullptr;
+    parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const int64_t b = n / H, h = n % H, first = b * steps * H + h;
+        const Head<T> head = head_of<T>(args, argmax, b, h);
+        switch (args.maximum) {
+          case Maximum::Running:
+            running_maximum(head, features + first * K, log_rho + first, m + n);
+            break;
+          case Maximum::Sequence:
+            sequence_maximum(head, features + first * K, log_rho + first, m + n);
+            break;
+          case Maximum::Token:
+            token_maximum(head, features + first * K);
+            break;
+        }
+      }
+    });
+  });
+}
+
+namespace {
+
+/// The gradients of one head. `at(arg)` is where the gradient of what attained a maximum goes.
+template <class T>
+struct HeadGradients {
+  const T* features;
+  const T* d_features;  // or null
+  const T* d_log_rho;   // or null
+  T d_m;                // of the last maximum
+  T* d_z;               // already written or added to by the exponential
+  T* d_m0;              // or null
+
+  void add(const Head<T>& head, int32_t arg, T amount) const {
+    if (arg == kFromState) {
+      if (d_m0) *d_m0 += amount;
+    } else {
+      d_z[arg / head.K * head.pitch + arg % head.K] += amount;
+    }
+  }
+};
+
+/// d_z = d_features * features, and minus its sum to whatever attained m_t.
+template <class T>
+void features_backward(const Head<T>& head, const HeadGradients<T>& g, bool accumulate) {
+  for (int64_t t = 0; t < head.steps; ++t) {
+    const T* d = g.d_features ? g.d_features + t * head.pitch : nullptr;
+    const T* f = g.features + t * head.pitch;
+    write_range(g.d_z + t * head.pitch, accumulate, 0, head.K,
+                [=](int64_t i) { return d ? d[i] * f[i] : T(0); });
+  }
+  if (!g.d_features) return;
+  for (int64_t t = 0; t < head.steps; ++t) {
+    const T *d = g.d_features + t * head.pitch, *f = g.features + t * head.pitch;
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < head.K; ++i) sum += d[i] * f[i];
+    g.add(head, head.arg(t), -sum);
+  }
+}
+
+/// log rho_t = m_{t-1} - m_t counts only where the maximum changed hands; elsewhere both terms meet
+/// in the same element and cancel.
+template <class T>
+void rho_backward(const Head<T>& head, const HeadGradients<T>& g) {
+  const bool seen_before = head.m0 && *head.m0 != -std::numeric_limits<T>::infinity();
+  for (int64_t t = 0; t < head.steps && g.d_log_rho; ++t) {
+    if (head.resets(t) || (t == 0 && !seen_before)) continue;
+    const int32_t now = head.arg(t), before = t == 0 ? kFromState : head.arg(t - 1);
+    if (now == before) continue;
+    const T d = g.d_log_rho[t * head.argmax_pitch];
+    g.add(head, before, d);
+    g.add(head, now, -d);
+  }
+  if (head.steps > 0) g.add(head, head.arg(head.steps - 1), g.d_m);
+}
+
+}  // namespace
+
+void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
+                       const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
+                       Sink d_z, Sink d_m0) {
+  for_float_type(args.z.dtype(), "safe_exp", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
+    Tensor argmax = result.argmax;
+    if (d_m0 && !d_m0.accumulate) d_m0.tensor.fill(0);
+    parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const int64_t b = n / H, h = n % H, first = b * steps * H + h;
+        const Head<T> head = head_of<T>(args, argmax.data<int32_t>(), b, h);
+        const HeadGradients<T> gradients = {
+            .features = result.features.data<T>() + first * K,
+            .d_features = d_features ? d_features.data<T>() + first * K : nullptr,
+            .d_log_rho = d_log_rho ? d_log_rho.data<T>() + first : nullptr,
+            .d_m = d_m ? d_m.data<T>()[n] : T(0),
+            .d_z = d_z.tensor.data<T>() + first * K,
+            .d_m0 = d_m0 ? d_m0.tensor.data<T>() + n : nullptr};
+        features_backward(head, gradients, d_z.accumulate);
+        if (args.maximum != Maximum::Token) rho_backward(head, gradients);
+      }
+    });
+  });
+}
+
+}  // namespace regla::cpu

@@ -1,0 +1,197 @@
+#include <algorithm>
+#include <limits>
+
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/vector_math.h"
+#include "core/parallel.h"
+
+// Causal softmax attention (Eq. 1) by blocks of queries: the scores of one block against the keys
+// it may see are the only quadratic thing held, once per thread.
+namespace regla::cpu {
+namespace {
+
+constexpr int64_t kQueries = 64;
+
+/// One head of one sequence.
+template <class T>
+struct Head {
+  int64_t steps, length, K, V, k_pitch, v_pitch, s_pitch, window;
+  const T *q, *k, *v;
+  const int32_t* first;  // [T] or null
+  T scale;
+  int64_t q_offset, k_offset, v_offset, o_offset, s_offset;  // of the head in each tensor
+
+  Head(const SoftmaxAttentionArgs& args, int64_t n)
+      : steps(args.q.dim(1)), length(args.length), K(args.q.dim(3)), V(args.v.dim(3)) {
+    const int64_t H = args.q.dim(2), b = n / H, h = n % H, capacity = args.k.dim(1);
+    k_pitch = H * K;
+    v_pitch = H * V;
+    s_pitch = H;
+    window = args.window;
+    s_offset = b * steps * H + h;
+    q_offset = s_offset * K;
+    o_offset = s_offset * V;
+    k_offset = (b * capacity * H + h) * K;
+    v_offset = (b * capacity * H + h) * V;
+    q = args.q.data<T>() + q_offset;
+    k = args.k.data<T>() + k_offset;
+    v = args.v.data<T>() + v_offset;
+    first = args.first ? args.first.data<int32_t>() + b * steps : nullptr;
+    scale = static_cast<T>(args.scale);
+  }
+
+  /// Keys [begin, end) are what query t sees.
+  int64_t end(int64_t t) const { return length - steps + t + 1; }
+  int64_t begin(int64_t t) const {
+    int64_t lowest = window > 0 ? std::max<int64_t>(0, end(t) - window) : 0;
+    return first ? std::max<int64_t>(lowest, first[t]) : lowest;
+  }
+  /// Keys that some query of [t0, t1) sees start here: both bounds grow with t.
+  int64_t block_begin(int64_t t0, int64_t t1) const {
+    int64_t lowest = end(t0);
+    for (int64_t t = t0; t < t1; ++t) lowest = std::min(lowest, begin(t));
+    return lowest;
+  }
+};
+
+/// Scores of queries [t0, t1) against keys [s0, s1), scaled: P[t1 - t0, s1 - s0].
+template <class T>
+void block_scores(const Head<T>& head, int64_t t0, int64_t t1, int64_t s0, int64_t s1, T* P) {
+  gemm(false, true, t1 - t0, s1 - s0, head.K, head.scale, head.q + t0 * head.k_pitch, head.k_pitch,
+       head.k + s0 * head.k_pitch, head.k_pitch, T(0), P, s1 - s0);
+}
+
+/// Turns a row of scores into exp(score - shift) where key s is seen, 0 elsewhere.
+template <class T>
+void exponentiate(const Head<T>& head, int64_t t, int64_t s0, int64_t s1, T shift, T* row) {
+  const int64_t from = head.begin(t) - s0, to = head.end(t) - s0;
+  std::fill_n(row, from, T(0));
+#pragma omp simd
+  for (int64_t s = from; s < to; ++s) row[s] = math::exp(row[s] - shift);
+  std::fill(row + to, row + (s1 - s0), T(0));
+}
+
+template <class T>
+void forward_block(const Head<T>& head, int64_t t0, int64_t t1, T* P, T* o, T* log_sum) {
+  const int64_t s0 = head.block_begin(t0, t1), s1 = head.end(t1 - 1), width = s1 - s0;
+  block_scores(head, t0, t1, s0, s1, P);
+  for (int64_t t = t0; t < t1; ++t) {
+    T* row = P + (t - t0) * width;
+    const int64_t from = head.begin(t) - s0, to = head.end(t) - s0;
+    T largest = row[from], sum = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t s = from; s < to; ++s) largest = largest > row[s] ? largest : row[s];
+    exponentiate(head, t, s0, s1, largest, row);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t s = from; s < to; ++s) sum += row[s];
+    const T inverse = 1 / sum;
+    for (int64_t s = from; s < to; ++s) row[s] *= inverse;
+    log_sum[t * head.s_pitch] = largest + math::log(sum);
+  }
+  gemm(false, false, t1 - t0, head.V, width, T(1), P, width, head.v + s0 * head.v_pitch,
+       head.v_pitch, T(0), o + t0 * head.v_pitch, head.v_pitch);
+}
+
+/// Pointers to one head's gradients; null where nobody wants one.
+template <class T>
+struct HeadGradients {
+  const T *o, *d_o, *log_sum;
+  T *d_q, *d_k, *d_v;
+};
+
+// P = softmax(scores), D_t = o_t . d_o_t:   d_v += P^T d_o,   dS = P * (d_o v^T - D) * scale,
+// d_q += dS k,   d_k += dS^T q
+template <class T>
+void backward_block(const Head<T>& head, int64_t t0, int64_t t1, T* P, T* dP,
+                    const HeadGradients<T>& g) {
+  const int64_t s0 = head.block_begin(t0, t1), s1 = head.end(t1 - 1), width = s1 - s0;
+  const int64_t rows = t1 - t0;
+  const T* d_o = g.d_o + t0 * head.v_pitch;
+  block_scores(head, t0, t1, s0, s1, P);
+  for (int64_t t = t0; t < t1; ++t) {
+    exponentiate(head, t, s0, s1, g.log_sum[t * head.s_pitch], P + (t - t0) * width);
+  }
+  if (g.d_v) {
+    gemm(true, false, width, head.V, rows, T(1), P, width, d_o, head.v_pitch, T(1),
+         g.d_v + s0 * head.v_pitch, head.v_pitch);
+  }
+  gemm(false, true, rows, width, head.V, T(1), d_o, head.v_pitch, head.v + s0 * head.v_pitch,
+       head.v_pitch, T(0), dP, width);
+  for (int64_t t = t0; t < t1; ++t) {
+    const T *o = g.o + t * head.v_pitch, *d = g.d_o + t * head.v_pitch;
+    T dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t j = 0; j < head.V; ++j) dot += o[j] * d[j];
+    const T* p = P + (t - t0) * width;
+    T* dp = dP + (t - t0) * width;
+#pragma omp simd
+    for (int64_t s = 0; s < width; ++s) dp[s] = p[s] * (dp[s] - dot);
+  }
+  if (g.d_q) {
+    gemm(false, false, rows, head.K, width, head.scale, dP, width, head.k + s0 * head.k_pitch,
+         head.k_pitch, T(1), g.d_q + t0 * head.k_pitch, head.k_pitch);
+  }
+  if (g.d_k) {
+    gemm(true, false, width, head.K, rows, head.scale, dP, width, head.q + t0 * head.k_pitch,
+         head.k_pitch, T(1), g.d_k + s0 * head.k_pitch, head.k_pitch);
+  }
+}
+
+template <class T>
+T* prepared(Sink sink) {
+  if (!sink) return nullptr;
+  if (!sink.accumulate) sink.tensor.fill(0);
+  return sink.tensor.data<T>();
+}
+
+}  // namespace
+
+void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
+  for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
+    const int64_t size = std::min(kQueries, steps) * args.length;
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    T *buffers = scratch.data<T>(), *out = o.data<T>(), *sums = log_sum.data<T>();
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const Head<T> head(args, n);
+        for (int64_t t = 0; t < steps; t += kQueries) {
+          forward_block(head, t, std::min(steps, t + kQueries), buffers + thread_index() * size,
+                        out + head.o_offset, sums + head.s_offset);
+        }
+      }
+    });
+  });
+}
+
+void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& o,
+                                const Tensor& log_sum, const Tensor& d_o, Sink d_q, Sink d_k,
+                                Sink d_v) {
+  for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
+    const int64_t size = std::min(kQueries, steps) * args.length;
+    Tensor scratch = Tensor::empty({threads(), 2 * size}, dtype_of<T>);
+    T *buffers = scratch.data<T>(), *to_q = prepared<T>(d_q), *to_k = prepared<T>(d_k);
+    T* to_v = prepared<T>(d_v);
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const Head<T> head(args, n);
+        T* P = buffers + thread_index() * 2 * size;
+        const HeadGradients<T> gradients = {.o = o.data<T>() + head.o_offset,
+                                            .d_o = d_o.data<T>() + head.o_offset,
+                                            .log_sum = log_sum.data<T>() + head.s_offset,
+                                            .d_q = to_q ? to_q + head.q_offset : nullptr,
+                                            .d_k = to_k ? to_k + head.k_offset : nullptr,
+                                            .d_v = to_v ? to_v + head.v_offset : nullptr};
+        for (int64_t t = 0; t < steps; t += kQueries) {
+          backward_block(head, t, std::min(steps, t + kQueries), P, P + size, gradients);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace regla::cpu

@@ -1,0 +1,196 @@
+#pragma once
+
+#include <cstdint>
+
+#include "backends/kernel.h"
+#include "backends/sink.h"
+#include "core/tensor.h"
+
+// Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
+// head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
+// or all F64 (F64: CPU only), indices I32. Kernels trust their arguments; ops check them.
+
+namespace regla {
+
+/// out = op(a) op(b) (+ bias on every row)
+struct MatmulArgs {
+  Tensor a;     // [M, K], or [K, M] when transpose_a
+  Tensor b;     // [K, N], or [N, K] when transpose_b
+  Tensor bias;  // [N] or undefined
+  bool transpose_a = false;
+  bool transpose_b = false;
+};
+
+/// y = (x - mean) / sqrt(var + epsilon) * gain + bias over the inner axis; without `center` the
+/// mean is taken as 0, which is RMSNorm. Row r uses row r mod G of gain and bias.
+struct NormArgs {
+  Tensor x;     // [R, N]
+  Tensor gain;  // [G, N]
+  Tensor bias;  // [G, N] or undefined
+  double epsilon;
+  bool center;
+};
+
+/// Rotates feature pairs (i, i + rotary/2) by position * base^(-2i/rotary), half-split.
+struct RopeArgs {
+  Tensor x;          // [B, T, H, K]
+  Tensor positions;  // [B, T] I32
+  int64_t rotary;    // leading features that turn, even
+  double base;
+  bool inverse;  // turn back: the backward pass
+};
+
+/// y = x / (1 - rate) where a Philox draw keeps the element, 0 elsewhere. Element i of x is number
+/// `first + i` of stream (seed, stream), so that a part of a batch draws what the whole would.
+struct DropoutArgs {
+  Tensor x;
+  double rate;
+  uint64_t seed, stream;
+  int64_t first;
+};
+
+/// Cross-entropy of softmax(hidden weight^T) against targets, in slices of rows: the full logits
+/// never exist.
+struct CrossEntropyArgs {
+  Tensor hidden;   // [R, D]
+  Tensor weight;   // [vocab, D]
+  Tensor targets;  // [R] I32; -1: this row does not count
+  double scale;    // of the gradients: 1 / (rows that count) for a mean
+};
+
+/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), m by `maximum`:
+///   Running   m_t = max(m_{t-1}, max_i z_t), log rho_t = m_{t-1} - m_t         (keys)
+///   Sequence  one maximum over the whole segment, as printed in the paper      (keys)
+///   Token     max_i z_t                                                       (queries)
+enum class Maximum { Running, Sequence, Token };
+struct SafeExpArgs {
+  Tensor z;      // [B, T, H, K]
+  Tensor m0;     // [B, H] or undefined; -infinity where nothing was seen yet
+  Tensor reset;  // [B, T] I32 or undefined: 1 forgets what came before this token
+  Maximum maximum;
+  double scale;
+};
+struct SafeExpResult {
+  Tensor features;  // [B, T, H, K]
+  Tensor log_rho;   // [B, T, H]; undefined for Token
+  Tensor m;         // [B, H] after the last token; undefined for Token
+  Tensor argmax;    // [B, T, H] I32: for the backward pass, what attains m_t (see safe_exp.cpp)
+};
+
+/// The recurrence of MATH.md section 1, per head:
+///   S_t[i,j] = a_t[i] b_t[j] s_t S_{t-1}[i,j] + k_t[i] u_t[j]      o_t[j] = sum_i q_t[i] S_t[i,j]
+struct LinearAttentionArgs {
+  Tensor q, k;   // [B, T, H, K]
+  Tensor u;      // [B, T, H, V]: what is written
+  Tensor log_a;  // [B, T, H, K] decay on the key axis, or undefined (1)
+  Tensor log_b;  // [B, T, H, V] decay on the value axis, or undefined (1)
+  Tensor log_s;  // [B, T, H] scalar decay, or undefined (1)
+  Tensor reset;  // [B, T] I32 or undefined: 1 empties the state before this token
+  Tensor state;  // [B, H, K, V] before the first token, or undefined (0)
+  int64_t chunk;
+};
+struct LinearAttentionResult {
+  Tensor o;      // [B, T, H, V]
+  Tensor state;  // [B, H, K, V] after the last token
+};
+struct LinearAttentionGradients {
+  Tensor d_o, d_state;                                      // in; d_state may be undefined
+  Sink d_q, d_k, d_u, d_log_a, d_log_b, d_log_s, d_state0;  // out
+};
+
+/// Causal softmax attention (Eq. 1). The last T keys belong to the queries, those before to the
+/// past. Query t sees keys s with s <= S - T + t, s > S - T + t - window and s >= first[b, t].
+struct SoftmaxAttentionArgs {
+  Tensor q;        // [B, T, H, K]
+  Tensor k, v;     // [B, capacity >= S, H, K or V]
+  int64_t length;  // S
+  Tensor first;    // [B, T] I32 or undefined (0)
+  int64_t window;  // 0: no limit
+  double scale;
+};
+
+/// One AdamW step (Loshchilov and Hutter 2019), gradient scaled first:
+///   m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2
+///   w -= rate * (m / correction1 / (sqrt(v / correction2) + epsilon) + decay * w)
+struct AdamWArgs {
+  Tensor value, gradient, m, v;
+  double rate, beta1, beta2, epsilon, decay, gradient_scale, correction1, correction2;
+};
+
+struct KernelTable {
+  const char* backend = "";
+
+  // out (+)= scale * x;  out = a + b
+  Kernel<"accumulate", void(const Tensor& x, double scale, Sink out)> accumulate;
+  Kernel<"add", void(const Tensor& a, const Tensor& b, Tensor out)> add;
+  Kernel<"matmul", void(const MatmulArgs&, Sink out)> matmul;
+  Kernel<"column_sums", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
+
+  Kernel<"norm", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
+  Kernel<"norm_backward", void(const NormArgs&, const Tensor& mean, const Tensor& inverse,
+                               const Tensor& d_y, Sink d_x, Sink d_gain, Sink d_bias)>
+      norm_backward;
+  Kernel<"gelu", void(const Tensor& x, bool tanh, Tensor y)> gelu;
+  Kernel<"gelu_backward", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
+      gelu_backward;
+  Kernel<"softmax", void(const Tensor& x, Tensor y)> softmax;
+  Kernel<"softmax_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)> softmax_backward;
+  Kernel<"embedding", void(const Tensor& ids, const Tensor& table, Tensor y)> embedding;
+  Kernel<"embedding_backward", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
+      embedding_backward;
+  Kernel<"rope", void(const RopeArgs&, Sink y)> rope;
+  Kernel<"dropout", void(const DropoutArgs&, Sink y)> dropout;
+  // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
+  // of scale * losses, both or neither
+  Kernel<"cross_entropy",
+         void(const CrossEntropyArgs&, Tensor losses, Tensor d_hidden, Tensor d_weight)>
+      cross_entropy;
+
+  Kernel<"log_sigmoid", void(const Tensor& z, Tensor y)> log_sigmoid;
+  Kernel<"log_sigmoid_backward", void(const Tensor& z, const Tensor& d_y, Sink d_z)>
+      log_sigmoid_backward;
+  // log F of the refined gate (Eq. 16) from the two pre-activations
+  Kernel<"refined_gate", void(const Tensor& z_g, const Tensor& z_r, Tensor log_f)> refined_gate;
+  Kernel<"refined_gate_backward",
+         void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g, Sink d_z_r)>
+      refined_gate_backward;
+  Kernel<"safe_exp", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
+  Kernel<"safe_exp_backward",
+         void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
+              const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
+      safe_exp_backward;
+
+  Kernel<"linear_attention", void(const LinearAttentionArgs&, LinearAttentionResult&)>
+      linear_attention;
+  Kernel<"linear_attention_backward",
+         void(const LinearAttentionArgs&, const Tensor& o, const LinearAttentionGradients&)>
+      linear_attention_backward;
+  // T = 1, in place on args.state
+  Kernel<"linear_attention_step", void(const LinearAttentionArgs&, Tensor o)> linear_attention_step;
+  // log_sum: [B, T, H], kept for the backward pass
+  Kernel<"softmax_attention", void(const SoftmaxAttentionArgs&, Tensor o, Tensor log_sum)>
+      softmax_attention;
+  Kernel<"softmax_attention_backward",
+         void(const SoftmaxAttentionArgs&, const Tensor& o, const Tensor& log_sum,
+              const Tensor& d_o, Sink d_q, Sink d_k, Sink d_v)>
+      softmax_attention_backward;
+
+  Kernel<"adamw", void(const AdamWArgs&)> adamw;
+  Kernel<"sum_of_squares", void(const Tensor& x, double& sum)> sum_of_squares;
+  Kernel<"is_finite", void(const Tensor& x, bool& finite)> is_finite;
+
+  bool all_finite(const Tensor& x) const {
+    bool finite = true;
+    is_finite(x, finite);
+    return finite;
+  }
+};
+
+/// The kernels of a device; an Error when this build has none for it.
+const KernelTable& kernels(Device device);
+
+namespace cpu {
+extern const KernelTable kTable;
+}
+
+}  // namespace regla

@@ -1,0 +1,11 @@
+# Everything installs from the distribution's packages; scripts/install_dependencies.sh names them.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}")
+find_package(OneDNN REQUIRED)
+find_package(nlohmann_json 3.10 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(ICU 67 REQUIRED COMPONENTS uc i18n)
+find_package(LibLZMA REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(Threads REQUIRED)

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/device.h"
+
+namespace regla {
+
+/// What an allocator has done so far. `bytes_requested` only grows; after the first training step
+/// `system_calls` stays where it is, since every block then comes from the cache.
+struct AllocatorStats {
+  int64_t bytes_in_use = 0;
+  int64_t peak_bytes_in_use = 0;
+  int64_t bytes_requested = 0;
+  int64_t system_calls = 0;
+};
+
+/// A caching allocator: blocks that tensors give back are kept by size and handed out again. One
+/// per device; thread-safe. Blocks are aligned to 64 bytes.
+class Allocator {
+ public:
+  virtual ~Allocator() = default;
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* block, size_t bytes) noexcept = 0;
+  virtual AllocatorStats stats() const = 0;
+  /// Returns cached blocks to the system.
+  virtual void trim() = 0;
+};
+
+/// The allocator of a device; an Error where this build has none for it.
+Allocator& allocator(Device device);
+
+/// Adds a device's allocator (a GPU backend does so when it starts).
+void install_allocator(Device device, std::unique_ptr<Allocator> allocator);
+
+}  // namespace regla

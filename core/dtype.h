@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/check.h"
+
+namespace regla {
+
+/// Element types. F64 exists so that gradients can be checked in double; BF16 is storage for GPUs
+/// and for weights at rest, never a type that sums are taken in.
+enum class DType : uint8_t { F32, F64, BF16, I32 };
+
+constexpr size_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::F64:
+      return 8;
+    case DType::BF16:
+      return 2;
+    default:
+      return 4;
+  }
+}
+
+constexpr const char* name_of(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return "F32";
+    case DType::F64:
+      return "F64";
+    case DType::BF16:
+      return "BF16";
+    default:
+      return "I32";
+  }
+}
+
+template <class T>
+constexpr DType dtype_of = DType::F32;
+template <>
+inline constexpr DType dtype_of<double> = DType::F64;
+template <>
+inline constexpr DType dtype_of<int32_t> = DType::I32;
+
+/// Calls `f` with a float or a double (as a tag), whichever `dtype` names; an Error for the others.
+template <class F>
+void for_float_type(DType dtype, const char* who, F&& f) {
+  if (dtype == DType::F32) {
+    f(float{});
+  } else if (dtype == DType::F64) {
+    f(double{});
+  } else {
+    fail("[", who, "] expected F32 or F64, got ", name_of(dtype));
+  }
+}
+
+}  // namespace regla

@@ -1,0 +1,60 @@
+#include "layers/mixer.h"
+
+#include "layers/mixers/linear_attention.h"
+#include "layers/mixers/softmax_attention.h"
+
+namespace regla {
+
+void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>& f) {
+  const auto visit = [&](const char* name, Tensor& tensor) {
+    if (tensor.defined()) f(name, tensor);
+  };
+  visit("S", S.value);
+  visit("m", m.value);
+  visit("keys", keys.value);
+  visit("values", values.value);
+  visit("first", first);
+  visit("position", position);
+}
+
+MixerState MixerState::detached() const {
+  MixerState copy = *this;
+  for (Var* var : {&copy.S, &copy.m, &copy.keys, &copy.values}) var->index = -1;
+  return copy;
+}
+
+MixerState MixerState::clone() const {
+  MixerState copy = detached();
+  copy.for_each([](const std::string&, Tensor& tensor) { tensor = tensor.clone(); });
+  return copy;
+}
+
+std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,
+                                  const ParameterFactory& make, const std::string& name) {
+  switch (config.type) {
+    case MixerType::Regla:
+      return std::make_unique<LinearAttentionMixer>(config, sizes, make, name);
+    case MixerType::Softmax:
+      return std::make_unique<SoftmaxAttentionMixer>(config, sizes, make, name);
+  }
+  fail("[mixer] no such type: ", static_cast<int>(config.type));
+}
+
+Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next) {
+  Tensor positions = Tensor::empty({batch, steps}, DType::I32);
+  Tensor after = Tensor::empty({batch}, DType::I32);
+  const int32_t* resets = reset ? reset.data<int32_t>() : nullptr;
+  const int32_t* start = next ? next.data<int32_t>() : nullptr;
+  for (int64_t b = 0; b < batch; ++b) {
+    int32_t position = start ? start[b] : 0;
+    for (int64_t t = 0; t < steps; ++t) {
+      if (resets && resets[b * steps + t] != 0) position = 0;
+      positions.data<int32_t>()[b * steps + t] = position++;
+    }
+    after.data<int32_t>()[b] = position;
+  }
+  next = after;
+  return positions;
+}
+
+}  // namespace regla

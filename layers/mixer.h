@@ -1,0 +1,74 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "autograd/ops.h"
+#include "layers/basic.h"
+#include "layers/mixer_config.h"
+
+namespace regla {
+
+/// What a mixer remembers of the tokens before: one value, which can be copied, saved and restored.
+/// Members that a mixer does not use stay undefined.
+struct MixerState {
+  Var S;               // [B, H, K, V] state of a linear attention
+  Var m;               // [B, H] running maximum of the keys; -infinity: nothing seen
+  Var keys, values;    // [B, capacity, H, .] key-value cache of softmax attention
+  int64_t length = 0;  // entries of the cache that are in use
+  Tensor first;        // [B] I32: cache entries before this one belong to an earlier document
+  Tensor position;     // [B] I32: position of the next token
+
+  /// Calls `f(name, tensor)` for every tensor that is defined, to save it or read it back.
+  void for_each(const std::function<void(const std::string&, Tensor&)>& f);
+  /// The same values cut off from the tape: truncated back-propagation.
+  MixerState detached() const;
+  MixerState clone() const;
+};
+
+/// How a segment of tokens is to be processed.
+struct Segment {
+  Tensor reset;       // [B, T] I32 or undefined: 1 forgets everything before this token
+  int64_t chunk = 0;  // tokens per chunk; 0: as configured
+};
+
+/// The contract of all attention variants. `chunked` and `step` are the same function of the
+/// tokens.
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+
+  /// x [B, T, D] -> [B, T, D]. `state`, when given, is where the segment starts from and becomes
+  /// where it ends; without one it starts from nothing. chunk = T is the parallel form, 1 the
+  /// recurrence.
+  virtual Var chunked(const Var& x, const Segment& segment, MixerState* state) = 0;
+  /// One token for decoding, without gradients: x [B, D] -> [B, D]; the state moves on in place.
+  virtual Tensor step(const Tensor& x, MixerState& state) = 0;
+  virtual MixerState initial_state(int64_t batch) const = 0;
+  virtual void parameters(ParameterList& list) = 0;
+
+  /// Floating-point operations per token beyond the products with weights, forward, when `length`
+  /// tokens are processed as one segment.
+  virtual double flops_per_token(int64_t length) const = 0;
+  /// Bytes of state per sequence after `length` tokens, in the given type.
+  virtual int64_t state_bytes(int64_t length, DType dtype) const = 0;
+};
+
+/// Sizes and initialisation that a mixer gets from the decoder around it.
+struct MixerSizes {
+  int64_t hidden;           // D
+  int64_t heads;            // H; V = D / H
+  double deviation;         // of initial weights
+  double output_deviation;  // of the output projection
+};
+
+/// The only place that knows all mixers by name. Parameters are called `name`.*.
+std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,
+                                  const ParameterFactory& make, const std::string& name);
+
+/// Positions [B, T] I32 of a segment that starts at `next` [B] (undefined: 0) and begins again at 0
+/// where `reset` says so; `next` moves on to the position after the segment.
+Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next);
+
+}  // namespace regla

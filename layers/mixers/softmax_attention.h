@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+
+#include "layers/mixer.h"
+
+namespace regla {
+
+/// Softmax attention (Eq. 1) with rotary positions and a key-value cache:
+///
+///     o_t = sum_s softmax_s(q_t k_s / sqrt(K)) v_s,   s <= t, s > t - window
+class SoftmaxAttentionMixer : public Mixer {
+ public:
+  SoftmaxAttentionMixer(const MixerConfig& config, const MixerSizes& sizes,
+                        const ParameterFactory& make, const std::string& name);
+
+  Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
+  Tensor step(const Tensor& x, MixerState& state) override;
+  MixerState initial_state(int64_t batch) const override;
+  void parameters(ParameterList& list) override;
+  double flops_per_token(int64_t length) const override;
+  int64_t state_bytes(int64_t length, DType dtype) const override;
+
+ private:
+  struct Inputs {
+    Var q, k, v;
+  };
+  Inputs prepare(const Var& x, const Tensor& reset, MixerState* state);
+  Var finish(const Var& o);
+  /// Drops cache entries that no later token can see.
+  void trim(MixerState& state) const;
+
+  MixerConfig config_;
+  int64_t heads_, K_, V_;
+  DType dtype_;
+  Linear query_, key_, value_, output_;
+};
+
+}  // namespace regla

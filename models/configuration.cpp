@@ -1,0 +1,87 @@
+#include "models/configuration.h"
+
+#include <limits>
+#include <string>
+
+#include "core/check.h"
+
+namespace regla {
+namespace {
+
+/// Products of two such sizes fit into 63 bits.
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+
+void check_size(const std::string& key, int64_t value, int64_t least) {
+  check(value >= least && value <= kLargest, "[config] expected ", key, " from ", least, " to ",
+        kLargest, ", got ", value);
+}
+
+void check_rope(const MixerConfig& mixer, int64_t qk_dim, const std::string& where) {
+  if (mixer.rope == Rope::None) return;
+  check(mixer.rope_base > 0, "[config] expected ", where, ".rope_base above 0, got ",
+        mixer.rope_base);
+  if (mixer.rope == Rope::Full) {
+    check(qk_dim % 2 == 0, "[config] expected an even number of features per head for ", where,
+          ".rope = full, got ", qk_dim, " (", where, ".feature_dim, or hidden/heads)");
+    return;
+  }
+  check(mixer.rotary_pct > 0 && mixer.rotary_pct <= 1, "[config] expected ", where,
+        ".rotary_pct in (0, 1], got ", mixer.rotary_pct);
+  const int64_t rotated = rotary_dim(mixer, qk_dim);
+  check(rotated > 0 && rotated % 2 == 0, "[config] expected ", where,
+        ".rotary_pct to rotate an even number of features of a head, got ", rotated, " of ",
+        qk_dim);
+}
+
+void check_mixer(const MixerConfig& mixer, int64_t qk_dim, const std::string& where) {
+  check_size(where + ".feature_dim", mixer.feature_dim, 0);
+  check_size(where + ".gate_rank", mixer.gate_rank, 1);
+  check_size(where + ".chunk", mixer.chunk, 0);
+  check_size(where + ".window", mixer.window, 0);
+  check(mixer.norm_epsilon >= 0, "[config] expected ", where, ".norm_epsilon of at least 0, got ",
+        mixer.norm_epsilon);
+  check_rope(mixer, qk_dim, where);
+}
+
+MixerConfig resolved_mixer(const ModelConfig& model, MixerConfig mixer) {
+  mixer.feature_dim = model.feature_dim(mixer);
+  mixer.score_scale = resolved_score_scale(mixer);
+  return mixer;
+}
+
+}  // namespace
+
+MixerConfig ModelConfig::mixer_of(int64_t layer) const {
+  check(layer >= 0 && layer < layers, "[config] no layer ", layer, " in a model of ", layers);
+  return resolved_mixer(*this, mixer.size() == 1 ? mixer[0] : mixer.at(static_cast<size_t>(layer)));
+}
+
+ModelConfig ModelConfig::resolved() const {
+  ModelConfig full = *this;
+  full.mlp = mlp_width();
+  for (MixerConfig& entry : full.mixer) entry = resolved_mixer(*this, entry);
+  return full;
+}
+
+void ModelConfig::validate() const {
+  check_size("layers", layers, 1);
+  check_size("hidden", hidden, 1);
+  check_size("heads", heads, 1);
+  check_size("mlp", mlp, 0);
+  check_size("vocab", vocab, 0);
+  check_size("sequence_length", sequence_length, 1);
+  check(hidden % heads == 0, "[config] expected hidden to be a multiple of heads, got hidden ",
+        hidden, " and heads ", heads);
+  check(dropout >= 0 && dropout < 1, "[config] expected dropout in [0, 1), got ", dropout);
+  check(layer_norm_epsilon > 0, "[config] expected layer_norm_epsilon above 0, got ",
+        layer_norm_epsilon);
+  check(mixer.size() == 1 || static_cast<int64_t>(mixer.size()) == layers,
+        "[config] expected one mixer, or one for each of the ", layers, " layers, got ",
+        mixer.size());
+  for (size_t i = 0; i < mixer.size(); ++i) {
+    const std::string where = mixer.size() == 1 ? "mixer" : "mixer." + std::to_string(i);
+    check_mixer(mixer[i], feature_dim(mixer[i]), where);
+  }
+}
+
+}  // namespace regla

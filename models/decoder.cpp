@@ -1,0 +1,129 @@
+#include "models/decoder.h"
+
+#include <cmath>
+
+namespace regla {
+namespace {
+
+// Small init (Nguyen and Salazar 2019) and Wang's 2/(L sqrt(D)) for what is added to the residual,
+// as Pythia does.
+double small_deviation(const ModelConfig& c) {
+  return std::sqrt(2.0 / (5.0 * static_cast<double>(c.hidden)));
+}
+double output_deviation(const ModelConfig& c) {
+  return 2.0 / (static_cast<double>(c.layers) * std::sqrt(static_cast<double>(c.hidden)));
+}
+
+std::string layer_name(int64_t layer) { return "layers." + std::to_string(layer); }
+
+/// The configuration once it is known to be sound; members are built from it right away.
+const ModelConfig& validated(const ModelConfig& config) {
+  config.validate();
+  check(config.vocab > 0, "[decoder] expected a vocabulary size, got ", config.vocab);
+  return config;
+}
+
+Var dropped(const Var& x, DropoutSource* dropout) { return dropout ? (*dropout)(x) : x; }
+
+}  // namespace
+
+Block::Block(const ModelConfig& c, int64_t layer, const ParameterFactory& make)
+    : name(layer_name(layer)),
+      norm1(make, name + ".norm1", c.hidden, c.layer_norm_epsilon),
+      mixer(make_mixer(c.mixer_of(layer),
+                       {c.hidden, c.heads, small_deviation(c), output_deviation(c)}, make,
+                       name + ".mixer")),
+      norm2(make, name + ".norm2", c.hidden, c.layer_norm_epsilon),
+      mlp(make, name + ".mlp", c.hidden, c.mlp_width(), c.gelu, small_deviation(c),
+          output_deviation(c)),
+      parallel_residual(c.parallel_residual) {}
+
+Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
+                   DropoutSource* dropout) {
+  Var mixed;
+  {
+    Scope scope(name + ".mixer");
+    mixed = add(x, dropped(mixer->chunked(norm1(x), segment, state), dropout));
+  }
+  Scope scope(name + ".mlp");
+  return add(mixed, dropped(mlp(norm2(parallel_residual ? x : mixed)), dropout));
+}
+
+Tensor Block::step(const Tensor& x, MixerState& state) {
+  const Var mixed = add(x, mixer->step(norm1(x).value, state));
+  return add(mixed, mlp(norm2(parallel_residual ? Var(x) : mixed))).value;
+}
+
+void Block::parameters(ParameterList& list) {
+  norm1.parameters(list);
+  mixer->parameters(list);
+  norm2.parameters(list);
+  mlp.parameters(list);
+}
+
+Decoder::Decoder(const ModelConfig& config, uint64_t seed, DType dtype, Device device)
+    : config_(validated(config).resolved()),
+      dtype_(dtype),
+      embedding_(ParameterFactory(seed, dtype, device), "embed_in", config_.vocab, config_.hidden,
+                 small_deviation(config_)),
+      final_norm_(ParameterFactory(seed, dtype, device), "final_norm", config_.hidden,
+                  config_.layer_norm_epsilon) {
+  const ParameterFactory make(seed, dtype, device);
+  blocks_.reserve(static_cast<size_t>(config_.layers));
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    blocks_.emplace_back(config_, layer, make);
+  }
+  if (!config_.tie_embeddings) {
+    output_ =
+        make.normal("embed_out.weight", {config_.vocab, config_.hidden}, small_deviation(config_));
+  }
+  embedding_.parameters(parameters_);
+  for (Block& block : blocks_) block.parameters(parameters_);
+  final_norm_.parameters(parameters_);
+  if (output_) parameters_.push_back(&*output_);
+}
+
+Var Decoder::hidden(const Tensor& ids, const Segment& segment, DecoderState* state,
+                    DropoutSource* dropout) {
+  check(ids.rank() == 2 && ids.numel() > 0, "[decoder] expected ids [B, T], got ", ids.shape());
+  check(!state || static_cast<int64_t>(state->size()) == config_.layers,
+        "[decoder] expected a state per layer");
+  Var x;
+  {
+    Scope scope("embed_in");
+    x = dropped(embedding_(ids), dropout);
+  }
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    x = blocks_[layer].chunked(x, segment, state ? &(*state)[layer] : nullptr, dropout);
+  }
+  Scope scope("final_norm");
+  return final_norm_(x);
+}
+
+Var Decoder::loss(const Var& hidden, const Tensor& targets, int64_t count) {
+  Scope scope("embed_out");
+  return cross_entropy(hidden, use(output_weight()), targets, count);
+}
+
+Tensor Decoder::losses(const Var& hidden, const Tensor& targets) {
+  return cross_entropy_rows(hidden.value, output_weight().value, targets);
+}
+
+Var Decoder::logits(const Var& hidden) { return linear(hidden, use(output_weight()), {}); }
+
+Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
+  check(ids.rank() == 1, "[decoder] expected ids [B], got ", ids.shape());
+  Tensor x = embedding_(ids).value;
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    x = blocks_[layer].step(x, state[layer]);
+  }
+  return logits(final_norm_(x)).value;
+}
+
+DecoderState Decoder::initial_state(int64_t batch) const {
+  DecoderState state;
+  for (const Block& block : blocks_) state.push_back(block.mixer->initial_state(batch));
+  return state;
+}
+
+}  // namespace regla

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "layers/basic.h"
+#include "layers/mixer.h"
+#include "models/configuration.h"
+
+namespace regla {
+
+/// One mixer state per layer.
+using DecoderState = std::vector<MixerState>;
+
+/// A pre-norm block (MATH.md section 5):
+///     x += mixer(norm1(x));  x += mlp(norm2(x))            sequential, the paper's
+///     x += mixer(norm1(x)) + mlp(norm2(x))                 parallel_residual, Pythia's
+struct Block {
+  std::string name;
+  LayerNorm norm1;
+  std::unique_ptr<Mixer> mixer;
+  LayerNorm norm2;
+  Mlp mlp;
+  bool parallel_residual;
+
+  Block(const ModelConfig& config, int64_t layer, const ParameterFactory& make);
+  Var chunked(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
+  Tensor step(const Tensor& x, MixerState& state);
+  void parameters(ParameterList& list);
+};
+
+/// The decoder: ids -> embedding -> blocks -> norm -> scores over the vocabulary.
+class Decoder {
+ public:
+  /// Initial weights follow from `seed` alone.
+  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {});
+
+  /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
+  /// when given, is carried; `dropout` null: none.
+  Var hidden(const Tensor& ids, const Segment& segment = {}, DecoderState* state = nullptr,
+             DropoutSource* dropout = nullptr);
+  /// Mean cross-entropy in nats of predicting targets [B, T] (-1: not counted), over `count`
+  /// targets (0: those that count here).
+  Var loss(const Var& hidden, const Tensor& targets, int64_t count = 0);
+  /// The cross-entropy of every target [B, T], without gradients.
+  Tensor losses(const Var& hidden, const Tensor& targets);
+  /// Scores [..., vocab] of hidden values [..., D].
+  Var logits(const Var& hidden);
+  /// One token per sequence, for decoding: ids [B] -> scores [B, vocab]; the state moves on in
+  /// place.
+  Tensor step(const Tensor& ids, DecoderState& state);
+
+  DecoderState initial_state(int64_t batch) const;
+  /// Every parameter, in the order of the computation. Names are those of the checkpoint.
+  const ParameterList& parameters() const { return parameters_; }
+  const ModelConfig& config() const { return config_; }
+  DType dtype() const { return dtype_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+
+ private:
+  Parameter& output_weight() { return output_ ? *output_ : embedding_.weight; }
+
+  ModelConfig config_;
+  DType dtype_;
+  Embedding embedding_;
+  std::vector<Block> blocks_;
+  LayerNorm final_norm_;
+  std::optional<Parameter> output_;  // [vocab, D]; absent with tie_embeddings
+  ParameterList parameters_;
+};
+
+}  // namespace regla

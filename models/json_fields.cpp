@@ -1,0 +1,183 @@
+#include "models/json_fields.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <set>
+
+namespace regla {
+namespace {
+
+constexpr int kMaxDepth = 64;
+constexpr size_t kShownLength = 60;
+
+/// "line 3, column 14" of a byte offset that counts from 1.
+std::string position_in(std::string_view text, size_t byte) {
+  const std::string_view before = text.substr(0, byte == 0 ? 0 : std::min(byte - 1, text.size()));
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const size_t start = before.rfind('\n') + 1;  // npos + 1 is 0
+  return "line " + std::to_string(line) + ", column " + std::to_string(before.size() - start + 1);
+}
+
+/// The reason inside a parser's message: no codes, no position, no echo of the text.
+std::string reason_of(std::string_view what) {
+  const size_t start = what.find("syntax error");
+  if (start != std::string_view::npos) what = what.substr(start);
+  const size_t echo = what.find("; last read");
+  if (echo == std::string_view::npos) return std::string(what);
+  const size_t expected = what.find("; expected", echo);
+  std::string reason(what.substr(0, echo));
+  if (expected != std::string_view::npos) reason += what.substr(expected);
+  return reason;
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+MixerConfig read_mixer(const Json& json, std::string_view key) {
+  MixerConfig mixer;
+  const std::string prefix = std::string(key) + ".";
+  if (json.is_string()) {
+    read_value(json, prefix + "type", mixer.type);
+  } else {
+    check(json.is_object(), "[config] expected a mixer's name or an object for ", key, ", got ",
+          shown(json));
+    read_fields(json, prefix, mixer);
+  }
+  return mixer;
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view who) {
+  std::vector<std::set<std::string>> seen;
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    check(depth < kMaxDepth, who, " more than ", kMaxDepth, " levels of nesting");
+    if (event == Json::parse_event_t::object_start) seen.emplace_back();
+    if (event == Json::parse_event_t::object_end) seen.pop_back();
+    if (event == Json::parse_event_t::key &&
+        !seen.back().insert(parsed.get<std::string>()).second) {
+      fail(who, " the key ", shown(parsed), " is given twice");
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text, watch);
+  } catch (const Json::parse_error& error) {
+    fail(who, " malformed JSON at ", position_in(text, error.byte), ": ", reason_of(error.what()));
+  } catch (const Json::out_of_range&) {
+    fail(who, " malformed JSON: a number that is out of range");
+  } catch (const Json::exception&) {
+    fail(who, " malformed JSON");
+  }
+}
+
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > kShownLength) text = text.substr(0, kShownLength - 3) + "...";
+  return text;
+}
+
+std::string dumped(const Json& value, int indent) {
+  try {
+    return value.dump(indent);
+  } catch (const Json::exception&) {
+    fail("[json] expected text in UTF-8, got ", shown(value));
+  }
+}
+
+std::string nearest(std::string_view key, const std::vector<std::string>& known) {
+  std::string best;
+  size_t smallest = std::numeric_limits<size_t>::max();
+  // Edit distance takes time in the product of the lengths: nobody mistypes a key this long.
+  if (key.size() > 200) key = key.substr(0, 200);
+  for (const std::string& name : known) {
+    const std::string_view last = std::string_view(name).substr(name.rfind('.') + 1);
+    const size_t distance = std::min(edit_distance(key, name), edit_distance(key, last));
+    if (distance < smallest) {
+      smallest = distance;
+      best = name;
+    }
+  }
+  return best;
+}
+
+void fail_unknown_key(std::string_view key, const std::vector<std::string>& known) {
+  const std::string text = quoted(key);
+  fail("[config] unknown key ", text.substr(1, text.size() - 2), "; the nearest known key is ",
+       nearest(key, known));
+}
+
+void read_value(const Json& json, std::string_view key, bool& value) {
+  check(json.is_boolean(), "[config] expected true or false for ", key, ", got ", shown(json));
+  value = json.get<bool>();
+}
+
+void read_value(const Json& json, std::string_view key, int64_t& value) {
+  // 1e5 is an integer too, as long as a double holds it exactly.
+  if (json.is_number_float()) {
+    const double number = json.get<double>();
+    check(std::abs(number) <= 0x1p53 && number == std::floor(number),
+          "[config] expected an integer for ", key, ", got ", shown(json));
+    value = static_cast<int64_t>(number);
+    return;
+  }
+  check(json.is_number_integer(), "[config] expected an integer for ", key, ", got ", shown(json));
+  check(!json.is_number_unsigned() ||
+            json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()),
+        "[config] expected at most 2^63 - 1 for ", key, ", got ", shown(json));
+  value = json.get<int64_t>();
+}
+
+void read_value(const Json& json, std::string_view key, double& value) {
+  check(json.is_number(), "[config] expected a number for ", key, ", got ", shown(json));
+  value = json.get<double>();
+  check(std::isfinite(value), "[config] expected a finite number for ", key, ", got ", shown(json));
+}
+
+void read_value(const Json& json, std::string_view key, std::string& value) {
+  check(json.is_string(), "[config] expected a string for ", key, ", got ", shown(json));
+  value = json.get<std::string>();
+}
+
+void read_value(const Json& json, std::string_view key, std::vector<MixerConfig>& value) {
+  value.clear();
+  if (!json.is_array()) {
+    value.push_back(read_mixer(json, key));
+    return;
+  }
+  for (size_t i = 0; i < json.size(); ++i) {
+    value.push_back(read_mixer(json[i], std::string(key) + "." + std::to_string(i)));
+  }
+}
+
+size_t read_name(const Json& json, std::string_view key, const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  check(json.is_string(), "[config] expected one of ", list, " for ", key, ", got ", shown(json));
+  const auto found = std::find(names.begin(), names.end(), json.get<std::string>());
+  check(found != names.end(), "[config] expected one of ", list, " for ", key, ", got ",
+        shown(json));
+  return static_cast<size_t>(found - names.begin());
+}
+
+Json to_json_value(const std::vector<MixerConfig>& value) {
+  if (value.size() == 1) return write_fields(value.front());
+  Json list = Json::array();
+  for (const MixerConfig& mixer : value) list.push_back(write_fields(mixer));
+  return list;
+}
+
+}  // namespace regla

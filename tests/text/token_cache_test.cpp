@@ -1,0 +1,140 @@
+#include "text/token_cache.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+
+#include "tests/catch.h"
+#include "tests/text/support.h"
+#include "text/bpe_trainer.h"
+#include "text/byte_tokenizer.h"
+
+using namespace regla;
+namespace fs = std::filesystem;
+
+namespace {
+
+// Sets an environment variable for the length of a scope.
+class Setting {
+ public:
+  Setting(const char* name, const std::string& value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    ::setenv(name, value.c_str(), 1);
+  }
+  Setting(const Setting&) = delete;
+  Setting& operator=(const Setting&) = delete;
+  ~Setting() { old_ ? ::setenv(name_, old_->c_str(), 1) : ::unsetenv(name_); }
+
+ private:
+  const char* name_;
+  std::optional<std::string> old_;
+};
+
+std::vector<fs::path> files_in(const std::string& folder) {
+  std::vector<fs::path> out;
+  for (const auto& entry : fs::directory_iterator(folder)) out.push_back(entry.path());
+  return out;
+}
+
+std::vector<int32_t> ids_of(const TokenStream& stream) {
+  return {stream.ids().begin(), stream.ids().end()};
+}
+
+const std::string kText = " = A = \n \n one \n \n = B = \n \n two\xFF \n";
+
+}  // namespace
+
+TEST_CASE("a stream is the documents with their ends, and knows the text's counts", "[text]") {
+  const auto bytes = byte_tokenizer();
+  const TokenStream stream = tokenize_text(kText, *bytes);
+  CHECK(stream.ids().size() == kText.size() + 2);
+  CHECK(stream.ids().back() == 256);
+  CHECK(std::count(stream.ids().begin(), stream.ids().end(), 256) == 2);
+  CHECK(stream.counts() == count_text(kText));
+  CHECK(stream.counts().invalid_bytes == 1);
+}
+
+TEST_CASE("tokens are cached by text and tokenizer", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path("new/folder"));
+  data.add("train.txt", kText);
+  const Corpus corpus = Corpus::open(data.path());
+  const auto bytes = byte_tokenizer();
+  const TokenStream first = tokenize_split(corpus, Split::Train, *bytes);
+  CHECK(files_in(cache_folder()).size() == 1);
+  const auto written = fs::last_write_time(files_in(cache_folder())[0]);
+  const TokenStream second = tokenize_split(corpus, Split::Train, *bytes);
+  CHECK(ids_of(first) == ids_of(tokenize_text(kText, *bytes)));
+  CHECK(ids_of(second) == ids_of(first));
+  CHECK(second.counts() == count_text(kText));
+  CHECK(fs::last_write_time(files_in(cache_folder())[0]) == written);
+
+  tokenize_split(corpus, Split::Train, *train_bpe(kText + kText, 270));
+  CHECK(files_in(cache_folder()).size() == 2);
+  data.add("train.txt", kText + "more");
+  CHECK(tokenize_split(corpus, Split::Train, *bytes).ids().size() == kText.size() + 6);
+  CHECK(files_in(cache_folder()).size() == 3);
+}
+
+TEST_CASE("a damaged cache is made again", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path());
+  data.add("train.txt", kText);
+  const Corpus corpus = Corpus::open(data.path());
+  const auto bytes = byte_tokenizer();
+  const std::vector<int32_t> expected = ids_of(tokenize_split(corpus, Split::Train, *bytes));
+  const std::string name = files_in(cache.path())[0].filename().string();
+  const auto size = fs::file_size(cache.path(name));
+  for (const auto length : {size - 1, size - 4, size / 2, uintmax_t{79}, uintmax_t{0}}) {
+    fs::resize_file(cache.path(name), length);
+    CHECK(ids_of(tokenize_split(corpus, Split::Train, *bytes)) == expected);
+    CHECK(fs::file_size(cache.path(name)) == size);
+  }
+  for (const std::streamoff at : {std::streamoff{0}, std::streamoff{9}, std::streamoff{34},
+                                  std::streamoff{90}, static_cast<std::streamoff>(size) - 1}) {
+    std::fstream file(cache.path(name), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(at);
+    file.put('\x7E');
+    file.close();
+    CHECK(ids_of(tokenize_split(corpus, Split::Train, *bytes)) == expected);
+  }
+  CHECK(files_in(cache.path()).size() == 1);
+}
+
+TEST_CASE("a cache that cannot be written is done without", "[text]") {
+  const test::TextFolder data;
+  data.add("train.txt", kText);
+  const Setting setting("REGLA_CACHE", data.path("train.txt"));  // a file is no folder
+  const auto bytes = byte_tokenizer();
+  const TokenStream stream = tokenize_split(Corpus::open(data.path()), Split::Train, *bytes);
+  CHECK(ids_of(stream) == ids_of(tokenize_text(kText, *bytes)));
+  CHECK(files_in(data.path()).size() == 1);
+}
+
+TEST_CASE("a full disk costs the cache, not the tokens", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path());
+  data.add("train.txt", kText);
+  const auto bytes = byte_tokenizer();
+  const std::string kept = data.add("tokenizer.json", "old");
+  {
+    const FullDisk full(100);
+    const TokenStream stream = tokenize_split(Corpus::open(data.path()), Split::Train, *bytes);
+    CHECK(ids_of(stream) == ids_of(tokenize_text(kText, *bytes)));
+    CHECK(test::error_of([&] { save_tokenizer(*bytes, kept); }) ==
+          "[file] expected to write " + kept + ", got: File too large");
+  }
+  CHECK(files_in(cache.path()).empty());
+  CHECK(files_in(data.path()).size() == 2);
+  CHECK(fs::file_size(kept) == 3);
+}
+
+TEST_CASE("the cache's folder follows the environment", "[text]") {
+  const Setting own("REGLA_CACHE", ""), xdg("XDG_CACHE_HOME", "/x"), home("HOME", "/h");
+  CHECK(cache_folder() == "/x/regla");
+  const Setting no_xdg("XDG_CACHE_HOME", "");
+  CHECK(cache_folder() == "/h/.cache/regla");
+  const Setting no_home("HOME", "");
+  CHECK(fs::path(cache_folder()).filename() == "regla");
+}

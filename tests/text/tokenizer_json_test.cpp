@@ -1,0 +1,163 @@
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/catch.h"
+#include "tests/text/support.h"
+#include "text/bpe_trainer.h"
+#include "text/byte_tokenizer.h"
+#include "text/tokenizer.h"
+
+using namespace regla;
+using nlohmann::json;
+using Ids = std::vector<int32_t>;
+
+namespace {
+
+// The byte tokenizer as JSON, with "th" and "the" merged: what the malformed files start from.
+json sample() {
+  json file = json::parse(byte_tokenizer()->to_json());
+  file["model"]["vocab"]["th"] = 257;
+  file["model"]["vocab"]["the"] = 258;
+  file["model"]["merges"] = {"t h", "th e"};
+  return file;
+}
+
+std::string error_with(const std::string& pointer, const json& value) {
+  json file = sample();
+  file[json::json_pointer(pointer)] = value;
+  const std::string error = test::error_of([&] { tokenizer_from_json(file.dump()); });
+  CHECK(error.find('\n') == std::string::npos);
+  return error;
+}
+
+std::string read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+}  // namespace
+
+TEST_CASE("a tokenizer survives being written and read", "[text]") {
+  const test::TextFolder folder;
+  std::string text = test::random_bytes(2000, 9);
+  for (int i = 0; i < 30; ++i) text += " some words, \"quoted\" \\ and others\t";
+  const auto trained = train_bpe(text, 350);
+  const std::string path = folder.path("tokenizer.json");
+  save_tokenizer(*trained, path);
+  const auto loaded = load_tokenizer(path);
+  CHECK(loaded->to_json() == trained->to_json());
+  CHECK(loaded->hash() == trained->hash());
+  CHECK(loaded->end_of_text() == trained->end_of_text());
+  CHECK(loaded->encode(text) == trained->encode(text));
+}
+
+TEST_CASE("the file has the form that Hugging Face's library reads", "[text]") {
+  const json file = json::parse(train_bpe("low low low low", 260)->to_json());
+  CHECK(file["model"]["type"] == "BPE");
+  CHECK(file["model"]["vocab"]["\xC4\xA0"] == 32);  // the space is U+0120
+  CHECK(file["model"]["vocab"]["!"] == 33);
+  CHECK(file["model"]["vocab"]["\xC5\x83"] == 0xAD);  // the last byte to be moved, to U+0143
+  CHECK(file["model"]["merges"][0] == "l o");
+  CHECK(file["pre_tokenizer"]["type"] == "ByteLevel");
+  CHECK(file["added_tokens"][0]["content"] == "<|endoftext|>");
+  CHECK(file["added_tokens"][0]["special"] == true);
+}
+
+TEST_CASE("merges are read as strings and as pairs", "[text]") {
+  CHECK(tokenizer_from_json(sample().dump())->encode("the") == Ids{258});
+  json file = sample();
+  file["model"]["merges"] = json::array({json::array({"t", "h"}), json::array({"th", "e"})});
+  CHECK(tokenizer_from_json(file.dump())->encode("the") == Ids{258});
+}
+
+TEST_CASE("an end of text in the vocabulary alone is enough", "[text]") {
+  json file = sample();
+  file.erase("added_tokens");
+  CHECK(tokenizer_from_json(file.dump())->end_of_text() == 256);
+  file["model"]["vocab"].erase("<|endoftext|>");
+  file["model"]["vocab"]["end"] = 256;
+  CHECK_THROWS_AS(tokenizer_from_json(file.dump()), Error);
+}
+
+TEST_CASE("malformed tokenizers are refused in one line", "[text]") {
+  for (const char* text : {"", "{", "[]", "null", "7", "\"x\"", "{}", "{\"model\": 1}", "\xFF{}"}) {
+    CHECK_THROWS_AS(tokenizer_from_json(text), Error);
+  }
+  CHECK_THROWS_AS(tokenizer_from_json(std::string(1 << 20, '[')), Error);
+  CHECK(error_with("/model/type", "Unigram") ==
+        "[tokenizer] expected a BPE model, got \"Unigram\"");
+  for (const char* path :
+       {"/model/vocab", "/model/merges", "/added_tokens", "/pre_tokenizer", "/model/vocab/the",
+        "/model/merges/0", "/normalizer", "/decoder", "/added_tokens/0", "/added_tokens/0/content",
+        "/added_tokens/0/id", "/added_tokens/0/special", "/pre_tokenizer/use_regex"}) {
+    CAPTURE(path);
+    CHECK(error_with(path, 0.5).starts_with("[tokenizer] expected"));
+    CHECK(error_with(path, json::array({1})).starts_with("[tokenizer] expected"));
+    CHECK(error_with(path, "no such").starts_with("[tokenizer] expected"));
+  }
+  CHECK(error_with("/model/dropout", 0.1).starts_with("[tokenizer] expected no dropout"));
+  CHECK(error_with("/model/ignore_merges", true) != "no error");
+  CHECK(error_with("/model/byte_fallback", true) != "no error");
+  CHECK(error_with("/added_tokens/0/lstrip", true) != "no error");
+  CHECK(error_with("/pre_tokenizer/add_prefix_space", true) != "no error");
+}
+
+TEST_CASE("ids must be 0 to n - 1, each once", "[text]") {
+  CHECK(error_with("/model/vocab/the", 257) != "no error");
+  CHECK(error_with("/model/vocab/the", -1) != "no error");
+  CHECK(error_with("/model/vocab/the", 300) != "no error");
+  CHECK(error_with("/model/vocab/the", 2147483647) != "no error");
+  CHECK(error_with("/model/vocab/the", 18446744073709551615ULL) != "no error");
+  CHECK(error_with("/added_tokens/0/id", 12) != "no error");
+  CHECK(error_with("/added_tokens/0/content", "") != "no error");
+  CHECK(error_with("/model/vocab/ ", 259) ==
+        "[tokenizer] expected tokens in the byte-level alphabet, got \" \"");
+}
+
+TEST_CASE("merges must name known tokens", "[text]") {
+  CHECK(error_with("/model/merges/0", "t zz") ==
+        "[tokenizer] expected merges of known tokens, got \"zz\" in merge 0");
+  CHECK(error_with("/model/merges/0", "t e") != "no error");  // "te" is no token
+  CHECK(error_with("/model/merges/0", "th") != "no error");
+  CHECK(error_with("/model/merges/0", " t h") != "no error");
+  CHECK(error_with("/model/merges/0", "th e") != "no error");  // twice
+  CHECK(error_with("/model/merges/0", json::array({"t"})) != "no error");
+}
+
+TEST_CASE("errors of a file name it", "[text]") {
+  const test::TextFolder folder;
+  const std::string path = folder.add("tokenizer.json", "{\"model\": {}}");
+  CHECK(test::error_of([&] { load_tokenizer(path); }).find(path) != std::string::npos);
+  CHECK(test::error_of([&] { load_tokenizer(folder.path("none")); }).find("none") !=
+        std::string::npos);
+  CHECK_THROWS_AS(save_tokenizer(*byte_tokenizer(), folder.path("no/such/folder.json")), Error);
+}
+
+TEST_CASE("the GPT-NeoX tokenizer gives the ids it is published with", "[text][data]") {
+  const std::string folder = test::data_folder() + "/tokenizer/";
+  if (test::data_folder().empty()) {
+    WARN("skipped: REGLA_DATA is unset");
+    return;
+  }
+  const auto tokenizer = load_tokenizer(folder + "20B_tokenizer.json");
+  CHECK(tokenizer->vocab_size() == 50277);
+  CHECK(tokenizer->end_of_text() == 0);
+  const std::string separator = "\n__ggml_vocab_test__\n";
+  std::string texts = read(folder + "vectors.inp");
+  std::istringstream lines(read(folder + "vectors.out"));
+  REQUIRE_FALSE(texts.empty());
+  int vectors = 0;
+  for (std::string line; std::getline(lines, line); ++vectors) {
+    const size_t end = texts.find(separator);
+    const std::string text = texts.substr(0, end);
+    texts = end == std::string::npos ? "" : texts.substr(end + separator.size());
+    std::istringstream numbers(line);
+    const Ids expected(std::istream_iterator<int32_t>(numbers), {});
+    CAPTURE(vectors, text);
+    CHECK(tokenizer->encode(text) == expected);
+  }
+  CHECK(vectors == 46);
+  CHECK(tokenizer_from_json(tokenizer->to_json())->to_json() == tokenizer->to_json());
+}

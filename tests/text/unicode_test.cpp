@@ -1,0 +1,42 @@
+#include "text/unicode.h"
+
+#include "tests/catch.h"
+
+using namespace regla;
+
+TEST_CASE("bytes outside valid UTF-8 are counted one by one", "[text]") {
+  CHECK(count_invalid_utf8("") == 0);
+  CHECK(count_invalid_utf8("caf\xC3\xA9 \xF0\x9F\xA6\x99") == 0);
+  CHECK(count_invalid_utf8("\xFF") == 1);
+  CHECK(count_invalid_utf8("a\xE2\x82z") == 2);                 // cut short
+  CHECK(count_invalid_utf8("\xC0\x80") == 2);                   // overlong
+  CHECK(count_invalid_utf8("\xED\xA0\x80") == 3);               // a surrogate
+  CHECK(count_invalid_utf8("\xF4\x90\x80\x80") == 4);           // above U+10FFFF
+  CHECK(count_invalid_utf8("\x80\xC3\xA9\xC3") == 2);           // lone bytes around a good one
+  CHECK(count_invalid_utf8(std::string_view("a\0b", 3)) == 0);  // NUL is a character
+}
+
+TEST_CASE("characters are classified by their Unicode category", "[text]") {
+  CHECK(char_class('a') == CharClass::Letter);
+  CHECK(char_class(0x4E2D) == CharClass::Letter);  // a Han character
+  CHECK(char_class(0x2170) == CharClass::Number);  // small Roman numeral one: a letter number
+  CHECK(char_class(0xB2) == CharClass::Number);    // superscript two
+  CHECK(char_class(0xA0) == CharClass::Space);     // no-break space
+  CHECK(char_class(0x85) == CharClass::Space);     // next line
+  CHECK(char_class(0x3000) == CharClass::Space);
+  CHECK(char_class(0x200B) == CharClass::Other);  // zero width space is no white space
+  CHECK(char_class(0x301) == CharClass::Other);   // combining acute accent
+  CHECK(char_class(-1) == CharClass::Other);
+}
+
+TEST_CASE("invalid bytes survive normalisation and can be replaced", "[text]") {
+  CHECK(nfc("e\xCC\x81") == "\xC3\xA9");
+  CHECK(nfc("e\xCC\x81\xFF"
+            "e\xCC\x81") == "\xC3\xA9\xFF\xC3\xA9");
+  CHECK(nfc("plain") == "plain");
+  CHECK(nfc("") == "");
+  CHECK(replace_invalid_utf8("a\xFF\xFE"
+                             "b") ==
+        "a\xEF\xBF\xBD\xEF\xBF\xBD"
+        "b");
+}

@@ -1,0 +1,145 @@
+#include "text/token_cache.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <iomanip>
+#include <optional>
+#include <sstream>
+#include <utility>
+
+#include "core/check.h"
+#include "text/file_io.h"
+#include "text/hash.h"
+
+namespace regla {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a cache file begins with; the ids follow. In the byte order of the machine, which is no
+// loss: another order fails the version check and the file is made again.
+struct Header {
+  std::array<char, 8> magic = {'r', 'e', 'g', 'l', 'a', 't', 'o', 'k'};
+  // To be raised when documents, words or merges are found in another way.
+  uint64_t version = 1;
+  uint64_t text_hash = 0;
+  uint64_t tokenizer_hash = 0;
+  uint64_t count = 0;
+  uint64_t ids_hash = 0;
+  TextCounts counts;
+};
+static_assert(sizeof(Header) == 80 && sizeof(Header) % alignof(int32_t) == 0);
+
+std::string_view bytes_of(std::span<const int32_t> ids) {
+  return {reinterpret_cast<const char*>(ids.data()), ids.size_bytes()};
+}
+
+// The whole file, mapped for reading; null if that is impossible or it holds less than a header.
+std::shared_ptr<const char> map_file(const std::string& path, size_t& size) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return nullptr;
+  struct stat about {};
+  void* memory = MAP_FAILED;
+  if (::fstat(file, &about) == 0 && about.st_size >= static_cast<off_t>(sizeof(Header))) {
+    size = static_cast<size_t>(about.st_size);
+    memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  }
+  ::close(file);
+  if (memory == MAP_FAILED) return nullptr;
+  return {static_cast<const char*>(memory),
+          [size](const char* mapped) { ::munmap(const_cast<char*>(mapped), size); }};
+}
+
+std::optional<TokenStream> find_cached(const std::string& path, const Header& wanted) {
+  size_t size = 0;
+  const std::shared_ptr<const char> memory = map_file(path, size);
+  if (memory == nullptr) return std::nullopt;
+  Header header;
+  std::memcpy(&header, memory.get(), sizeof(Header));
+  const bool ours = header.magic == wanted.magic && header.version == wanted.version &&
+                    header.text_hash == wanted.text_hash &&
+                    header.tokenizer_hash == wanted.tokenizer_hash;
+  const size_t payload = size - sizeof(Header);
+  if (!ours || payload % sizeof(int32_t) != 0 || payload / sizeof(int32_t) != header.count) {
+    return std::nullopt;
+  }
+  const std::span<const int32_t> ids(
+      reinterpret_cast<const int32_t*>(memory.get() + sizeof(Header)), header.count);
+  if (hash_bytes(bytes_of(ids)) != header.ids_hash) return std::nullopt;
+  return TokenStream(ids, memory, header.counts);
+}
+
+// Whether the file could be written.
+bool store(const std::string& path, Header header, const TokenStream& stream) {
+  header.count = stream.ids().size();
+  header.ids_hash = hash_bytes(bytes_of(stream.ids()));
+  header.counts = stream.counts();
+  const std::array<std::string_view, 2> pieces = {
+      std::string_view(reinterpret_cast<const char*>(&header), sizeof(Header)),
+      bytes_of(stream.ids())};
+  std::error_code ignored;
+  fs::create_directories(fs::path(path).parent_path(), ignored);
+  try {
+    write_atomically(path, pieces);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::string hex(uint64_t number) {
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << number;
+  return out.str();
+}
+
+}  // namespace
+
+TokenStream::TokenStream(std::vector<int32_t> ids, const TextCounts& counts) : counts_(counts) {
+  const auto kept = std::make_shared<const std::vector<int32_t>>(std::move(ids));
+  ids_ = *kept;
+  owner_ = kept;
+}
+
+TokenStream tokenize_text(std::string_view text, const Tokenizer& tokenizer) {
+  return TokenStream(tokenizer.encode_documents(documents(text)), count_text(text));
+}
+
+TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& tokenizer) {
+  Header header;
+  header.text_hash = corpus.content_hash(split);
+  header.tokenizer_hash = tokenizer.hash();
+  const fs::path path =
+      fs::path(cache_folder()) / (std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
+                                  hex(header.tokenizer_hash) + ".tokens");
+  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  TokenStream stream = tokenize_text(corpus.read(split), tokenizer);
+  if (!store(path.string(), header, stream)) return stream;
+  // From here on the mapped file serves, so that the system may drop its pages.
+  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  return stream;
+}
+
+std::string cache_folder() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return fs::path(value == nullptr ? "" : value);
+  };
+  if (const fs::path own = variable("REGLA_CACHE"); !own.empty()) return own.string();
+  if (const fs::path xdg = variable("XDG_CACHE_HOME"); !xdg.empty())
+    return (xdg / "regla").string();
+  if (const fs::path home = variable("HOME"); !home.empty()) {
+    return (home / ".cache" / "regla").string();
+  }
+  std::error_code error;
+  return (fs::temp_directory_path(error) / "regla").string();
+}
+
+}  // namespace regla

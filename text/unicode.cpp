@@ -1,0 +1,110 @@
+#include "text/unicode.h"
+
+#include <unicode/bytestream.h>
+#include <unicode/normalizer2.h>
+#include <unicode/uchar.h>
+#include <unicode/utf8.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+
+namespace regla {
+namespace {
+
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
+}
+
+// The end of the longest valid stretch that begins at `at`.
+size_t valid_end(std::string_view text, size_t at) {
+  while (at < text.size()) {
+    const Utf8Char c = utf8_char(text, at);
+    if (c.code < 0) break;
+    at += c.bytes;
+  }
+  return at;
+}
+
+void append_nfc(std::string_view valid, std::string& out) {
+  UErrorCode status = U_ZERO_ERROR;
+  const icu::Normalizer2* normalizer = icu::Normalizer2::getNFCInstance(status);
+  // ICU counts in 32 bits: parts are cut at spaces, which nothing composes across.
+  constexpr size_t kPart = size_t{1} << 24;
+  while (!valid.empty() && U_SUCCESS(status)) {
+    size_t length = valid.size();
+    if (length > kPart) {
+      const size_t space = valid.find_first_of(" \n", kPart);
+      if (space != std::string_view::npos) length = space;
+    }
+    check(length < (size_t{1} << 31), "[tokenizer] expected spaces or line ends in the text, got ",
+          length, " bytes without");
+    icu::StringByteSink<std::string> sink(&out);
+    normalizer->normalizeUTF8(0, icu::StringPiece(valid.data(), static_cast<int32_t>(length)), sink,
+                              nullptr, status);
+    valid.remove_prefix(length);
+  }
+  check(U_SUCCESS(status), "[tokenizer] expected ICU to normalise the text, got ",
+        u_errorName(status));
+}
+
+}  // namespace
+
+Utf8Char utf8_char(std::string_view text, size_t at) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(text.data()) + at;
+  if (bytes[0] < 0x80) return {bytes[0], 1};
+  const int32_t available = static_cast<int32_t>(std::min<size_t>(text.size() - at, 4));
+  int32_t used = 0;
+  UChar32 code;
+  U8_NEXT(bytes, used, available, code);
+  if (code < 0) return {-1, 1};
+  return {code, static_cast<size_t>(used)};
+}
+
+CharClass char_class(int32_t code) {
+  if (code < 0) return CharClass::Other;
+  const uint32_t category = U_MASK(u_charType(code));
+  if (category & U_GC_L_MASK) return CharClass::Letter;
+  if (category & U_GC_N_MASK) return CharClass::Number;
+  return u_isUWhiteSpace(code) ? CharClass::Space : CharClass::Other;
+}
+
+int64_t count_invalid_utf8(std::string_view text) {
+  int64_t invalid = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char c = utf8_char(text, at);
+    invalid += c.code < 0;
+    at += c.bytes;
+  }
+  return invalid;
+}
+
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = valid_end(text, at);
+    out.append(text.substr(at, end - at));
+    at = end;
+    if (at < text.size()) {
+      out.append("\xEF\xBF\xBD");
+      ++at;
+    }
+  }
+  return out;
+}
+
+std::string nfc(std::string_view text) {
+  if (is_ascii(text)) return std::string(text);
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = valid_end(text, at);
+    append_nfc(text.substr(at, end - at), out);
+    at = end;
+    if (at < text.size()) out.push_back(text[at++]);
+  }
+  return out;
+}
+
+}  // namespace regla

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace regla {
+
+/// What the pre-tokeniser needs to know about a character: \p{L}, \p{N}, \s or none of them.
+enum class CharClass : uint8_t { Letter, Number, Space, Other };
+
+/// One character of a UTF-8 text.
+struct Utf8Char {
+  int32_t code;  // -1 for a byte that is not part of valid UTF-8; such a byte stands alone
+  size_t bytes;
+};
+
+/// The character that begins at `text[at]`, with at < text.size().
+Utf8Char utf8_char(std::string_view text, size_t at);
+
+/// The class of a code point by its Unicode general category and the White_Space property; an
+/// invalid byte (-1) is Other.
+CharClass char_class(int32_t code);
+
+/// The number of bytes that belong to no valid UTF-8 sequence.
+int64_t count_invalid_utf8(std::string_view text);
+
+/// The text with every invalid byte replaced by U+FFFD.
+std::string replace_invalid_utf8(std::string_view text);
+
+/// Normalisation form C of the valid parts; invalid bytes stay where they are.
+std::string nfc(std::string_view text);
+
+}  // namespace regla

@@ -1,0 +1,210 @@
+#include "training/configuration.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/check.h"
+#include "core/files.h"
+#include "models/json_fields.h"
+
+namespace regla {
+namespace {
+
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+constexpr std::string_view kPrefix = "[config] ";
+
+void check_count(const char* key, int64_t value, int64_t least, int64_t most = kLargest) {
+  check(value >= least && value <= most, "[config] expected ", key, " from ", least, " to ", most,
+        ", got ", value);
+}
+
+void check_at_least_0(const char* key, double value) {
+  check(value >= 0, "[config] expected ", key, " of at least 0, got ", value);
+}
+
+void check_optimizer(const TrainingConfig& c) {
+  check_at_least_0("learning_rate", c.learning_rate);
+  check_at_least_0("weight_decay", c.weight_decay);
+  check_at_least_0("grad_clip", c.grad_clip);
+  check(c.final_learning_rate >= 0 && c.final_learning_rate <= 1,
+        "[config] expected final_learning_rate in [0, 1], got ", c.final_learning_rate);
+  check(c.beta1 >= 0 && c.beta1 < 1, "[config] expected beta1 in [0, 1), got ", c.beta1);
+  check(c.beta2 >= 0 && c.beta2 < 1, "[config] expected beta2 in [0, 1), got ", c.beta2);
+  check(c.epsilon > 0, "[config] expected epsilon above 0, got ", c.epsilon);
+}
+
+/// The keys inside a mixer, to suggest to who wrote one at the top level.
+std::vector<std::string> mixer_keys() {
+  std::vector<std::string> keys;
+  const MixerConfig mixer;
+  fields(mixer, [&](const char* name, const auto&, const char*) {
+    keys.push_back(std::string("mixer.") + name);
+  });
+  return keys;
+}
+
+TrainingConfig parsed(std::string_view text) {
+  TrainingConfig config;
+  read_fields(parse_json(text, "[config]"), "", config, mixer_keys());
+  return config;
+}
+
+std::vector<std::string> split_path(std::string_view key) {
+  std::vector<std::string> parts;
+  for (size_t start = 0; start <= key.size();) {
+    const size_t dot = std::min(key.find('.', start), key.size());
+    parts.emplace_back(key.substr(start, dot - start));
+    start = dot + 1;
+  }
+  return parts;
+}
+
+bool is_index(std::string_view part) {
+  return !part.empty() && part.size() < 10 &&
+         std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+/// Sets the value at a path below `node`, whose own full name is `where`.
+void assign(Json& node, std::span<const std::string> path, const Json& value,
+            const std::string& where) {
+  if (path.empty()) {
+    node = value;
+    return;
+  }
+  if (node.is_array() && !is_index(path[0])) {
+    for (size_t i = 0; i < node.size(); ++i) {
+      assign(node[i], path, value, where + "." + std::to_string(i));
+    }
+    return;
+  }
+  const std::string inner = where.empty() ? path[0] : where + "." + path[0];
+  if (node.is_array()) {
+    const size_t index = std::stoul(path[0]);
+    check(index < node.size(), "[config] expected an index below ", node.size(), " for ", where,
+          ", got ", index);
+    assign(node[index], path.subspan(1), value, inner);
+    return;
+  }
+  const bool is_mixer = where.starts_with("mixer");
+  if (node.is_string() && is_mixer) node = Json::object({{"type", node}});
+  if (node.is_null()) node = Json::object();
+  check(node.is_object(), "[config] cannot set ", inner, ": ", where, " is ", shown(node));
+  check(!is_mixer || !is_index(path[0]), "[config] cannot set ", inner, ": ", where,
+        " is one mixer for all layers, not a list");
+  assign(node[path[0]], path.subspan(1), value, inner);
+}
+
+Json override_value(std::string_view text) {
+  // What can only be JSON must be JSON; anything else may be a plain word or a path.
+  const bool is_json = text.starts_with('{') || text.starts_with('[') || text.starts_with('"');
+  if (is_json || Json::accept(text)) return parse_json(text, "[config]");
+  return std::string(text);
+}
+
+std::string type_of(bool) { return "true or false"; }
+std::string type_of(int64_t) { return "integer"; }
+std::string type_of(double) { return "number"; }
+std::string type_of(const std::string&) { return "string"; }
+std::string type_of(const std::vector<MixerConfig>&) { return "name, object or list"; }
+template <NamedEnum E>
+std::string type_of(E) {
+  std::string list;
+  for (const std::string_view name : names_of(E{})) {
+    list += (list.empty() ? "`" : ", `") + std::string(name) + "`";
+  }
+  return list;
+}
+
+template <class T>
+std::string default_text(const T& value) {
+  return "`" + dumped(to_json_value(value)) + "`";
+}
+std::string default_text(const std::vector<MixerConfig>&) { return "`\"regla\"`"; }
+
+template <class Config>
+void describe(std::string& table, const std::string& prefix, const Config& config) {
+  fields(config, [&](const char* name, const auto& member, const char* meaning) {
+    table += "| `" + prefix + name + "` | " + type_of(member) + " | " + default_text(member) +
+             " | " + meaning + " |\n";
+    if constexpr (std::is_same_v<decltype(member), const std::vector<MixerConfig>&>) {
+      describe(table, std::string(name) + ".", member.front());
+    }
+  });
+}
+
+}  // namespace
+
+TrainingConfig TrainingConfig::resolved() const {
+  TrainingConfig full = *this;
+  full.model = model.resolved();
+  if (full.eval_batch_size == 0) full.eval_batch_size = batch_size;
+  return full;
+}
+
+void TrainingConfig::validate() const {
+  model.validate();
+  check_count("steps", steps, 0);
+  check_count("batch_size", batch_size, 1);
+  check_count("micro_batches", micro_batches, 1);
+  check(batch_size % micro_batches == 0,
+        "[config] expected micro_batches to divide batch_size, got micro_batches ", micro_batches,
+        " and batch_size ", batch_size);
+  check_count("warmup_steps", warmup_steps, 0);
+  check_optimizer(*this);
+  check(text.empty() || text == "tokens" || text == "raw",
+        "[config] expected text to be tokens, raw or empty, got ", quoted(text));
+  check(!tokenizer.empty(), "[config] expected tokenizer to be byte, bpe or a path, got \"\"");
+  check_count("vocab_size", vocab_size, 1);
+  check_count("log_every", log_every, 1);
+  check_count("eval_every", eval_every, 0);
+  check_count("eval_batches", eval_batches, 0);
+  check_count("eval_batch_size", eval_batch_size, 0);
+  check_count("checkpoint_every", checkpoint_every, 0);
+  check_count("keep_last", keep_last, 1);
+  check_count("seed", seed, 0, std::numeric_limits<int64_t>::max());
+  check_count("threads", threads, 0, 4096);
+}
+
+std::string TrainingConfig::to_json() const { return dumped(write_fields(resolved()), 2) + "\n"; }
+
+TrainingConfig from_json(std::string_view text) {
+  TrainingConfig config = parsed(text);
+  config.validate();
+  return config;
+}
+
+std::string apply_override(std::string_view text, std::string_view assignment) {
+  const size_t equals = assignment.find('=');
+  check(equals != std::string_view::npos, "[config] expected key=value, got ", quoted(assignment));
+  const std::vector<std::string> path = split_path(assignment.substr(0, equals));
+  check(std::find(path.begin(), path.end(), "") == path.end(),
+        "[config] expected a key before =, got ", quoted(assignment));
+  Json config = parse_json(text, "[config]");
+  check(config.is_object(), "[config] expected an object, got ", shown(config));
+  assign(config, path, override_value(assignment.substr(equals + 1)), "");
+  return dumped(config, 2);
+}
+
+TrainingConfig read_config(const std::filesystem::path& path,
+                           std::span<const std::string> overrides) {
+  std::string text = read_file(path);
+  try {
+    parsed(text);
+    if (overrides.empty()) return from_json(text);
+  } catch (const Error& error) {
+    std::string_view reason = error.what();
+    if (reason.starts_with(kPrefix)) reason.remove_prefix(kPrefix.size());
+    fail(kPrefix, path.string(), ": ", reason);
+  }
+  for (const std::string& assignment : overrides) text = apply_override(text, assignment);
+  return from_json(text);
+}
+
+std::string describe_config() {
+  std::string table = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n";
+  const TrainingConfig defaults;
+  describe(table, "", defaults);
+  return table;
+}
+
+}  // namespace regla
