@@ -15,17 +15,17 @@ constexpr T kTanhCube = T(0.044715);
 
 /// The distribution function of the standard normal.
 template <class T>
-T normal_cdf(T x) {
+[[gnu::always_inline]] inline T normal_cdf(T x) {
   return T(0.5) * (1 + math::erf(x * (std::numbers::sqrt2_v<T> / 2)));
 }
 
 template <class T>
-T normal_density(T x) {
+[[gnu::always_inline]] inline T normal_density(T x) {
   return math::exp(T(-0.5) * x * x) * T(0.39894228040143267794);
 }
 
 template <class T>
-T inner(T x) {
+[[gnu::always_inline]] inline T inner(T x) {
   return kTanhScale<T> * (x + kTanhCube<T> * x * x * x);
 }
 

@@ -10,9 +10,10 @@ namespace regla::cpu {
 /// Elements per parallel block of an elementwise loop.
 constexpr int64_t kGrain = 16384;
 
-/// out[i] = f(i), or += when the sink accumulates, for i in [0, count): vectorised, one thread.
+/// out[i] = f(i), or += when the sink accumulates, for i in [begin, end): one thread, vectorised.
+/// `flatten`, because a call to f left in the loop would stop that.
 template <class T, class F>
-void write_range(T* out, bool accumulate, int64_t begin, int64_t end, F&& f) {
+[[gnu::flatten]] void write_range(T* out, bool accumulate, int64_t begin, int64_t end, F&& f) {
   if (accumulate) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) out[i] += f(i);
