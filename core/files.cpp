@@ -35,7 +35,8 @@ fs::path folder_of(const fs::path& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path), temporary_(path) {
-  temporary_ += ".tmp";
+  // Two processes may write the same file at the same time: each its own, the last one stays.
+  temporary_ += "." + std::to_string(::getpid()) + ".tmp";
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail_errno("create", temporary_);
 }

@@ -5,9 +5,10 @@
 #include <utility>
 
 #include "core/check.h"
-#include "text/file_io.h"
+#include "core/files.h"
 #include "text/hash.h"
 #include "text/unicode.h"
+#include "text/unpack.h"
 
 namespace regla {
 namespace {
@@ -154,7 +155,7 @@ std::string Corpus::read(Split split) const {
 
 uint64_t Corpus::content_hash(Split split) const {
   const uint64_t part = one_file_ ? 1 + static_cast<uint64_t>(split) : 0;
-  return hash_bytes(read_bytes(file(split)), part);
+  return hash_bytes(read_file(file(split)), part);
 }
 
 std::string_view part_of(std::string_view text, Split split) {

@@ -1,10 +1,5 @@
 #include "text/token_cache.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +10,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "text/file_io.h"
+#include "core/files.h"
 #include "text/hash.h"
 
 namespace regla {
@@ -42,36 +37,30 @@ std::string_view bytes_of(std::span<const int32_t> ids) {
 }
 
 // The whole file, mapped for reading; null if that is impossible or it holds less than a header.
-std::shared_ptr<const char> map_file(const std::string& path, size_t& size) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return nullptr;
-  struct stat about {};
-  void* memory = MAP_FAILED;
-  if (::fstat(file, &about) == 0 && about.st_size >= static_cast<off_t>(sizeof(Header))) {
-    size = static_cast<size_t>(about.st_size);
-    memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+std::shared_ptr<const MappedFile> map_file(const std::string& path) {
+  try {
+    auto file = std::make_shared<const MappedFile>(path);
+    return file->bytes().size() < sizeof(Header) ? nullptr : file;
+  } catch (const Error&) {
+    return nullptr;
   }
-  ::close(file);
-  if (memory == MAP_FAILED) return nullptr;
-  return {static_cast<const char*>(memory),
-          [size](const char* mapped) { ::munmap(const_cast<char*>(mapped), size); }};
 }
 
 std::optional<TokenStream> find_cached(const std::string& path, const Header& wanted) {
-  size_t size = 0;
-  const std::shared_ptr<const char> memory = map_file(path, size);
+  const std::shared_ptr<const MappedFile> memory = map_file(path);
   if (memory == nullptr) return std::nullopt;
+  const std::span<const std::byte> bytes = memory->bytes();
   Header header;
-  std::memcpy(&header, memory.get(), sizeof(Header));
+  std::memcpy(&header, bytes.data(), sizeof(Header));
   const bool ours = header.magic == wanted.magic && header.version == wanted.version &&
                     header.text_hash == wanted.text_hash &&
                     header.tokenizer_hash == wanted.tokenizer_hash;
-  const size_t payload = size - sizeof(Header);
+  const size_t payload = bytes.size() - sizeof(Header);
   if (!ours || payload % sizeof(int32_t) != 0 || payload / sizeof(int32_t) != header.count) {
     return std::nullopt;
   }
   const std::span<const int32_t> ids(
-      reinterpret_cast<const int32_t*>(memory.get() + sizeof(Header)), header.count);
+      reinterpret_cast<const int32_t*>(bytes.data() + sizeof(Header)), header.count);
   if (hash_bytes(bytes_of(ids)) != header.ids_hash) return std::nullopt;
   return TokenStream(ids, memory, header.counts);
 }
@@ -81,13 +70,13 @@ bool store(const std::string& path, Header header, const TokenStream& stream) {
   header.count = stream.ids().size();
   header.ids_hash = hash_bytes(bytes_of(stream.ids()));
   header.counts = stream.counts();
-  const std::array<std::string_view, 2> pieces = {
-      std::string_view(reinterpret_cast<const char*>(&header), sizeof(Header)),
-      bytes_of(stream.ids())};
   std::error_code ignored;
   fs::create_directories(fs::path(path).parent_path(), ignored);
   try {
-    write_atomically(path, pieces);
+    AtomicFile file(path);
+    file.write(std::string_view(reinterpret_cast<const char*>(&header), sizeof(Header)));
+    file.write(bytes_of(stream.ids()));
+    file.commit();
     return true;
   } catch (const Error&) {
     return false;

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "text/file_io.h"
+#include "core/files.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
@@ -262,7 +262,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view text) {
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  const std::string text = read_bytes(path);
+  const std::string text = read_file(path);
   try {
     return tokenizer_from_json(text);
   } catch (const Error& error) {
@@ -314,9 +314,7 @@ std::string Tokenizer::to_json() const {
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& path) {
-  const std::string text = tokenizer.to_json();
-  const std::string_view piece = text;
-  write_atomically(path, {&piece, 1});
+  write_file(path, tokenizer.to_json());
 }
 
 }  // namespace regla
