@@ -13,8 +13,4 @@ void gemm(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K, d
           const double* A, int64_t lda, const double* B, int64_t ldb, double beta, double* C,
           int64_t ldc);
 
-/// The version of oneDNN that runs, as "2.6.3".
-const char* onednn_version();
-const char* eigen_version();
-
 }  // namespace regla::cpu

@@ -2,17 +2,37 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
+#include "backends/cpu/loops.h"
 #include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
 
-/// Where the gradients of one head go; null where nobody wants one.
+/// Rows of a gradient in a tensor; null where nobody wants it.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t pitch = 0;
+  bool accumulate = false;
+
+  Rows() = default;
+  /// The rows of the head whose first one is row `first` of the tensor, `pitch` apart.
+  Rows(Sink sink, int64_t first, int64_t row_size, int64_t row_pitch)
+      : pitch(row_pitch), accumulate(sink.accumulate) {
+    if (sink) data = sink.tensor.data<T>() + first * row_size;
+  }
+  explicit operator bool() const { return data != nullptr; }
+
+  void put(int64_t token, const T* row, int64_t count) const {
+    write_range(data + token * pitch, accumulate, 0, count, [=](int64_t n) { return row[n]; });
+  }
+};
+
+/// Where the gradients of one head come from and go to.
 template <class T>
 struct HeadGradients {
-  const T* o;
-  const T* d_o;
-  T *d_q, *d_k, *d_u, *d_log_a, *d_log_b, *d_log_s;
+  const T *o, *d_o;
+  Rows<T> d_q, d_k, d_u, d_log_a, d_log_b, d_log_s;
 };
 
 /// The gradients of one chunk, packed like the chunk.
@@ -92,35 +112,30 @@ void log_decay_backward(const LinearAttentionHead<T>& head, int64_t first, int64
   }
 }
 
-/// Adds rows to a strided gradient.
-template <class T>
-void add_row(T* out, const T* row, int64_t count) {
-  for (int64_t n = 0; n < count; ++n) out[n] += row[n];
-}
-
 template <class T>
 void decays_backward(const LinearAttentionHead<T>& head, const Chunk<T>& chunk,
                      const ChunkGradients<T>& g, T* key_total, T* value_total,
                      const HeadGradients<T>& to) {
   const int64_t K = head.K, V = head.V;
-  const auto scalar = [&](int64_t token, const T* total, int64_t N) {
-    if (!to.d_log_s) return;
+  const auto put_scalar = [&](int64_t token, const T* total, int64_t N) {
     T sum = 0;
     for (int64_t n = 0; n < N; ++n) sum += total[n];
-    to.d_log_s[token * head.s_pitch] += sum;
+    to.d_log_s.put(token, &sum, 1);
   };
-  if (to.d_log_b || (to.d_log_s && !head.scalar_on_keys())) {
+  const bool scalar_on_values = to.d_log_s && !head.scalar_on_keys();
+  const bool scalar_on_keys = to.d_log_s && head.scalar_on_keys();
+  if (to.d_log_b || scalar_on_values) {
     log_decay_backward(head, chunk.first, chunk.C, V, g.o, g.d_o, chunk.u, g.d_u, value_total,
                        [&](int64_t token, const T* total) {
-                         if (to.d_log_b) add_row(to.d_log_b + token * head.v_pitch, total, V);
-                         if (!head.scalar_on_keys()) scalar(token, total, V);
+                         if (to.d_log_b) to.d_log_b.put(token, total, V);
+                         if (scalar_on_values) put_scalar(token, total, V);
                        });
   }
-  if (to.d_log_a) {
+  if (to.d_log_a || scalar_on_keys) {
     log_decay_backward(head, chunk.first, chunk.C, K, chunk.q, g.d_q, chunk.k, g.d_k, key_total,
                        [&](int64_t token, const T* total) {
-                         add_row(to.d_log_a + token * head.k_pitch, total, K);
-                         if (head.scalar_on_keys()) scalar(token, total, K);
+                         if (to.d_log_a) to.d_log_a.put(token, total, K);
+                         if (scalar_on_keys) put_scalar(token, total, K);
                        });
   }
 }
@@ -133,7 +148,7 @@ class HeadBackward {
  public:
   static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
     const int64_t chunks = chunks_per_segment(K, capacity);
-    const int64_t states = steps / (chunks * capacity) + 1 + chunks + 1;
+    const int64_t states = steps / (chunks * capacity) + 2 + chunks;
     return Chunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) + K + V +
            states * K * V;
   }
@@ -148,8 +163,8 @@ class HeadBackward {
         g_(head.K, head.V, capacity, arena),
         key_total_(arena.take(head.K)),
         value_total_(arena.take(head.V)),
-        inside_(arena.take((chunks_ + 1) * size())),
-        firsts_(arena.take(segments() * size())) {}
+        inside_(arena.take(chunks_ * size())),
+        firsts_(arena.take((segments() + 1) * size())) {}
 
   /// `dS` comes in as the gradient of the last state and leaves as that of the first.
   void run(T* dS) {
@@ -159,9 +174,12 @@ class HeadBackward {
       const int64_t stop = std::min(head_.steps, start + span());
       const int64_t chunks = (stop - start + capacity_ - 1) / capacity_;
       keep_states_inside(segment, chunks);
+      const T* after = first(segment + 1);
       for (int64_t c = chunks - 1; c >= 0; --c) {
+        const T* before = c == 0 ? first(segment) : inside_ + c * size();
         load(start + c * capacity_);
-        chunk_backward(inside_ + c * size(), inside_ + (c + 1) * size(), dS);
+        chunk_backward(before, after, dS);
+        after = before;
       }
     }
   }
@@ -176,29 +194,30 @@ class HeadBackward {
 
   void load(int64_t begin) { chunk_.load(head_, begin, std::min(head_.steps, begin + capacity_)); }
 
+  T* first(int64_t segment) { return firsts_ + segment * size(); }
+
+  /// The states before each segment, and the one after the last.
   void keep_first_states() {
     if (head_.state != nullptr) {
       std::copy_n(head_.state, size(), firsts_);
     } else {
       std::fill_n(firsts_, size(), T(0));
     }
-    for (int64_t segment = 1; segment < segments(); ++segment) {
-      T* S = firsts_ + segment * size();
-      std::copy_n(S - size(), size(), S);
-      for (int64_t begin = (segment - 1) * span(); begin < segment * span(); begin += capacity_) {
-        load(begin);
-        chunk_.advance(S);
-      }
+    for (int64_t begin = 0; begin < head_.steps; begin += capacity_) {
+      T* S = first(begin / span() + 1);
+      if (begin % span() == 0) std::copy_n(S - size(), size(), S);
+      load(begin);
+      chunk_.advance(S);
     }
   }
 
+  /// The states before the chunks of a segment, without that before the first.
   void keep_states_inside(int64_t segment, int64_t chunks) {
-    std::copy_n(firsts_ + segment * size(), size(), inside_);
-    for (int64_t c = 0; c < chunks; ++c) {
-      T* after = inside_ + (c + 1) * size();
-      std::copy_n(after - size(), size(), after);
-      load(segment * span() + c * capacity_);
-      chunk_.advance(after);
+    for (int64_t c = 1; c < chunks; ++c) {
+      T* S = inside_ + c * size();
+      std::copy_n(c == 1 ? first(segment) : S - size(), size(), S);
+      load(segment * span() + (c - 1) * capacity_);
+      chunk_.advance(S);
     }
   }
 
@@ -223,9 +242,9 @@ class HeadBackward {
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t token = chunk_.first + t;
-      if (to_.d_q) add_row(to_.d_q + token * head_.k_pitch, g_.d_q + t * K, K);
-      if (to_.d_k) add_row(to_.d_k + token * head_.k_pitch, g_.d_k + t * K, K);
-      if (to_.d_u) add_row(to_.d_u + token * head_.v_pitch, g_.d_u + t * V, V);
+      if (to_.d_q) to_.d_q.put(token, g_.d_q + t * K, K);
+      if (to_.d_k) to_.d_k.put(token, g_.d_k + t * K, K);
+      if (to_.d_u) to_.d_u.put(token, g_.d_u + t * V, V);
     }
   }
 
@@ -235,17 +254,9 @@ class HeadBackward {
   Chunk<T> chunk_;
   ChunkGradients<T> g_;
   T *key_total_, *value_total_;
-  T* inside_;  // states before each chunk of the current segment, and after the last
-  T* firsts_;  // state before each segment
+  T* inside_;  // states before the chunks of the current segment
+  T* firsts_;  // state before each segment, and after the last
 };
-
-/// The memory of a gradient, zeroed when nothing is there yet; null when nobody wants it.
-template <class T>
-T* prepared(Sink sink) {
-  if (!sink) return nullptr;
-  if (!sink.accumulate) sink.tensor.fill(0);
-  return sink.tensor.data<T>();
-}
 
 }  // namespace
 
@@ -260,22 +271,22 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Tensor& o,
     Tensor d_states =
         gradients.d_state ? gradients.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
     T *buffers = scratch.data<T>(), *dS = d_states.data<T>();
-    T *d_q = prepared<T>(gradients.d_q), *d_k = prepared<T>(gradients.d_k);
-    T *d_u = prepared<T>(gradients.d_u), *d_log_a = prepared<T>(gradients.d_log_a);
-    T *d_log_b = prepared<T>(gradients.d_log_b), *d_log_s = prepared<T>(gradients.d_log_s);
-    T* d_state0 = prepared<T>(gradients.d_state0);
-    const auto at = [](T* base, int64_t offset) { return base ? base + offset : nullptr; };
+    const LinearAttentionGradients& to = gradients;
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const int64_t first = n / H * steps * H + n % H;
-        const HeadGradients<T> to = {o.data<T>() + first * V, gradients.d_o.data<T>() + first * V,
-                                     at(d_q, first * K),      at(d_k, first * K),
-                                     at(d_u, first * V),      at(d_log_a, first * K),
-                                     at(d_log_b, first * V),  at(d_log_s, first)};
+        const HeadGradients<T> head_gradients = {.o = o.data<T>() + first * V,
+                                                 .d_o = to.d_o.data<T>() + first * V,
+                                                 .d_q = Rows<T>(to.d_q, first, K, H * K),
+                                                 .d_k = Rows<T>(to.d_k, first, K, H * K),
+                                                 .d_u = Rows<T>(to.d_u, first, V, H * V),
+                                                 .d_log_a = Rows<T>(to.d_log_a, first, K, H * K),
+                                                 .d_log_b = Rows<T>(to.d_log_b, first, V, H * V),
+                                                 .d_log_s = Rows<T>(to.d_log_s, first, 1, H)};
         const LinearAttentionHead<T> head(args, n);
-        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, to)
+        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, head_gradients)
             .run(dS + n * K * V);
-        if (d_state0) add_row(d_state0 + n * K * V, dS + n * K * V, K * V);
+        if (to.d_state0) Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
       }
     });
   });

@@ -67,16 +67,22 @@ void running_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
   *m_last = m;
 }
 
+/// A reset begins a sequence of its own.
 template <class T>
 void sequence_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
-  const T before = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
-  T m = before;
+  T m = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
   int32_t arg = kFromState;
-  for (int64_t t = 0; t < head.steps; ++t) raise_maximum(head, t, m, arg);
-  for (int64_t t = 0; t < head.steps; ++t) {
-    head.arg(t) = arg;
-    log_rho[t * head.argmax_pitch] = t == 0 ? log_ratio(before, m) : T(0);
-    write_features(head, t, m, features);
+  for (int64_t begin = 0, end = 0; begin < head.steps; begin = end) {
+    if (head.resets(begin)) m = -std::numeric_limits<T>::infinity();
+    const T before = m;
+    for (end = begin; end < head.steps && (end == begin || !head.resets(end)); ++end) {
+      raise_maximum(head, end, m, arg);
+    }
+    for (int64_t t = begin; t < end; ++t) {
+      head.arg(t) = arg;
+      log_rho[t * head.argmax_pitch] = t == begin ? log_ratio(before, m) : T(0);
+      write_features(head, t, m, features);
+    }
   }
   *m_last = m;
 }

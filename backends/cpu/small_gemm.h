@@ -35,27 +35,34 @@ View<T> transposed(const T* data, int64_t pitch) {
   return {data, 1, pitch};
 }
 
-/// R rows of C += A B, kept in R x Vectors registers while the loop runs over K.
-template <int R, int Vectors, class T>
+/// R rows of one vector of columns of C += A B, kept in R registers while the loop runs over K.
+/// Eight rows hide the latency of the multiply-add; wider tiles measured slower, because the
+/// compiler spills them.
+template <int R, class T>
 void gemm_tile(int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
   using Vector = typename VectorOf<T>::type;
-  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
-  Vector sum[R][Vectors];
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < Vectors; ++v)
-      std::memcpy(&sum[r][v], C + r * ldc + v * lanes, sizeof(Vector));
-  }
+  Vector sum[R];
+  for (int r = 0; r < R; ++r) std::memcpy(&sum[r], C + r * ldc, sizeof(Vector));
   for (int64_t k = 0; k < K; ++k) {
-    Vector b[Vectors];
-    std::memcpy(b, B + k * ldb, sizeof(b));
-    for (int r = 0; r < R; ++r) {
-      const T a = A.data[r * A.row + k * A.column];
-      for (int v = 0; v < Vectors; ++v) sum[r][v] += a * b[v];
-    }
+    Vector b;
+    std::memcpy(&b, B + k * ldb, sizeof(Vector));
+    for (int r = 0; r < R; ++r) sum[r] += A.data[r * A.row + k * A.column] * b;
   }
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < Vectors; ++v)
-      std::memcpy(C + r * ldc + v * lanes, &sum[r][v], sizeof(Vector));
+  for (int r = 0; r < R; ++r) std::memcpy(C + r * ldc, &sum[r], sizeof(Vector));
+}
+
+/// R rows of C += A B, all N columns.
+template <int R, class T>
+void gemm_rows(int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+  int64_t n = 0;
+  for (; n + lanes <= N; n += lanes) gemm_tile<R>(K, A, B + n, ldb, C + n, ldc);
+  if (n == N) return;
+  for (int64_t r = 0; r < R; ++r) {
+    for (int64_t k = 0; k < K; ++k) {
+      const T a = A.data[r * A.row + k * A.column];
+      for (int64_t j = n; j < N; ++j) C[r * ldc + j] += a * B[k * ldb + j];
+    }
   }
 }
 
@@ -64,36 +71,28 @@ void gemm_tile(int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc)
 template <class T>
 void small_gemm(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
                 int64_t ldc) {
-  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
-  constexpr int kRows = 4, kVectors = kVectorBytes == 64 ? 4 : 2;
-  for (int64_t m = 0; m < M;) {
-    const View<T> a = {A.data + m * A.row, A.row, A.column};
-    T* c = C + m * ldc;
-    const bool full = M - m >= kRows;
-    int64_t n = 0;
-    for (; n + kVectors * lanes <= N; n += kVectors * lanes) {
-      full ? gemm_tile<kRows, kVectors>(K, a, B + n, ldb, c + n, ldc)
-           : gemm_tile<1, kVectors>(K, a, B + n, ldb, c + n, ldc);
-    }
-    for (; n + lanes <= N; n += lanes) {
-      full ? gemm_tile<kRows, 1>(K, a, B + n, ldb, c + n, ldc)
-           : gemm_tile<1, 1>(K, a, B + n, ldb, c + n, ldc);
-    }
-    for (int64_t r = 0; n < N && r < (full ? kRows : 1); ++r) {
-      for (int64_t k = 0; k < K; ++k) {
-        const T x = a.data[r * a.row + k * a.column];
-        for (int64_t j = n; j < N; ++j) c[r * ldc + j] += x * B[k * ldb + j];
-      }
-    }
-    m += full ? kRows : 1;
-  }
+  int64_t m = 0;
+  const auto from = [&](int64_t row) { return View<T>{A.data + row * A.row, A.row, A.column}; };
+  for (; m + 8 <= M; m += 8) gemm_rows<8>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m + 4 <= M; m += 4) gemm_rows<4>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m < M; ++m) gemm_rows<1>(N, K, from(m), B, ldb, C + m * ldc, ldc);
 }
 
 /// out[C, R] = in[R, C]^T
 template <class T>
 void transpose(int64_t R, int64_t C, const T* in, int64_t pitch, T* out) {
-  for (int64_t r = 0; r < R; ++r) {
-    for (int64_t c = 0; c < C; ++c) out[c * R + r] = in[r * pitch + c];
+  // Eight rows at a time: a column of the tile is one short run in the output.
+  for (int64_t r = 0; r < R; r += 8) {
+    const int64_t rows = R - r < 8 ? R - r : 8;
+    if (rows == 8) {
+      for (int64_t c = 0; c < C; ++c) {
+        for (int64_t i = 0; i < 8; ++i) out[c * R + r + i] = in[(r + i) * pitch + c];
+      }
+    } else {
+      for (int64_t c = 0; c < C; ++c) {
+        for (int64_t i = 0; i < rows; ++i) out[c * R + r + i] = in[(r + i) * pitch + c];
+      }
+    }
   }
 }
 
