@@ -86,8 +86,7 @@ Decoder::Decoder(const ModelConfig& config, uint64_t seed, DType dtype, Device d
 Var Decoder::hidden(const Tensor& ids, const Segment& segment, DecoderState* state,
                     DropoutSource* dropout) {
   check(ids.rank() == 2 && ids.numel() > 0, "[decoder] expected ids [B, T], got ", ids.shape());
-  check(!state || static_cast<int64_t>(state->size()) == config_.layers,
-        "[decoder] expected a state per layer");
+  if (state) check_state(*state);
   Var x;
   {
     Scope scope("embed_in");
@@ -113,11 +112,17 @@ Var Decoder::logits(const Var& hidden) { return linear(hidden, use(output_weight
 
 Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   check(ids.rank() == 1, "[decoder] expected ids [B], got ", ids.shape());
+  check_state(state);
   Tensor x = embedding_(ids).value;
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     x = blocks_[layer].step(x, state[layer]);
   }
   return logits(final_norm_(x)).value;
+}
+
+void Decoder::check_state(const DecoderState& state) const {
+  check(state.size() == blocks_.size(), "[decoder] expected a state for each of the ",
+        blocks_.size(), " layers, got ", state.size());
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

@@ -60,6 +60,7 @@ class Decoder {
   const std::vector<Block>& blocks() const { return blocks_; }
 
  private:
+  void check_state(const DecoderState& state) const;
   Parameter& output_weight() { return output_ ? *output_ : embedding_.weight; }
 
   ModelConfig config_;
