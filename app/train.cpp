@@ -1,7 +1,10 @@
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "app/command.h"
 #include "backends/cpu/info.h"
@@ -23,15 +26,25 @@ struct TrainArguments {
   std::vector<std::string> set;
 };
 
-volatile std::sig_atomic_t stop_requested = 0;
+std::atomic<bool> stop_requested = false;
 
-/// The first Ctrl-C asks training to stop after its step, a second one ends the program.
+/// The first Ctrl-C asks training to stop after its step, a second one ends the program. Signals
+/// are taken by a thread that does nothing else and blocked in all others, so this comes before any
+/// of them starts: kernels of oneDNN use the stack pointer for data, and the frame of a handler
+/// would be written over the heap (seen with dnnl_sgemm of 2.6).
 void catch_interrupts() {
-  struct sigaction action {};
-  action.sa_handler = [](int) { stop_requested = 1; };
-  action.sa_flags = SA_RESETHAND | SA_RESTART;
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([signals] {
+    int signal = 0;
+    ::sigwait(&signals, &signal);
+    stop_requested = true;
+    ::sigwait(&signals, &signal);
+    std::_Exit(kInterrupted);
+  }).detach();
 }
 
 std::vector<std::string> overrides(const TrainArguments& arguments) {
@@ -126,8 +139,7 @@ bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const Token
     end_scoring();
     print_evaluation(metrics);
   };
-  events.should_stop = [] { return stop_requested != 0; };
-  catch_interrupts();
+  events.should_stop = [] { return stop_requested.load(); };
   return run_training(run, model, trainer, valid, state, events);
 }
 
@@ -180,6 +192,7 @@ void print_job(const Job& job, const Trainer& trainer) {
 }
 
 int train(const TrainArguments& arguments) {
+  catch_interrupts();
   require_device(arguments.device);
   check(arguments.resume || !arguments.config.empty(), "[train] expected --config FILE");
   check(arguments.resume || !holds_run(arguments.out), "[run] ", arguments.out,
