@@ -3,6 +3,7 @@
 #include <string>
 
 #include "autograd/ops.h"
+#include "core/random.h"
 
 namespace regla {
 
@@ -19,6 +20,8 @@ class ParameterFactory {
   Parameter uniform(const std::string& name, const Shape& shape, double low, double high,
                     double (*map)(double)) const;
   Parameter constant(const std::string& name, const Shape& shape, double value) const;
+  /// The random numbers behind `name`, for what is drawn but not trained.
+  Random random(const std::string& name) const;
 
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }

@@ -120,6 +120,10 @@ Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   return logits(final_norm_(x)).value;
 }
 
+void Decoder::begin_step(int64_t step) {
+  for (Block& block : blocks_) block.mixer->begin_step(step);
+}
+
 DecoderState Decoder::initial_state(int64_t batch) const {
   DecoderState state;
   for (const Block& block : blocks_) state.push_back(block.mixer->initial_state(batch));
