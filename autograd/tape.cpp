@@ -1,5 +1,7 @@
 #include "autograd/tape.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "backends/kernels.h"
@@ -9,6 +11,13 @@ namespace regla {
 namespace {
 
 thread_local Tape* current_tape = nullptr;
+
+/// Where the indices of a new tape start. Tapes are far apart: a million ops fit between them.
+int64_t next_first_index() {
+  static std::atomic<int64_t> tapes = 0;
+  constexpr int64_t kTapes = int64_t{1} << 31;
+  return (tapes++ % kTapes) << 32;
+}
 
 /// Scope names, each once; a node keeps a number.
 thread_local std::vector<std::string> scope_names = {""};
@@ -30,7 +39,8 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
   // A parameter keeps its gradient's memory from step to step.
   if (!slot().defined() || slot().shape() != shape) slot() = Tensor::empty(shape, dtype, device);
   if (parameter_) parameter_->gradient_empty = false;
-  return {slot(), false};
+  if (shared_) slot().fill(0);
+  return {slot(), shared_};
 }
 
 void Gradient::give(Tensor gradient) {
@@ -42,7 +52,7 @@ void Gradient::give(Tensor gradient) {
   kernels(gradient.device()).accumulate(gradient, 1, sink(gradient));
 }
 
-Tape::Tape() : outer_(current_tape) { current_tape = this; }
+Tape::Tape() : first_index_(next_first_index()), outer_(current_tape) { current_tape = this; }
 
 Tape::~Tape() {
   current_tape = outer_;
@@ -57,7 +67,12 @@ int64_t Tape::add_gradient(Parameter* parameter) {
   gradient.wanted_ = true;
   gradient.parameter_ = parameter;
   gradients_.push_back(std::move(gradient));
-  return static_cast<int64_t>(gradients_.size()) - 1;
+  return first_index_ + static_cast<int64_t>(gradients_.size()) - 1;
+}
+
+int64_t Tape::place_of(int64_t index) const {
+  const int64_t place = index - first_index_;
+  return place >= 0 && place < static_cast<int64_t>(gradients_.size()) ? place : -1;
 }
 
 Var Tape::leaf(Tensor value) { return {std::move(value), add_gradient(nullptr)}; }
@@ -87,20 +102,20 @@ Vars apply(std::unique_ptr<Op> op, const Vars& in) {
 void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
   Node node{std::move(op),
             {},
-            static_cast<int64_t>(gradients_.size()),
+            first_index_ + static_cast<int64_t>(gradients_.size()),
             static_cast<int64_t>(out.size()),
             current_scope};
   bool wanted = false;
   for (const Var& var : in) {
-    check(var.index < static_cast<int64_t>(gradients_.size()), "[tape] `", node.op->name(),
+    check(var.index < 0 || place_of(var.index) >= 0, "[tape] `", node.op->name(),
           "` got a value of another tape");
     node.inputs.push_back(var.index);
     wanted = wanted || var.index >= 0;
   }
   if (!wanted) return;
   for (Var& var : out) {
-    if (var.defined()) var.index = static_cast<int64_t>(gradients_.size());
-    add_gradient(nullptr);
+    const int64_t index = add_gradient(nullptr);
+    if (var.defined()) var.index = index;
   }
   nodes_.push_back(std::move(node));
 }
@@ -117,7 +132,8 @@ void Tape::backward(const Vars& outputs, const Tensors& seeds) {
     if (outputs[i].index < 0 || !seeds[i].defined()) continue;
     check(seeds[i].shape() == outputs[i].shape(), "[backward] expected a gradient of ",
           outputs[i].shape(), ", got ", seeds[i].shape());
-    gradients_[static_cast<size_t>(outputs[i].index)].give(seeds[i].clone());
+    check(place_of(outputs[i].index) >= 0, "[backward] got a value of another tape");
+    gradient_at(outputs[i].index).give(seeds[i].clone());
   }
   // Backward functions call kernels, not ops: nothing may be recorded meanwhile.
   NoGrad guard;
@@ -131,7 +147,7 @@ void Tape::run_backward(Node& node) {
   Tensors d_out;
   bool reached = false;
   for (int64_t i = 0; i < node.outputs; ++i) {
-    Gradient& gradient = gradients_[static_cast<size_t>(node.first_output + i)];
+    Gradient& gradient = gradient_at(node.first_output + i);
     reached = reached || gradient.tensor_.defined();
     d_out.push_back(std::move(gradient.tensor_));
     gradient.tensor_ = {};
@@ -140,7 +156,9 @@ void Tape::run_backward(Node& node) {
   static thread_local Gradient unwanted;
   std::vector<Gradient*> d_in;
   for (int64_t index : node.inputs) {
-    d_in.push_back(index < 0 ? &unwanted : &gradients_[static_cast<size_t>(index)]);
+    Gradient* gradient = index < 0 ? &unwanted : &gradient_at(index);
+    gradient->shared_ = std::find(d_in.begin(), d_in.end(), gradient) != d_in.end();
+    d_in.push_back(gradient);
   }
   node.op->backward(d_out, d_in);
   if (!check_finite_) return;
@@ -152,9 +170,8 @@ void Tape::run_backward(Node& node) {
 }
 
 Tensor Tape::gradient(const Var& leaf) const {
-  check(leaf.index >= 0 && leaf.index < static_cast<int64_t>(gradients_.size()),
-        "[tape] expected a leaf of this tape");
-  return gradients_[static_cast<size_t>(leaf.index)].tensor_;
+  check(place_of(leaf.index) >= 0, "[tape] expected a leaf of this tape");
+  return gradients_[static_cast<size_t>(place_of(leaf.index))].tensor_;
 }
 
 NoGrad::NoGrad() : hidden_(current_tape) { current_tape = nullptr; }

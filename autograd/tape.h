@@ -14,7 +14,8 @@ namespace regla {
 
 using Tensors = std::vector<Tensor>;
 
-/// A value on the tape: a tensor, and the index of its gradient there (-1: a constant).
+/// A value on the tape: a tensor, and the index of its gradient there (-1: a constant). An index
+/// names the tape as well, so that a value of another tape is noticed.
 struct Var {
   Tensor value;
   int64_t index = -1;
@@ -46,6 +47,7 @@ class Gradient {
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
   bool wanted_ = false;
+  bool shared_ = false;  // two inputs of the running op end here: both add to zeros
   Parameter* parameter_ = nullptr;
   Tensor tensor_;
 };
@@ -98,16 +100,20 @@ class Tape {
 
   struct Node {
     std::unique_ptr<Op> op;
-    std::vector<int64_t> inputs;  // gradient indices; -1 for constants
+    std::vector<int64_t> inputs;  // indices of gradients; -1 for constants
     int64_t first_output;
     int64_t outputs;
     int64_t scope;
   };
 
   int64_t add_gradient(Parameter* parameter);
+  /// Where the gradient of that index is kept; -1 when it belongs to another tape.
+  int64_t place_of(int64_t index) const;
+  Gradient& gradient_at(int64_t index) { return gradients_[static_cast<size_t>(place_of(index))]; }
   void record(std::unique_ptr<Op> op, const Vars& in, Vars& out);
   void run_backward(Node& node);
 
+  int64_t first_index_;
   std::vector<Node> nodes_;
   std::vector<Gradient> gradients_;
   std::unordered_map<Parameter*, int64_t> parameters_;

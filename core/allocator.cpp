@@ -9,8 +9,22 @@
 
 #include "core/check.h"
 
+#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace regla {
 namespace {
+
+/// Tells the address sanitizer that only the first `usable` bytes of a block may be touched, which
+/// it cannot know of memory that is kept and handed out again.
+void mark_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t usable,
+                 [[maybe_unused]] size_t size) {
+#ifdef ASAN_POISON_MEMORY_REGION
+  ASAN_POISON_MEMORY_REGION(block, size);
+  ASAN_UNPOISON_MEMORY_REGION(block, usable);
+#endif
+}
 
 constexpr size_t kAlignment = 64;
 
@@ -36,6 +50,7 @@ class CpuAllocator : public Allocator {
     if (!cached.empty()) {
       void* block = cached.back();
       cached.pop_back();
+      mark_usable(block, bytes, size);
       return block;
     }
     ++stats_.system_calls;
@@ -45,6 +60,7 @@ class CpuAllocator : public Allocator {
       fail("[allocator] out of memory asking for ", size, " bytes, with ", stats_.bytes_in_use,
            " in use");
     }
+    mark_usable(block, bytes, size);
     return block;
   }
 
@@ -52,6 +68,7 @@ class CpuAllocator : public Allocator {
     const size_t size = rounded(bytes);
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<int64_t>(size);
+    mark_usable(block, 0, size);
     free_[size].push_back(block);
   }
 
@@ -63,7 +80,10 @@ class CpuAllocator : public Allocator {
   void trim() override {
     std::lock_guard lock(mutex_);
     for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
+      for (void* block : blocks) {
+        mark_usable(block, size, size);
+        std::free(block);
+      }
       blocks.clear();
     }
   }

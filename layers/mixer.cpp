@@ -5,7 +5,25 @@
 
 namespace regla {
 
+namespace {
+
+/// The first `length` entries of a cache [B, capacity, H, N].
+Tensor entries_in_use(const Tensor& cache, int64_t length) {
+  const int64_t B = cache.dim(0), capacity = cache.dim(1), H = cache.dim(2), N = cache.dim(3);
+  Tensor used = Tensor::empty({B, length, H, N}, cache.dtype(), cache.device());
+  for (int64_t b = 0; b < B && length > 0; ++b) {
+    const Tensor row = cache.slice(b, b + 1).reshape({capacity, H * N}).slice(0, length);
+    used.slice(b, b + 1).reshape({length, H * N}).copy_from(row);
+  }
+  return used;
+}
+
+}  // namespace
+
 void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>& f) {
+  for (Var* cache : {&keys, &values}) {
+    if (cache->defined() && cache->dim(1) != length) *cache = entries_in_use(cache->value, length);
+  }
   const auto visit = [&](const char* name, Tensor& tensor) {
     if (tensor.defined()) f(name, tensor);
   };
@@ -15,6 +33,25 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
   visit("values", values.value);
   visit("first", first);
   visit("position", position);
+}
+
+void MixerState::set(const std::string& name, const Tensor& tensor) {
+  if (name == "S") {
+    S = tensor;
+  } else if (name == "m") {
+    m = tensor;
+  } else if (name == "keys") {
+    keys = tensor;
+    length = tensor.dim(1);
+  } else if (name == "values") {
+    values = tensor;
+  } else if (name == "first") {
+    first = tensor;
+  } else if (name == "position") {
+    position = tensor;
+  } else {
+    fail("[state] expected S, m, keys, values, first or position, got ", name);
+  }
 }
 
 MixerState MixerState::detached() const {

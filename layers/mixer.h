@@ -20,8 +20,11 @@ struct MixerState {
   Tensor first;        // [B] I32: cache entries before this one belong to an earlier document
   Tensor position;     // [B] I32: position of the next token
 
-  /// Calls `f(name, tensor)` for every tensor that is defined, to save it or read it back.
+  /// Calls `f(name, tensor)` for every tensor that is defined, to save it. The cache is cut to the
+  /// entries in use first.
   void for_each(const std::function<void(const std::string&, Tensor&)>& f);
+  /// Puts a saved tensor back under its name.
+  void set(const std::string& name, const Tensor& tensor);
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;

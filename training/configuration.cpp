@@ -132,6 +132,15 @@ void describe(std::string& table, const std::string& prefix, const Config& confi
   });
 }
 
+/// A state that is carried through a whole text must not grow with it.
+void check_carried(const ModelConfig& model) {
+  for (const MixerConfig& mixer : model.mixer) {
+    check(mixer.type != MixerType::Softmax || mixer.window > 0,
+          "[config] carry_state needs mixer.window above 0 for softmax attention, whose cache grows "
+          "with the text otherwise");
+  }
+}
+
 }  // namespace
 
 TrainingConfig TrainingConfig::resolved() const {
@@ -151,6 +160,7 @@ void TrainingConfig::validate() const {
         " and batch_size ", batch_size);
   check_count("warmup_steps", warmup_steps, 0);
   check_optimizer(*this);
+  if (carry_state) check_carried(model);
   check(text.empty() || text == "tokens" || text == "raw",
         "[config] expected text to be tokens, raw or empty, got ", quoted(text));
   check(!tokenizer.empty(), "[config] expected tokenizer to be byte, bpe or a path, got \"\"");

@@ -166,6 +166,11 @@ RunFolder::~RunFolder() {
 std::optional<int64_t> RunFolder::latest_step() const { return linked_step(path_ / "latest"); }
 std::optional<int64_t> RunFolder::best_step() const { return linked_step(path_ / "best"); }
 
+bool holds_run(const fs::path& path) {
+  std::error_code error;
+  return is_begun(path) && fs::exists(fs::symlink_status(path / "latest", error));
+}
+
 RunFolder create_run(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -174,7 +179,7 @@ RunFolder create_run(const fs::path& path) {
   RunFolder run(path);
   with_errors("write to", path, [&] {
     if (is_begun(path)) {
-      check(!fs::exists(fs::symlink_status(path / "latest")), "[run] ", path.string(),
+      check(!holds_run(path), "[run] ", path.string(),
             " already holds a run; use --resume or another folder");
       fs::remove(path / "best");
     } else {

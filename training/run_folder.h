@@ -40,6 +40,9 @@ class RunFolder {
   int lock_ = -1;
 };
 
+/// Whether a folder holds a run with a checkpoint, even a damaged one.
+bool holds_run(const std::filesystem::path& path);
+
 /// Makes a folder for a new run, parents included. An Error when it holds a run already, or files
 /// in the places a run needs. What a run left that was killed before its first checkpoint is
 /// cleared away.

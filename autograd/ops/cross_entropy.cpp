@@ -47,24 +47,24 @@ struct CrossEntropy : Op {
   }
 };
 
-void check_arguments(const Var& hidden, const Var& weight, const Tensor& targets) {
-  check_float("cross_entropy", "hidden", hidden);
-  check_rank("cross_entropy", "weight", weight, 2);
-  check_same("cross_entropy", "weight", weight, {weight.dim(0), hidden.dim(-1)},
-             hidden.value.dtype());
-  check_indices("cross_entropy", "targets", targets, hidden.shape().drop_last());
+void check_arguments(const char* op, const Var& hidden, const Var& weight, const Tensor& targets) {
+  check_float(op, "hidden", hidden);
+  check_rank(op, "weight", weight, 2);
+  check(hidden.value.numel() > 0, "[", op, "] expected at least one row, got ", hidden.shape());
+  check_same(op, "weight", weight, {weight.dim(0), hidden.dim(-1)}, hidden.value.dtype());
+  check_indices(op, "targets", targets, hidden.shape().drop_last());
   if (!targets.device().is_cpu()) return;
   const int32_t* target = targets.data<int32_t>();
   check(std::all_of(target, target + targets.numel(),
                     [&](int32_t t) { return t >= -1 && t < weight.dim(0); }),
-        "[cross_entropy] expected targets from -1 to ", weight.dim(0) - 1,
+        "[", op, "] expected targets from -1 to ", weight.dim(0) - 1,
         ", got one outside that range");
 }
 
 }  // namespace
 
 Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count) {
-  check_arguments(hidden, weight, targets);
+  check_arguments("cross_entropy", hidden, weight, targets);
   if (count == 0) {
     for (double target : targets.values()) count += target >= 0;
     count = std::max<int64_t>(count, 1);
@@ -74,7 +74,7 @@ Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, i
 }
 
 Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
-  check_arguments(hidden, weight, targets);
+  check_arguments("cross_entropy_rows", hidden, weight, targets);
   Tensor losses = Tensor::empty(targets.shape(), hidden.dtype(), hidden.device());
   const Tensor rows = targets.reshape({targets.numel()});
   kernels_of(hidden).cross_entropy({as_rows(hidden), weight, rows, 1},

@@ -42,14 +42,13 @@ struct LinearAttentionOp : Op {
   }
 };
 
-void check_arguments(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
-                     const Tensor& reset, const Var& state) {
-  const char* op = "linear_attention";
+void check_arguments(const char* op, const Var& q, const Var& k, const Var& u,
+                     const LogDecays& decays, const Tensor& reset, const Var& state) {
   check_rank(op, "q", q, 4);
   check_rank(op, "u", u, 4);
   const DType dtype = q.value.dtype();
   const int64_t B = q.dim(0), steps = q.dim(1), H = q.dim(2), K = q.dim(3), V = u.dim(3);
-  check(steps > 0, "[linear_attention] expected at least one token, got ", q.shape());
+  check(steps > 0, "[", op, "] expected at least one token, got ", q.shape());
   check_same(op, "k", k, q.shape(), dtype);
   check_same(op, "u", u, {B, steps, H, V}, dtype);
   if (decays.key.defined()) check_same(op, "key decay", decays.key, q.shape(), dtype);
@@ -63,7 +62,7 @@ void check_arguments(const Var& q, const Var& k, const Var& u, const LogDecays& 
 
 LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                                  const Tensor& reset, const Var& state, int64_t chunk) {
-  check_arguments(q, k, u, decays, reset, state);
+  check_arguments("linear_attention", q, k, u, decays, reset, state);
   check(chunk >= 0, "[linear_attention] expected a chunk of at least 0 tokens, got ", chunk);
   LinearAttentionArgs args;
   args.reset = reset;
@@ -75,7 +74,8 @@ LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const
 
 Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                              const Tensor& reset, Tensor state) {
-  check_arguments(q, k, u, decays, reset, Var(state));
+  check(state.defined(), "[linear_attention_step] expected a state");
+  check_arguments("linear_attention_step", q, k, u, decays, reset, Var(state));
   check(q.dim(1) == 1, "[linear_attention_step] expected one token, got ", q.shape());
   check(Tape::current() == nullptr, "[linear_attention_step] has no gradient: use chunks to train");
   Tensor o = Tensor::empty_like(u.value);

@@ -36,6 +36,8 @@ struct SafeExpOp : Op {
 
 SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale) {
   check_rank("safe_exp", "z", z, 4);
+  check(z.dim(1) > 0 && z.dim(3) > 0, "[safe_exp] expected at least one token and feature, got ",
+        z.shape());
   if (reset) check_indices("safe_exp", "reset", reset, {z.dim(0), z.dim(1)});
   const bool carries = maximum != Maximum::Token;
   check(carries || !m0.defined(), "[safe_exp] a maximum per token takes no earlier maximum");

@@ -17,9 +17,9 @@ constexpr T kLog2 = T(0.69314718055994530942);
 template <class T>
 [[gnu::always_inline]] inline T log_refined_gate(T z_g, T z_r) {
   const T e = math::exp(z_g < 0 ? z_g : -z_g), g = (z_g < 0 ? e : T(1)) / (1 + e);
-  // z_g >= 0:  F = 1 - (1-g)(1+g-2rg),  1-g = e / (1+e)
-  const T r = math::sigmoid(z_r);
-  const T near_one = math::log1p(-(z_g < 0 ? T(0) : e / (1 + e) * (1 + g - 2 * r * g)));
+  // z_g >= 0:  F = 1 - (1-g)(1+g-2rg) = 1 - (1-g)((1-g) + 2g(1-r)),  1-g = e / (1+e)
+  const T not_g = e / (1 + e), not_r = math::sigmoid(-z_r);
+  const T near_one = math::log1p(-(z_g < 0 ? T(0) : not_g * (not_g + 2 * g * not_r)));
   // z_g < 0:   F = g (1-g) (g/(1-g) + 2r),  g/(1-g) = e^z_g
   const T x = z_g, y = kLog2<T> + math::log_sigmoid(z_r);
   const T sum = (x > y ? x : y) + math::log1p(math::exp(x > y ? y - x : x - y));
@@ -27,14 +27,15 @@ template <class T>
   return z_g < 0 ? near_zero : near_one;
 }
 
-/// d log F / d z_g = (1-g)(1+w) - (1-w) g  and  d log F / d z_r = (1-w)(1-r), where
-/// w = g / (g + 2r(1-g)) is the share of g^2 in F, taken from logs.
+/// d log F / d z_g = (1-g)(1+w) - (1-w) g = (1-g)(2(1-r)w + 1-w)  and
+/// d log F / d z_r = (1-w)(1-r), where w = g / (g + 2r(1-g)) is the share of g^2 in F, taken from
+/// logs. Only sums of what is positive: nothing cancels as F approaches 1.
 template <class T>
 [[gnu::always_inline]] inline void refined_gate_slopes(T z_g, T z_r, T& d_z_g, T& d_z_r) {
-  const T w = math::sigmoid(z_g - kLog2<T> - math::log_sigmoid(z_r));
-  const T not_w = math::sigmoid(kLog2<T> + math::log_sigmoid(z_r) - z_g);
-  d_z_g = math::sigmoid(-z_g) * (1 + w) - not_w * math::sigmoid(z_g);
-  d_z_r = not_w * math::sigmoid(-z_r);
+  const T odds = (z_g - math::log_sigmoid(z_r)) - kLog2<T>;  // ln(w / (1-w))
+  const T w = math::sigmoid(odds), not_w = math::sigmoid(-odds), not_r = math::sigmoid(-z_r);
+  d_z_g = math::sigmoid(-z_g) * (2 * not_r * w + not_w);
+  d_z_r = not_w * not_r;
 }
 
 }  // namespace

@@ -1,0 +1,44 @@
+#include "app/command.h"
+
+#include <charconv>
+#include <cstdio>
+
+#include "backends/kernels.h"
+
+namespace regla::app {
+
+void require_device(const std::string& device) {
+  if (device == "cpu") return;
+  Device asked{Device::Kind::Cuda, 0};
+  bool known = device == "cuda";
+  if (device.starts_with("cuda:")) {
+    const char *begin = device.data() + 5, *end = device.data() + device.size();
+    const auto [stop, error] = std::from_chars(begin, end, asked.index);
+    known = error == std::errc() && stop == end && asked.index >= 0;
+  }
+  check(known, "[device] expected cpu, cuda or cuda:<index>, got ", device);
+  kernels(asked);
+}
+
+void print_json(const Json& value) { std::printf("%s\n", dumped(value, 2).c_str()); }
+
+void print_row(const std::string& name, const std::string& value) {
+  std::printf("%-22s %s\n", name.c_str(), value.c_str());
+}
+
+std::string grouped(int64_t number) {
+  std::string text = std::to_string(number);
+  const int64_t first = number < 0 ? 1 : 0;
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > first; at -= 3) {
+    text.insert(static_cast<size_t>(at), ",");
+  }
+  return text;
+}
+
+std::string rounded(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*g", digits, value);
+  return text;
+}
+
+}  // namespace regla::app

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "models/json_fields.h"
+
+namespace regla::app {
+
+/// What the chosen sub-command does; its result is the exit code.
+using Action = std::function<int()>;
+
+/// Each adds one sub-command, which sets `action` when it is chosen.
+void add_train(CLI::App& program, Action& action);
+void add_eval(CLI::App& program, Action& action);
+void add_generate(CLI::App& program, Action& action);
+void add_logits(CLI::App& program, Action& action);
+void add_inspect(CLI::App& program, Action& action);
+void add_tokenizer(CLI::App& program, Action& action);
+void add_bench(CLI::App& program, Action& action);
+void add_devices(CLI::App& program, Action& action);
+
+/// Exit codes besides 0.
+constexpr int kFailed = 1;         ///< training that diverged, no memory: the input may be fine
+constexpr int kBadInput = 2;       ///< arguments, files, configurations, disks
+constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
+
+/// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
+void require_device(const std::string& device);
+
+/// Writes JSON, indented, to standard output.
+void print_json(const Json& value);
+/// Writes `name   value` to standard output, values in one column.
+void print_row(const std::string& name, const std::string& value);
+
+/// 12,345,678
+std::string grouped(int64_t number);
+/// printf's %.<digits>g
+std::string rounded(double value, int digits = 6);
+
+}  // namespace regla::app

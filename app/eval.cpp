@@ -1,0 +1,92 @@
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "app/command.h"
+#include "core/parallel.h"
+#include "text/corpus.h"
+#include "training/checkpoint.h"
+#include "training/evaluation.h"
+#include "training/progress.h"
+
+namespace regla::app {
+namespace {
+
+struct EvalArguments {
+  std::string run, data, split = "test", text;
+  std::optional<std::string> context;
+  bool json = false;
+};
+
+void print_result(const EvalArguments& arguments, const std::string& file,
+                  const EvaluationOptions& options, const TokenStream& text,
+                  const Evaluation& result) {
+  const Json json = {{"split", arguments.split},
+                     {"file", file},
+                     {"context", std::string(name_of(options.context))},
+                     {"tokens", result.tokens},
+                     {"loss", result.loss()},
+                     {"ppl", result.perplexity()},
+                     {"word_ppl", result.word_perplexity()},
+                     {"bits_per_byte", result.bits_per_byte()},
+                     {"bytes", text.counts().bytes},
+                     {"words", text.counts().words},
+                     {"line_ends", text.counts().line_ends},
+                     {"invalid_bytes", text.counts().invalid_bytes}};
+  if (arguments.json) return print_json(json);
+  for (const auto& [name, value] : json.items()) {
+    if (name == "invalid_bytes" && value == 0) continue;
+    print_row(name, value.is_string()  ? value.get<std::string>()
+                    : value.is_number_float() ? rounded(value.get<double>())
+                                              : value.dump());
+  }
+}
+
+int eval(const EvalArguments& arguments) {
+  const Model model = load_model(arguments.run);
+  if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
+  const Corpus corpus =
+      Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
+  const Split split = arguments.split == "test" ? Split::Test : Split::Valid;
+  const std::string file = corpus.file(split);
+  const TokenStream text = tokenize_split(corpus, split, *model.tokenizer);
+  EvaluationOptions options = EvaluationOptions::of(model.config);
+  if (arguments.context) {
+    options.context = *arguments.context == "window" ? Context::Window : Context::Carried;
+  }
+  const bool is_shown = ::isatty(::fileno(stderr)) == 1;
+  const Evaluation result =
+      evaluate(*model.decoder, text, model.tokenizer->end_of_text(), options,
+               [&](int64_t done, int64_t total) {
+                 if (is_shown) {
+                   std::fprintf(stderr, "\r%s of %s tokens\033[K", grouped(done).c_str(),
+                                grouped(total).c_str());
+                 }
+                 return true;
+               });
+  if (is_shown) std::fputs("\r\033[K", stderr);
+  print_result(arguments, file, options, text, result);
+  return 0;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command = program.add_subcommand("eval", "Score every token of a split once");
+  command->add_option("run", arguments->run, "run folder")->required();
+  command->add_option("--data", arguments->data, "folder with valid/test files, or one file")
+      ->required();
+  command->add_option("--split", arguments->split, "valid or test (default)")
+      ->check(CLI::IsMember({"valid", "test"}));
+  command
+      ->add_option("--context", arguments->context,
+                   "window: windows of length T every T/2; carried: one pass with carried state; "
+                   "default: what training did")
+      ->check(CLI::IsMember({"window", "carried"}));
+  command->add_option("--text", arguments->text, "kind of split files: tokens, raw or txt");
+  command->add_flag("--json", arguments->json, "print JSON");
+  command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });
+}
+
+}  // namespace regla::app

@@ -1,0 +1,72 @@
+#include <cstdio>
+
+#include "app/command.h"
+#include "core/parallel.h"
+#include "models/generation.h"
+#include "text/unicode.h"
+#include "training/checkpoint.h"
+
+namespace regla::app {
+namespace {
+
+struct GenerateArguments {
+  std::string run, prompt;
+  GenerationOptions options;
+  bool json = false;
+};
+
+int generate_text(const GenerateArguments& arguments) {
+  arguments.options.sampling.validate();
+  const Model model = load_model(arguments.run);
+  if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
+  const Tokenizer& tokenizer = *model.tokenizer;
+  std::vector<int32_t> prompt = tokenizer.encode_with_specials(arguments.prompt);
+  if (prompt.empty()) prompt.push_back(tokenizer.end_of_text());
+  GenerationOptions options = arguments.options;
+  options.vocab = tokenizer.vocab_size();
+  options.stop = tokenizer.end_of_text();
+  if (arguments.json) {
+    const std::vector<int32_t> ids = generate(*model.decoder, prompt, options);
+    print_json({{"prompt", replace_invalid_utf8(arguments.prompt)},
+                {"text", replace_invalid_utf8(tokenizer.decode(ids))},
+                {"ids", ids},
+                {"prompt_ids", prompt}});
+    return 0;
+  }
+  const auto write = [](const std::string& bytes) {
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout);
+    std::fflush(stdout);
+  };
+  write(arguments.prompt);
+  generate(*model.decoder, prompt, options, [&](int32_t id) {
+    write(tokenizer.decode({&id, 1}));
+    return true;
+  });
+  write("\n");
+  return 0;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<GenerateArguments>();
+  SamplingOptions& sampling = arguments->options.sampling;
+  CLI::App* command = program.add_subcommand("generate", "Continue a text");
+  command->add_option("run", arguments->run, "run folder")->required();
+  command
+      ->add_option("--prompt", arguments->prompt,
+                   "what to continue; an empty one starts at <|endoftext|>")
+      ->required();
+  command->add_option("--max-new-tokens", arguments->options.max_new_tokens, "default 100");
+  command->add_option("--temperature", sampling.temperature,
+                      "divides the scores, default 1; 0: always the most probable token");
+  command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens; 0: all");
+  command->add_option("--top-p", sampling.top_p,
+                      "draw from the most probable tokens that together reach p, default 1");
+  command->add_option("--seed", sampling.seed, "of the draws, default 0");
+  command->add_flag("--json", arguments->json, "print prompt, text, ids and prompt_ids as JSON");
+  command->callback(
+      [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });
+}
+
+}  // namespace regla::app

@@ -1,0 +1,75 @@
+#include "app/command.h"
+#include "core/files.h"
+#include "core/parallel.h"
+#include "models/generation.h"
+#include "models/safetensors.h"
+#include "training/checkpoint.h"
+
+namespace regla::app {
+namespace {
+
+struct LogitsArguments {
+  std::string run, ids, out, form = "chunked";
+  int64_t chunk = 0;
+};
+
+/// [[...], ...] as [B, T]; every id below `vocab`.
+Tensor read_ids(const std::string& path, int64_t vocab) {
+  const std::string where = "[logits] " + path + ": ";
+  const Json json = parse_json(read_file(path), where);
+  check(json.is_array() && !json.empty(), where, "expected a list of lists of ids, got ",
+        shown(json));
+  std::vector<int32_t> ids;
+  for (size_t b = 0; b < json.size(); ++b) {
+    const Json& row = json[b];
+    check(row.is_array() && !row.empty(), where, "expected a list of ids as entry ", b, ", got ",
+          shown(row));
+    check(row.size() == json[0].size(), where, "expected lists of equal length, got ",
+          json[0].size(), " ids in entry 0 and ", row.size(), " in entry ", b);
+    for (const Json& id : row) {
+      check(id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(vocab), where,
+            "expected ids from 0 to ", vocab - 1, ", got ", shown(id), " in entry ", b);
+      ids.push_back(id.get<int32_t>());
+    }
+  }
+  return Tensor::of(
+      {static_cast<int64_t>(json.size()), static_cast<int64_t>(json[0].size())}, ids);
+}
+
+Form form_named(const std::string& name) {
+  const auto names = names_of(Form{});
+  return static_cast<Form>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
+int write_logits(const LogitsArguments& arguments) {
+  check(arguments.chunk >= 0, "[logits] expected a chunk of at least 0, got ", arguments.chunk);
+  const Model model = load_model(arguments.run);
+  if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
+  const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
+  const Tensor logits =
+      all_logits(*model.decoder, ids, form_named(arguments.form), arguments.chunk).to(DType::F32);
+  write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}});
+  return 0;
+}
+
+}  // namespace
+
+void add_logits(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<LogitsArguments>();
+  CLI::App* command = program.add_subcommand(
+      "logits", "Write the scores of every token over the model's vocabulary, padding included");
+  command->add_option("run", arguments->run, "run folder")->required();
+  command->add_option("--ids", arguments->ids, "JSON: [[...], ...], lists of equal length")
+      ->required();
+  command->add_option("--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]")
+      ->required();
+  // Not in the help: to compare the forms with each other from outside.
+  command->add_option("--form", arguments->form, "")
+      ->check(CLI::IsMember({"chunked", "recurrent", "step"}))
+      ->group("");
+  command->add_option("--chunk", arguments->chunk, "")->group("");
+  command->callback(
+      [arguments, &action] { action = [arguments] { return write_logits(*arguments); }; });
+}
+
+}  // namespace regla::app

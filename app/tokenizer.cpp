@@ -1,0 +1,123 @@
+#include "text/tokenizer.h"
+
+#include <charconv>
+#include <cstdio>
+#include <optional>
+
+#include "app/command.h"
+#include "core/files.h"
+#include "text/bpe_trainer.h"
+#include "text/corpus.h"
+#include "text/unicode.h"
+
+namespace regla::app {
+namespace {
+
+struct TokenizerArguments {
+  std::string data, kind, out;  // train
+  int64_t vocab_size = 8192;
+  std::string tokenizer;  // encode, decode
+  std::optional<std::string> text, file;
+  bool specials = false, json = false;
+};
+
+int train_tokenizer(const TokenizerArguments& arguments) {
+  check(arguments.vocab_size > 0 && arguments.vocab_size < (int64_t{1} << 31),
+        "[tokenizer] expected --vocab-size from 257 to 2^31 - 1, got ", arguments.vocab_size);
+  const Corpus corpus = Corpus::open(arguments.data, arguments.kind);
+  const std::string text = corpus.read(Split::Train);
+  const auto tokenizer = train_bpe(text, static_cast<int32_t>(arguments.vocab_size));
+  save_tokenizer(*tokenizer, arguments.out);
+  print_row("text", corpus.file(Split::Train));
+  print_row("entries", grouped(tokenizer->vocab_size()));
+  if (const int64_t invalid = count_invalid_utf8(text); invalid > 0) {
+    print_row("invalid bytes", grouped(invalid) + " (not UTF-8, kept as they are)");
+  }
+  return 0;
+}
+
+std::string input_of(const TokenizerArguments& arguments) {
+  check(arguments.text.has_value() != arguments.file.has_value(),
+        "[tokenizer] expected one of --text and --file");
+  return arguments.text ? *arguments.text : read_file(*arguments.file);
+}
+
+int encode(const TokenizerArguments& arguments) {
+  const std::string text = input_of(arguments);
+  const auto tokenizer = load_tokenizer(arguments.tokenizer);
+  const std::vector<int32_t> ids =
+      arguments.specials ? tokenizer->encode_with_specials(text) : tokenizer->encode(text);
+  if (arguments.json) {
+    std::printf("%s\n", dumped(Json{{"ids", ids}}).c_str());
+    return 0;
+  }
+  for (size_t i = 0; i < ids.size(); ++i) std::printf("%s%d", i > 0 ? " " : "", ids[i]);
+  std::printf("\n");
+  return 0;
+}
+
+/// Ids as `encode` prints them, in either form: numbers between spaces, commas and brackets.
+std::vector<int32_t> parse_ids(std::string_view text) {
+  std::vector<int32_t> ids;
+  if (const size_t key = text.find("\"ids\":"); key != std::string_view::npos) {
+    text.remove_prefix(key + 6);
+  }
+  constexpr std::string_view kBetween = " \t\r\n,[]{}";
+  for (size_t at = text.find_first_not_of(kBetween); at < text.size();) {
+    int32_t id = 0;
+    const auto [stop, error] = std::from_chars(text.data() + at, text.data() + text.size(), id);
+    const size_t end = static_cast<size_t>(stop - text.data());
+    check(error == std::errc() && (end == text.size() || kBetween.find(text[end]) != kBetween.npos),
+          "[tokenizer] expected ids, got ", quoted(text.substr(at, 20)));
+    ids.push_back(id);
+    at = text.find_first_not_of(kBetween, end);
+  }
+  return ids;
+}
+
+int decode(const TokenizerArguments& arguments) {
+  const std::vector<int32_t> ids = parse_ids(input_of(arguments));
+  const std::string text = load_tokenizer(arguments.tokenizer)->decode(ids);
+  if (arguments.json) {
+    print_json({{"text", replace_invalid_utf8(text)}});
+  } else {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  return 0;
+}
+
+void add_input(CLI::App* command, const std::shared_ptr<TokenizerArguments>& arguments,
+               const std::string& what) {
+  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer.json")->required();
+  command->add_option("--text", arguments->text, what);
+  command->add_option("--file", arguments->file, "a file that holds it");
+  command->add_flag("--json", arguments->json, "print JSON");
+}
+
+}  // namespace
+
+void add_tokenizer(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<TokenizerArguments>();
+  CLI::App* command = program.add_subcommand("tokenizer", "Train a BPE, or use a tokenizer");
+  command->require_subcommand(1);
+
+  CLI::App* train = command->add_subcommand("train", "Learn a BPE from the train split");
+  train->add_option("--data", arguments->data, "folder with a train file, or one file")->required();
+  train->add_option("--vocab-size", arguments->vocab_size, "entries, default 8192");
+  train->add_option("--out", arguments->out, "tokenizer.json to write")->required();
+  train->add_option("--text", arguments->kind, "kind of split files: tokens, raw or txt");
+  train->callback(
+      [arguments, &action] { action = [arguments] { return train_tokenizer(*arguments); }; });
+
+  CLI::App* to_ids = command->add_subcommand("encode", "Print the ids of a text");
+  add_input(to_ids, arguments, "the text");
+  to_ids->add_flag("--specials", arguments->specials,
+                   "read special tokens such as <|endoftext|> where the text has them");
+  to_ids->callback([arguments, &action] { action = [arguments] { return encode(*arguments); }; });
+
+  CLI::App* to_text = command->add_subcommand("decode", "Print the text of ids");
+  add_input(to_text, arguments, "the ids, as encode prints them");
+  to_text->callback([arguments, &action] { action = [arguments] { return decode(*arguments); }; });
+}
+
+}  // namespace regla::app

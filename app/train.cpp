@@ -1,0 +1,226 @@
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "app/command.h"
+#include "backends/cpu/info.h"
+#include "core/parallel.h"
+#include "models/inspection.h"
+#include "text/bpe_trainer.h"
+#include "text/byte_tokenizer.h"
+#include "text/corpus.h"
+#include "text/hash.h"
+#include "training/training_loop.h"
+
+namespace regla::app {
+namespace {
+
+struct TrainArguments {
+  std::string config, data, out, device = "cpu";
+  std::optional<int64_t> steps;
+  bool resume = false;
+  std::vector<std::string> set;
+};
+
+volatile std::sig_atomic_t stop_requested = 0;
+
+/// The first Ctrl-C asks training to stop after its step, a second one ends the program.
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { stop_requested = 1; };
+  action.sa_flags = SA_RESETHAND | SA_RESTART;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+std::vector<std::string> overrides(const TrainArguments& arguments) {
+  std::vector<std::string> all = arguments.set;
+  if (arguments.steps) all.push_back("steps=" + std::to_string(*arguments.steps));
+  return all;
+}
+
+std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus) {
+  if (config.tokenizer == "byte") return byte_tokenizer();
+  if (config.tokenizer != "bpe") return load_tokenizer(config.tokenizer);
+  return train_bpe(corpus.read(Split::Train), static_cast<int32_t>(config.vocab_size));
+}
+
+/// The run's model with what the arguments change about its configuration.
+Model model_to_resume(const TrainArguments& arguments) {
+  const std::filesystem::path folder = checkpoint_of(arguments.out);
+  Model model = load_model(folder);
+  const std::string file =
+      arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
+  TrainingConfig config = read_config(file, overrides(arguments)).resolved();
+  if (config.model.vocab == 0) config.model.vocab = model.config.model.vocab;
+  std::string changed;
+  for (const std::string& key : changed_keys(model.config, config)) {
+    changed += (changed.empty() ? "" : ", ") + key;
+  }
+  check(changed.empty(), "[train] --resume with other values than the run's for ", changed,
+        "; only steps, threads and the keys of logging, validation and checkpoints may change");
+  model.config = config;
+  return model;
+}
+
+std::string fingerprint(const TokenStream& text) {
+  char hex[17];
+  const auto ids = text.ids();
+  const uint64_t hash =
+      hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
+  return hex;
+}
+
+void print_machine() {
+  const std::string sets = cpu::instruction_sets();
+  print_row("processor", cpu::processor_model() + " (built for " + cpu::architecture() + ", " +
+                             sets + ")");
+  print_row("threads",
+            threads() > 1 ? std::to_string(threads()) : "1: running single-threaded");
+}
+
+void print_text(const char* name, const std::string& file, const TokenStream& text) {
+  std::string line = file + ": " + grouped(static_cast<int64_t>(text.ids().size())) + " tokens, " +
+                     grouped(text.counts().bytes) + " bytes";
+  if (const int64_t invalid = text.counts().invalid_bytes; invalid > 0) {
+    line += ", " + grouped(invalid) + " of them not valid UTF-8 (kept as they are)";
+  }
+  print_row(name, line);
+}
+
+void print_model(const Model& model, const Trainer& trainer) {
+  const ModelConfig& config = model.config.model;
+  std::string mixers;
+  for (const MixerConfig& mixer : config.mixer) {
+    mixers += (mixers.empty() ? "" : ", ") + std::string(name_of(mixer.type));
+  }
+  print_row("tokenizer", model.config.tokenizer + ", " +
+                             grouped(model.tokenizer->vocab_size()) + " entries");
+  print_row("model", mixers + ": " + std::to_string(config.layers) + " layers, hidden " +
+                         std::to_string(config.hidden) + ", " +
+                         grouped(parameter_count(*model.decoder)) + " parameters");
+  print_row("steps", grouped(model.config.steps) + " of " + grouped(trainer.tokens_per_step()) +
+                         " tokens, " + grouped(trainer.steps_per_epoch()) + " per epoch");
+}
+
+void print_evaluation(const EvalMetrics& m) {
+  std::printf("step %lld  %s loss %.4f  ppl %.3f  word_ppl %.3f  bits_per_byte %.4f\n",
+              static_cast<long long>(m.step), m.split.c_str(), m.loss, m.ppl, m.word_ppl,
+              m.bits_per_byte);
+  std::fflush(stdout);
+}
+
+/// Shows the training on both streams and runs it. Returns whether it came to its end.
+bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
+               const TrainingState& state) {
+  Progress progress(stderr);
+  TrainingEvents events;
+  events.on_step = [&](const ProgressState& now, bool is_logged) {
+    progress.update(now, is_logged);
+  };
+  events.on_evaluation = [&](const EvalMetrics& metrics) {
+    progress.finish();
+    print_evaluation(metrics);
+  };
+  events.should_stop = [] { return stop_requested != 0; };
+  catch_interrupts();
+  return run_training(run, model, trainer, valid, state, events);
+}
+
+/// What a training works on. Whatever is wrong with the input shows while it is put together.
+struct Job {
+  Corpus corpus;
+  Model model;
+  TokenStream text;
+  std::optional<TokenStream> valid;
+};
+
+Job prepare(const TrainArguments& arguments) {
+  std::optional<Model> resumed;
+  if (arguments.resume) resumed.emplace(model_to_resume(arguments));
+  const TrainingConfig config =
+      resumed ? resumed->config : read_config(arguments.config, overrides(arguments));
+  if (config.threads > 0) set_threads(static_cast<int>(config.threads));
+  const Corpus corpus = Corpus::open(arguments.data, config.text);
+  corpus.file(Split::Train);  // an Error before any work when there is none
+  Model model =
+      resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus));
+  const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
+  std::optional<TokenStream> valid;
+  if (corpus.has(Split::Valid)) {
+    valid.emplace(tokenize_split(corpus, Split::Valid, *model.tokenizer));
+  }
+  return {corpus, std::move(model), text, valid};
+}
+
+/// Brings the trainer to where the run stands.
+TrainingState resume(const TrainArguments& arguments, const Job& job, Trainer& trainer) {
+  const std::filesystem::path folder = checkpoint_of(arguments.out);
+  const TrainingState state = read_training_state(folder);
+  check(state.text == fingerprint(job.text), "[train] ", job.corpus.file(Split::Train),
+        " is another text than the run was trained on");
+  restore_training(folder, trainer, state);
+  return state;
+}
+
+void print_job(const Job& job, const Trainer& trainer) {
+  print_machine();
+  print_text("train", job.corpus.file(Split::Train), job.text);
+  if (job.valid) {
+    print_text("valid", job.corpus.file(Split::Valid), *job.valid);
+  } else {
+    print_row("valid", "none: no validation");
+  }
+  print_model(job.model, trainer);
+  if (trainer.steps_done() > 0) print_row("resumed at step", grouped(trainer.steps_done()));
+  std::fflush(stdout);
+}
+
+int train(const TrainArguments& arguments) {
+  require_device(arguments.device);
+  check(arguments.resume || !arguments.config.empty(), "[train] expected --config FILE");
+  check(arguments.resume || !holds_run(arguments.out), "[run] ", arguments.out,
+        " already holds a run; use --resume or another folder");
+  // Locked before it is read, so that no other training can move on in between.
+  std::optional<RunFolder> run;
+  if (arguments.resume) run.emplace(open_run(arguments.out));
+  const Job job = prepare(arguments);
+  Trainer trainer(job.model.config, *job.model.decoder, job.text,
+                  job.model.tokenizer->end_of_text());
+  TrainingState state{.seed = job.model.config.seed, .text = fingerprint(job.text)};
+  if (run) {
+    state = resume(arguments, job, trainer);
+  } else {
+    run.emplace(create_run(arguments.out));
+  }
+  print_job(job, trainer);
+  if (run_shown(*run, job.model, trainer, job.valid ? &*job.valid : nullptr, state)) {
+    print_row("run", arguments.out);
+    return 0;
+  }
+  std::fprintf(stderr, "interrupted; saved step %lld in %s, go on with --resume\n",
+               static_cast<long long>(trainer.steps_done()), arguments.out.c_str());
+  return kInterrupted;
+}
+
+}  // namespace
+
+void add_train(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = program.add_subcommand("train", "Train a model, or go on with a training");
+  command->add_option("--config", arguments->config,
+                      "configuration (JSON); with --resume the run's by default");
+  command->add_option("--data", arguments->data, "folder with train/valid/test files, or one file")
+      ->required();
+  command->add_option("--out", arguments->out, "run folder")->required();
+  command->add_option("--device", arguments->device, "cpu, cuda or cuda:<index>");
+  command->add_option("--steps", arguments->steps, "the same as --set steps=N");
+  command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint");
+  command->add_option("--set", arguments->set, "set a key of the configuration: key=value")
+      ->allow_extra_args(false);
+  command->callback([arguments, &action] { action = [arguments] { return train(*arguments); }; });
+}
+
+}  // namespace regla::app

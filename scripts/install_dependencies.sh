@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what regla is built from, on Debian 12 and Ubuntu 24.04 (root or sudo). Asks the package
+# manager for nothing when everything is there, so it also runs without a network.
+#
+#     scripts/install_dependencies.sh [--dev]      --dev: also what the checks need (clang)
+set -euo pipefail
+
+packages=(build-essential cmake ninja-build libeigen3-dev libdnnl-dev libcli11-dev
+  nlohmann-json3-dev libicu-dev liblzma-dev zlib1g-dev catch2)
+if [[ "${1:-}" == --dev ]]; then
+  packages+=(clang libclang-rt-dev libomp-dev clang-format-14 git)
+elif [[ $# -gt 0 ]]; then
+  echo "install_dependencies.sh: expected nothing or --dev, got $1" >&2
+  exit 2
+fi
+
+# Elsewhere the user installs the same things by hand; the build then says what it misses.
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "No apt on this system. regla needs a C++20 compiler, cmake >= 3.25, ninja, Eigen 3.4," >&2
+  echo "oneDNN 2 or 3, OpenMP, CLI11, nlohmann-json, ICU, liblzma, zlib, and Catch2 for its tests." >&2
+  for tool in c++ cmake ninja; do
+    command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
+  done
+  exit 0
+fi
+
+is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
+
+missing=()
+for package in "${packages[@]}"; do
+  # oneDNN's package has two names.
+  if [[ $package == libdnnl-dev ]] && is_installed libonednn-dev; then continue; fi
+  is_installed "$package" || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
+
+as_root=()
+if [[ $(id -u) -ne 0 ]]; then
+  command -v sudo >/dev/null || { echo "needs root or sudo to install: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
+
+echo "Installing ${missing[*]}"
+apt update
+for i in "${!missing[@]}"; do
+  if [[ ${missing[i]} == libdnnl-dev ]] && ! apt-cache show libdnnl-dev >/dev/null 2>&1; then
+    missing[i]=libonednn-dev
+  fi
+done
+apt install --no-install-recommends "${missing[@]}"

@@ -1,0 +1,363 @@
+#pragma once
+
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "autograd/ops.h"
+#include "tests/support.h"
+
+// One sample per op of autograd/ops.h and per value of each of its flags. Loops over the list give
+// the gradient check, the F32-against-F64 check, the thread-count check, the accumulation check and
+// the shape errors; a new op needs a sample here and nothing else.
+namespace regla::test {
+
+/// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
+struct Input {
+  Shape shape;
+  double low = -2, high = 2;
+  bool differentiable = true;
+  /// Replaces the values where given.
+  std::function<void(Tensor&)> edit = {};
+};
+
+struct OpSample {
+  std::string op;     // the function in autograd/ops.h
+  std::string flags;  // what this sample is about
+  std::vector<Input> inputs;
+  /// The op; an entry that is undefined is an absent optional output.
+  std::function<Vars(const Vars&)> apply;
+
+  std::string name() const { return op + ", " + flags; }
+
+  Tensors make(DType dtype) const {
+    Tensors values;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      Tensor value =
+          spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
+      if (inputs[i].edit) inputs[i].edit(value);
+      values.push_back(value.to(dtype));
+    }
+    return values;
+  }
+};
+
+/// A call that must fail with an Error beginning with the op's name in brackets.
+struct WrongCall {
+  std::string op, flags;
+  std::function<void()> call;
+};
+
+inline Var f32(const Shape& shape) { return Tensor::zeros(shape, DType::F32); }
+inline Var f64(const Shape& shape) { return Tensor::zeros(shape, DType::F64); }
+inline Tensor i32(const Shape& shape) { return Tensor::zeros(shape, DType::I32); }
+
+inline void add_basic_samples(std::vector<OpSample>& list) {
+  list.push_back({"add", "", {{{3, 5, 7}}, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
+                    return {add(in[0], in[1])};
+                  }});
+  list.push_back(
+      {"scale", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars { return {scale(in[0], -0.7)}; }});
+  list.push_back({"reshape", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars {
+                    return {reshape(in[0], {5, 21})};
+                  }});
+  list.push_back({"linear", "bias", {{{2, 5, 7}}, {{11, 7}}, {{11}}}, [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[1], in[2])};
+                  }});
+  list.push_back({"linear", "no bias", {{{13, 19}}, {{3, 19}}}, [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[1], {})};
+                  }});
+  list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, {{1}}}, [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[1], in[2])};
+                  }});
+  list.push_back({"embedding", "", {{{7, 5}}}, [](const Vars& in) -> Vars {
+                    return {embedding(random_ids({3, 11}, 1, 6), in[0])};  // row 6 is never used
+                  }});
+  list.push_back({"layer_norm", "", {{{3, 2, 7}}, {{7}}, {{7}}}, [](const Vars& in) -> Vars {
+                    return {layer_norm(in[0], in[1], in[2], 1e-5)};
+                  }});
+  for (bool center : {false, true}) {
+    list.push_back(
+        {"head_norm",
+         center ? "center" : "no center",
+         {{{2, 3, 3, 5}}, {{3, 5}}},
+         [=](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-3, center)}; }});
+  }
+  list.push_back(
+      {"softmax", "", {{{3, 4, 7}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; }});
+  for (Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
+    list.push_back({"gelu",
+                    kind == Gelu::Erf ? "erf" : "tanh",
+                    {{{5, 17}, -5, 5}},
+                    [=](const Vars& in) -> Vars { return {gelu(in[0], kind)}; }});
+  }
+  list.push_back({"dropout", "from 0", {{{3, 37}}}, [](const Vars& in) -> Vars {
+                    return {dropout(in[0], 0.3, {1, 2, 0})};
+                  }});
+  list.push_back({"dropout", "from 5", {{{3, 37}}}, [](const Vars& in) -> Vars {
+                    return {dropout(in[0], 0.3, {1, 2, 5})};
+                  }});
+  list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
+                    return {dropout(in[0], 0, {1, 2, 5})};
+                  }});
+  for (int64_t rotary : {0, 4, 10}) {
+    list.push_back(
+        {"rope", std::to_string(rotary) + " of 10", {{{2, 5, 3, 10}}}, [=](const Vars& in) -> Vars {
+           return {rope(in[0], random_ids({2, 5}, 3, 300), rotary, 10000)};
+         }});
+  }
+}
+
+/// Targets in [0, vocab) with a -1 here and there.
+inline Tensor some_targets(const Shape& shape, int64_t vocab) {
+  Tensor targets = random_ids(shape, 5, vocab);
+  for (int64_t i = 1; i < targets.numel(); i += 4) targets.data<int32_t>()[i] = -1;
+  return targets;
+}
+
+inline void add_loss_samples(std::vector<OpSample>& list) {
+  const std::vector<Input> inputs = {{{3, 5, 7}}, {{11, 7}}};
+  for (int64_t count : {0, 9}) {
+    list.push_back(
+        {"cross_entropy", "count " + std::to_string(count), inputs, [=](const Vars& in) -> Vars {
+           return {cross_entropy(in[0], in[1], some_targets({3, 5}, 11), count)};
+         }});
+  }
+  list.push_back({"cross_entropy", "nothing counts", inputs, [](const Vars& in) -> Vars {
+                    return {cross_entropy(in[0], in[1], random_ids({3, 5}, 1, 1).to(DType::I32), 0),
+                            cross_entropy(in[0], in[1], Tensor::full({3, 5}, -1, DType::I32), 0)};
+                  }});
+  list.push_back({"cross_entropy_rows",
+                  "",
+                  {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
+                  [](const Vars& in) -> Vars {
+                    return {cross_entropy_rows(in[0].value, in[1].value, some_targets({3, 5}, 11))};
+                  }});
+}
+
+inline void add_gate_samples(std::vector<OpSample>& list) {
+  list.push_back({"log_sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
+                    return {log_sigmoid(in[0])};
+                  }});
+  list.push_back(
+      {"refined_gate", "", {{{5, 17}, -8, 8}, {{5, 17}, -8, 8}}, [](const Vars& in) -> Vars {
+         return {refined_gate(in[0], in[1])};
+       }});
+  list.push_back({"refined_gate",
+                  "extremes",
+                  {{{5, 17}, -60, 60}, {{5, 17}, -60, 60}},
+                  [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; }});
+}
+
+inline void add_safe_exp_samples(std::vector<OpSample>& list) {
+  const auto name = [](Maximum maximum) {
+    return maximum == Maximum::Running ? "running"
+           : maximum == Maximum::Token ? "token"
+                                       : "sequence";
+  };
+  // One head of the state has seen nothing, one is overtaken soon, one never.
+  const auto seen = [](Tensor& m0) {
+    m0.data<float>()[0] = -std::numeric_limits<float>::infinity();
+    m0.data<float>()[1] = -0.5f;
+    m0.data<float>()[2] = 3;
+  };
+  const Input z = {{2, 5, 3, 4}}, m0 = {{2, 3}, -2, 2, true, seen};
+  for (Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
+    for (bool reset : {false, true}) {
+      const Tensor mask = reset ? random_mask({2, 5}, 4, 0.4) : Tensor{};
+      const std::string flags = std::string(name(maximum)) + (reset ? ", reset" : "");
+      const auto outputs = [](const SafeExp& out) -> Vars {
+        return {out.features, out.log_rho, out.m};
+      };
+      list.push_back({"safe_exp", flags, {z}, [=](const Vars& in) -> Vars {
+                        return outputs(safe_exp(in[0], {}, mask, maximum, 0.7));
+                      }});
+      if (maximum == Maximum::Token) continue;
+      list.push_back({"safe_exp", flags + ", m0", {z, m0}, [=](const Vars& in) -> Vars {
+                        return outputs(safe_exp(in[0], in[1], mask, maximum, 0.7));
+                      }});
+    }
+  }
+}
+
+/// The inputs q, k, u, then the decays that `decays` names by letter, then a state.
+struct AttentionSizes {
+  int64_t B = 2, T = 7, H = 3, K = 3, V = 5;
+};
+inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::string& decays,
+                                           bool state) {
+  std::vector<Input> inputs = {
+      {{n.B, n.T, n.H, n.K}}, {{n.B, n.T, n.H, n.K}}, {{n.B, n.T, n.H, n.V}}};
+  for (char axis : decays) {
+    const Shape shape = axis == 'a'   ? Shape{n.B, n.T, n.H, n.K}
+                        : axis == 'b' ? Shape{n.B, n.T, n.H, n.V}
+                                      : Shape{n.B, n.T, n.H};
+    inputs.push_back({shape, -1.5, 0});
+  }
+  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+  return inputs;
+}
+
+/// Takes the inputs apart again.
+struct AttentionInputs {
+  LogDecays decays;
+  Var state;
+  AttentionInputs(const Vars& in, const std::string& names) {
+    size_t next = 3;
+    for (char axis : names) {
+      Var& decay = axis == 'a' ? decays.key : axis == 'b' ? decays.value : decays.scalar;
+      decay = in[next++];
+    }
+    if (next < in.size()) state = in[next];
+  }
+};
+
+inline OpSample linear_attention_sample(const AttentionSizes& n, const std::string& decays,
+                                        bool with_reset, bool with_state, int64_t chunk) {
+  const Tensor reset = with_reset ? random_mask({n.B, n.T}, 6, 0.3) : Tensor{};
+  const std::string flags = "decays " + (decays.empty() ? "none" : decays) +
+                            (with_reset ? ", reset" : "") + (with_state ? ", state" : "") +
+                            ", chunk " + std::to_string(chunk);
+  return {"linear_attention", flags, attention_inputs(n, decays, with_state),
+          [=](const Vars& in) -> Vars {
+            const AttentionInputs rest(in, decays);
+            const LinearAttention out =
+                linear_attention(in[0], in[1], in[2], rest.decays, reset, rest.state, chunk);
+            return {out.o, out.state};
+          }};
+}
+
+inline void add_attention_samples(std::vector<OpSample>& list) {
+  for (const char* decays : {"", "s", "a", "b", "ab", "as", "bs", "abs"}) {
+    for (bool reset : {false, true}) {
+      for (bool state : {false, true}) {
+        list.push_back(linear_attention_sample({}, decays, reset, state, 3));
+      }
+    }
+    list.push_back(linear_attention_sample({1, 21, 1, 2, 3}, decays, true, true, 0));
+    AttentionSizes one;
+    one.T = 1;
+    std::vector<Input> inputs = attention_inputs(one, decays, true);
+    for (Input& input : inputs) input.differentiable = false;
+    list.push_back({"linear_attention_step", "decays " + std::string(decays), inputs,
+                    [=](const Vars& in) -> Vars {
+                      const NoGrad guard;
+                      const AttentionInputs rest(in, decays);
+                      Tensor state = rest.state.value.clone();
+                      const Tensor reset = Tensor::of({2, 1}, std::vector<int32_t>{0, 1});
+                      const Tensor o =
+                          linear_attention_step(in[0], in[1], in[2], rest.decays, reset, state);
+                      return {o, state};
+                    }});
+  }
+  const std::vector<Input> qkv = {{{2, 5, 3, 4}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
+  for (int64_t window : {0, 1, 3}) {
+    for (int64_t length : {0, 5, 7}) {
+      for (bool hidden : {false, true}) {
+        Tensor first;
+        if (hidden) {
+          first = i32({2, 5});
+          const int64_t past = (length == 0 ? 9 : length) - 5;
+          for (int64_t i = 3; i < 10; ++i) {
+            first.data<int32_t>()[i] = static_cast<int32_t>(past + i % 5 / 2);
+          }
+        }
+        const std::string flags = "window " + std::to_string(window) + ", length " +
+                                  std::to_string(length) + (hidden ? ", first" : "");
+        list.push_back({"softmax_attention", flags, qkv, [=](const Vars& in) -> Vars {
+                          return {
+                              softmax_attention(in[0], in[1], in[2], first, window, 0.6, length)};
+                        }});
+      }
+    }
+  }
+}
+
+inline void add_sequence_samples(std::vector<OpSample>& list) {
+  list.push_back({"concatenate", "", {{{2, 3, 5}}, {{2, 4, 5}}}, [](const Vars& in) -> Vars {
+                    return {concatenate(in[0], in[1])};
+                  }});
+  list.push_back(
+      {"concatenate", "rank 2, a empty", {{{2, 0}}, {{2, 4}}}, [](const Vars& in) -> Vars {
+         return {concatenate(in[0], in[1])};
+       }});
+  list.push_back({"concatenate", "a absent", {{{2, 4, 5}}}, [](const Vars& in) -> Vars {
+                    return {concatenate({}, in[0])};
+                  }});
+  for (int64_t count : {0, 2, 4}) {
+    list.push_back(
+        {"last", std::to_string(count) + " of 4", {{{2, 4, 3}}}, [=](const Vars& in) -> Vars {
+           return {last(in[0], count)};
+         }});
+  }
+}
+
+/// Every op with every flag, at awkward sizes that a gradient check can afford.
+inline std::vector<OpSample> all_ops() {
+  std::vector<OpSample> list;
+  add_basic_samples(list);
+  add_loss_samples(list);
+  add_gate_samples(list);
+  add_safe_exp_samples(list);
+  add_attention_samples(list);
+  add_sequence_samples(list);
+  return list;
+}
+
+/// The ops at sizes where work is split between threads, tiles, blocks and slices.
+inline std::vector<OpSample> large_ops() {
+  std::vector<OpSample> list;
+  const auto push = [&](const std::string& op, const std::string& flags,
+                        const std::vector<Input>& inputs,
+                        const std::function<Vars(const Vars&)>& apply) {
+    list.push_back({op, flags, inputs, apply});
+  };
+  for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
+                         Shape{700, 150, 90}, Shape{5, 3000, 33}}) {
+    push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, {{s[1]}}},
+         [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; });
+  }
+  push("layer_norm", "many rows", {{{3000, 33}}, {{33}}, {{33}}},
+       [](const Vars& in) -> Vars { return {layer_norm(in[0], in[1], in[2], 1e-5)}; });
+  push("head_norm", "many rows", {{{3, 300, 5, 19}}, {{5, 19}}},
+       [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; });
+  push("cross_entropy", "several slices", {{{250, 8}}, {{40000, 8}}}, [](const Vars& in) -> Vars {
+    return {cross_entropy(in[0], in[1], some_targets({250}, 40000))};
+  });
+  push("embedding", "", {{{50, 200}}}, [](const Vars& in) -> Vars {
+    return {embedding(random_ids({4, 100}, 1, 50), in[0])};
+  });
+  push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
+  push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
+    return {dropout(in[0], 0.5, {3, 4, 2})};
+  });
+  push("add", "", {{{7, 9001}}, {{7, 9001}}},
+       [](const Vars& in) -> Vars { return {add(in[0], in[1])}; });
+  push("softmax", "", {{{900, 61}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; });
+  push("refined_gate", "", {{{7, 9001}}, {{7, 9001}}},
+       [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; });
+  push("log_sigmoid", "", {{{7, 9001}}},
+       [](const Vars& in) -> Vars { return {log_sigmoid(in[0])}; });
+  push("rope", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
+    return {rope(in[0], random_ids({3, 90}, 3, 9000), 32, 10000)};
+  });
+  push("safe_exp", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
+    const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
+    return {out.features, out.log_rho, out.m};
+  });
+  for (const char* decays : {"", "s", "a", "b", "ab"}) {
+    list.push_back(linear_attention_sample({2, 200, 3, 33, 70}, decays, true, true, 64));
+  }
+  list.push_back(linear_attention_sample({1, 130, 1, 64, 64}, "bs", false, false, 0));
+  for (int64_t heads : {1, 3}) {
+    push("softmax_attention", std::to_string(heads) + " heads",
+         {{{1, 300, heads, 32}}, {{1, 350, heads, 32}}, {{1, 350, heads, 40}}},
+         [](const Vars& in) -> Vars {
+           return {softmax_attention(in[0], in[1], in[2], {}, 100, 0.2)};
+         });
+  }
+  return list;
+}
+
+}  // namespace regla::test

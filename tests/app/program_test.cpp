@@ -1,0 +1,174 @@
+#include <cmath>
+
+#include "models/json_fields.h"
+#include "models/safetensors.h"
+#include "tests/app/support.h"
+
+namespace regla::test {
+namespace {
+
+Json json_of(const std::vector<std::string>& arguments) {
+  const Outcome outcome = regla(arguments);
+  CAPTURE(arguments, outcome.err);
+  REQUIRE(outcome.code == 0);
+  return parse_json(outcome.out, "output");
+}
+
+void make_run(const Workshop& shop, const std::vector<std::string>& more) {
+  const Outcome outcome = regla(shop.train("run", more));
+  CAPTURE(outcome.err);
+  REQUIRE(outcome.code == 0);
+}
+
+}  // namespace
+
+TEST_CASE("help and version are no errors") {
+  CHECK(regla({"--help"}).code == 0);
+  CHECK(regla({"train", "--help"}).code == 0);
+  CHECK(regla({"--version"}).code == 0);
+  CHECK_THAT(regla({"--help"}).out, Contains("bench"));
+}
+
+TEST_CASE("training reports what it works on and learns") {
+  const Workshop shop;
+  write_file(shop / "data/t.train.txt", some_text(170, 1) + "caf\xe9 \xff\n");
+  const Outcome outcome = regla(shop.train("run", {"--set", "threads=1"}));
+  REQUIRE(outcome.code == 0);
+  CHECK_THAT(outcome.out, Contains("single-threaded"));
+  CHECK_THAT(outcome.out, Contains("t.train.txt"));
+  CHECK_THAT(outcome.out, Contains("2 of them not valid UTF-8"));
+  CHECK_THAT(outcome.out, Contains("processor"));
+  CHECK_THAT(outcome.err, Contains("step 100/100  loss"));
+  const Json valid =
+      json_of({"eval", shop / "run", "--data", shop / "data", "--split", "valid", "--json"});
+  CHECK(valid["bits_per_byte"].get<double>() < 4);
+  // The last validation of the training scored the same.
+  const std::string metrics = read_file(shop / "run/metrics.jsonl");
+  const size_t last = metrics.rfind('\n', metrics.size() - 2) + 1;
+  const Json line = parse_json(metrics.substr(last), "metrics");
+  CHECK(line["split"] == "valid");
+  CHECK(line["loss"].get<double>() == Approx(valid["loss"].get<double>()).epsilon(1e-12));
+}
+
+TEST_CASE("every split is scored once, whatever the context") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "3"});
+  const std::string text = read_file(shop / "data/t.test.txt");
+  for (const char* context : {"window", "carried"}) {
+    const Json result = json_of(
+        {"eval", shop / "run", "--data", shop / "data", "--context", context, "--json"});
+    CHECK(result["split"] == "test");
+    CHECK(result["context"] == context);
+    CHECK(result["bytes"] == text.size());
+    CHECK(result["tokens"].get<size_t>() == text.size() + 3);  // three documents end
+    const double nats = result["loss"].get<double>() * result["tokens"].get<double>();
+    CHECK(result["bits_per_byte"].get<double>() ==
+          Approx(nats / std::log(2) / static_cast<double>(text.size())));
+    const double words = result["words"].get<double>() + result["line_ends"].get<double>();
+    CHECK(result["word_ppl"].get<double>() == Approx(std::exp(nats / words)));
+    CHECK(result["ppl"].get<double>() == Approx(std::exp(result["loss"].get<double>())));
+  }
+  CHECK(json_of({"eval", shop / "run", "--data", shop / "data", "--json"})["context"] == "window");
+}
+
+TEST_CASE("logits by chunks, by chunks of one and by step agree") {
+  for (const char* mixer : {"mixer=regla", "mixer=softmax"}) {
+    const Workshop shop;
+    make_run(shop, {"--steps", "20", "--set", mixer, "--set", "dropout=0"});
+    std::string ids = "[[";
+    for (int i = 0; i < 120; ++i) ids += std::to_string(i * 37 % 257) + (i == 59 ? "],[" : ",");
+    ids.back() = ']';
+    write_file(shop / "ids.json", ids + "]");
+    const auto logits = [&](const std::vector<std::string>& more) {
+      std::vector<std::string> all = {"logits",          shop / "run", "--ids",
+                                      shop / "ids.json", "--out",      shop / "out.safetensors"};
+      all.insert(all.end(), more.begin(), more.end());
+      REQUIRE(regla(all).code == 0);
+      const TensorFile file = read_safetensors(shop / "out.safetensors");
+      REQUIRE(file.find("logits"));
+      CHECK(file.find("logits")->shape() == Shape{2, 60, 384});
+      CHECK(file.find("logits")->dtype() == DType::F32);
+      return file.find("logits")->values();
+    };
+    const auto expected = logits({});
+    for (const auto& form : std::vector<std::vector<std::string>>{
+             {"--form", "recurrent"}, {"--form", "step"}, {"--chunk", "7"}}) {
+      const auto got = logits(form);
+      double difference = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        difference = std::max(difference, std::abs(got[i] - expected[i]));
+      }
+      CHECK(difference < 1e-4);
+    }
+  }
+}
+
+TEST_CASE("generation is reproducible and takes any prompt") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "20"});
+  const std::vector<std::string> command = {"generate", shop / "run",           "--prompt", "the ",
+                                            "--seed",   "3", "--max-new-tokens", "30"};
+  const std::string text = regla(command).out;
+  CHECK(text.starts_with("the "));
+  CHECK(regla(command).out == text);
+  std::vector<std::string> other = command;
+  other[5] = "4";
+  CHECK(regla(other).out != text);
+  std::vector<std::string> as_json = command;
+  as_json.push_back("--json");
+  const Json json = json_of(as_json);
+  CHECK(json["prompt"] == "the ");
+  CHECK(json["ids"].size() <= 30);
+  CHECK(json["text"].is_string());
+  CHECK(regla({"generate", shop / "run", "--prompt", "", "--max-new-tokens", "3"}).code == 0);
+  CHECK(json_of({"generate", shop / "run", "--prompt", "\xff", "--max-new-tokens", "3", "--json"})
+            ["prompt_ids"] == Json::array({255}));
+}
+
+TEST_CASE("a run can be inspected") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "0"});
+  const Json json = json_of({"inspect", shop / "run", "--json"});
+  int64_t sum = 0;
+  for (const auto& item : json["parameters"]["parts"].items()) sum += item.value().get<int64_t>();
+  CHECK(json["parameters"]["total"] == sum);
+  CHECK(json["configuration"]["hidden"] == 32);
+  CHECK(json["flops_per_token"]["training"].get<double>() ==
+        3 * json["flops_per_token"]["forward"].get<double>());
+  CHECK(json["state_bytes"] == 2 * 4 * 2 * (16 * 16 + 1));
+  CHECK(regla({"inspect", shop / "run"}).code == 0);
+}
+
+TEST_CASE("tokenizers are trained and used") {
+  const Workshop shop;
+  const std::string file = shop / "tokenizer.json";
+  REQUIRE(regla({"tokenizer", "train", "--data", shop / "data", "--vocab-size", "300", "--out",
+                 file})
+              .code == 0);
+  const std::string text = "the m\xc3\xa9moire \xff of <|endoftext|>";
+  const Outcome ids = regla({"tokenizer", "encode", "--tokenizer", file, "--text", text});
+  REQUIRE(ids.code == 0);
+  CHECK(regla({"tokenizer", "decode", "--tokenizer", file, "--text", ids.out}).out == text);
+  write_file(shop / "ids",
+             regla({"tokenizer", "encode", "--tokenizer", file, "--text", text, "--json"}).out);
+  CHECK(regla({"tokenizer", "decode", "--tokenizer", file, "--file", shop / "ids"}).out == text);
+  REQUIRE(regla(shop.train("run", {"--steps", "0", "--set", "tokenizer=" + file})).code == 0);
+  CHECK(read_file(shop / "run/tokenizer.json") == read_file(file));
+}
+
+TEST_CASE("benchmarks check their results and measure") {
+  const std::vector<std::string> small = {"--hidden", "32", "--vocab",   "256", "--length", "32",
+                                          "--batch",  "2",  "--repeats", "2",   "--json"};
+  for (const char* name : {"mixers", "train", "decode"}) {
+    std::vector<std::string> command = {"bench", name};
+    command.insert(command.end(), small.begin(), small.end());
+    const Json json = json_of(command);
+    CHECK(json["results"].size() >= 2);
+    CHECK(json["results"][0]["median_s"].get<double>() > 0);
+    CHECK(json["sgemm_gflops_before"].get<double>() > 0);
+  }
+  CHECK(json_of({"devices", "--json"})["threads"].get<int>() >= 1);
+  CHECK_THAT(regla({"devices"}).out, Contains("onednn"));
+}
+
+}  // namespace regla::test

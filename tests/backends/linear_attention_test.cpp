@@ -1,0 +1,286 @@
+#include "core/recurrences/linear_attention.h"
+
+#include <limits>
+#include <string>
+
+#include "autograd/ops.h"
+#include "tests/catch.h"
+#include "tests/oracle.h"
+#include "tests/support.h"
+
+namespace regla::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+enum class Logs { Usual, Extreme };
+
+/// A linear attention with everything that goes in.
+struct Problem {
+  Tensor q, k, u, log_a, log_b, log_s, reset, state, d_o, d_state;
+
+  Problem to(DType dtype) const {
+    return {q.to(dtype),     k.to(dtype), u.to(dtype),     log_a.to(dtype), log_b.to(dtype),
+            log_s.to(dtype), reset,       state.to(dtype), d_o.to(dtype),   d_state.to(dtype)};
+  }
+};
+
+struct Sizes {
+  int64_t B, T, H, K, V;
+};
+
+/// Log-decays: mostly near 0 as trained gates are, or now and then an extreme.
+Tensor log_decays(const Shape& shape, uint64_t seed, Logs logs) {
+  Tensor x = spaced_tensor(shape, DType::F64, seed, -0.6, 0);
+  if (logs == Logs::Usual) return x;
+  const double extremes[] = {-kInfinity, 0, -50, -1e4, -1e-6};
+  const Random random(seed, 81);
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const auto pick = static_cast<size_t>(random.uniform(static_cast<uint64_t>(i)) * 20);
+    if (pick < 5) x.data<double>()[i] = extremes[pick];
+  }
+  return x;
+}
+
+Problem make_problem(const Sizes& n, const std::string& decays, bool state, bool reset,
+                     Logs logs = Logs::Usual) {
+  const DType dtype = DType::F64;
+  const auto has = [&](char axis) { return decays.find(axis) != std::string::npos; };
+  Problem p;
+  p.q = normal_tensor({n.B, n.T, n.H, n.K}, dtype, 1);
+  p.k = normal_tensor({n.B, n.T, n.H, n.K}, dtype, 2);
+  p.u = normal_tensor({n.B, n.T, n.H, n.V}, dtype, 3);
+  if (has('a')) p.log_a = log_decays(p.k.shape(), 4, logs);
+  if (has('b')) p.log_b = log_decays(p.u.shape(), 5, logs);
+  if (has('s')) p.log_s = log_decays({n.B, n.T, n.H}, 6, logs);
+  if (state) p.state = normal_tensor({n.B, n.H, n.K, n.V}, dtype, 7);
+  if (reset) {
+    p.reset = random_mask({n.B, n.T}, 8, 0.1);
+    p.reset.data<int32_t>()[0] = 1;  // one sequence begins with a reset
+  }
+  p.d_o = normal_tensor(p.u.shape(), dtype, 9);
+  p.d_state = normal_tensor({n.B, n.H, n.K, n.V}, dtype, 10);
+  return p;
+}
+
+OracleInputs oracle_inputs(const Problem& p) {
+  const auto numbers = [](const Tensor& x) { return x ? x.values() : Numbers{}; };
+  return {p.q.dim(0),       p.q.dim(1),       p.q.dim(2),        p.q.dim(3),
+          p.u.dim(3),       numbers(p.q),     numbers(p.k),      numbers(p.u),
+          numbers(p.log_a), numbers(p.log_b), numbers(p.log_s),  numbers(p.reset),
+          numbers(p.state), numbers(p.d_o),   numbers(p.d_state)};
+}
+
+/// Everything the op gives, by name.
+std::vector<std::pair<std::string, Tensor>> run(const Problem& p, int64_t chunk) {
+  Tape tape;
+  const auto leaf = [&](const Tensor& x) { return x ? tape.leaf(x) : Var{}; };
+  const Var q = leaf(p.q), k = leaf(p.k), u = leaf(p.u), state = leaf(p.state);
+  const LogDecays decays = {leaf(p.log_a), leaf(p.log_b), leaf(p.log_s)};
+  const LinearAttention out = linear_attention(q, k, u, decays, p.reset, state, chunk);
+  tape.backward({out.o, out.state}, {p.d_o, p.d_state});
+  const auto gradient = [&](const Var& x) { return x.defined() ? tape.gradient(x) : Tensor{}; };
+  return {{"o", out.o.value},
+          {"state", out.state.value},
+          {"d_q", gradient(q)},
+          {"d_k", gradient(k)},
+          {"d_u", gradient(u)},
+          {"d_log_a", gradient(decays.key)},
+          {"d_log_b", gradient(decays.value)},
+          {"d_log_s", gradient(decays.scalar)},
+          {"d_state0", gradient(state)}};
+}
+
+std::vector<const Numbers*> parts(const OracleResult& r) {
+  return {&r.o, &r.state, &r.d_q, &r.d_k, &r.d_u, &r.d_log_a, &r.d_log_b, &r.d_log_s, &r.d_state0};
+}
+
+/// The usual measure; where everything has vanished (decays of e^-50 and less), the absolute size
+/// of what is there instead, all inputs being of order 1. Gradients of decays are differences of
+/// such terms and keep their rounding.
+double error(const Numbers& got, const Numbers& wanted) {
+  const auto largest = [](const Numbers& x) {
+    double size = 0;
+    for (double value : x)
+      size = std::isfinite(value) ? std::max(size, std::abs(value)) : kInfinity;
+    return size;
+  };
+  return largest(wanted) < 1e-15 ? largest(got) : relative_error(got, wanted);
+}
+
+void check_chunked(const Problem& p, const OracleResult& expected, DType dtype, int64_t chunk) {
+  const auto got = run(p.to(dtype), chunk);
+  const auto wanted = parts(expected);
+  const double bound = dtype == DType::F64 ? 1e-10 : 1e-4;
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (!got[i].second) continue;
+    INFO(got[i].first << ", " << name_of(dtype) << ", chunk " << chunk);
+    CHECK(all_finite(got[i].second));
+    CHECK(error(got[i].second.values(), *wanted[i]) < bound);
+  }
+}
+
+/// The values by decoding one token at a time.
+void check_step(const Problem& original, const OracleResult& expected, DType dtype) {
+  const Problem p = original.to(dtype);
+  const int64_t B = p.q.dim(0), steps = p.q.dim(1), H = p.q.dim(2);
+  Tensor state = p.state ? p.state.clone() : Tensor::zeros({B, H, p.q.dim(3), p.u.dim(3)}, dtype);
+  // [B, T, ...] -> the token t of every sequence, [B, 1, ...]
+  const auto at = [&](const Tensor& x, int64_t t) {
+    if (!x) return Tensor{};
+    std::vector<int64_t> sizes(x.shape().sizes().begin(), x.shape().sizes().end());
+    sizes[1] = 1;
+    Tensor token = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype());
+    const auto bytes = static_cast<size_t>(token.bytes() / B);
+    for (int64_t b = 0; b < B; ++b) {
+      std::memcpy(static_cast<char*>(token.raw()) + static_cast<size_t>(b) * bytes,
+                  static_cast<const char*>(x.raw()) + static_cast<size_t>(b * steps + t) * bytes,
+                  bytes);
+    }
+    return token;
+  };
+  Numbers o(expected.o.size());
+  const auto row = static_cast<size_t>(H * p.u.dim(3));
+  for (int64_t t = 0; t < steps; ++t) {
+    const LogDecays decays = {at(p.log_a, t), at(p.log_b, t), at(p.log_s, t)};
+    const Numbers token =
+        linear_attention_step(at(p.q, t), at(p.k, t), at(p.u, t), decays, at(p.reset, t), state)
+            .values();
+    for (int64_t b = 0; b < B; ++b) {
+      std::copy_n(token.begin() + b * static_cast<int64_t>(row), row,
+                  o.begin() + (b * steps + t) * static_cast<int64_t>(row));
+    }
+  }
+  const double bound = dtype == DType::F64 ? 1e-10 : 1e-4;
+  INFO("step, " << name_of(dtype));
+  CHECK(relative_error(o, expected.o) < bound);
+  CHECK(relative_error(state.values(), expected.state) < bound);
+}
+
+/// The recurrence of core/ run forwards and backwards by hand, in T.
+template <class T>
+void check_cell(const Problem& p, const OracleResult& expected) {
+  const int64_t B = p.q.dim(0), steps = p.q.dim(1), H = p.q.dim(2), K = p.q.dim(3);
+  const int64_t V = p.u.dim(3);
+  const auto numbers = [](const Tensor& x) {
+    const Numbers values = x ? x.values() : Numbers{};
+    return std::vector<T>(values.begin(), values.end());
+  };
+  const auto q = numbers(p.q), k = numbers(p.k), u = numbers(p.u), log_a = numbers(p.log_a);
+  const auto log_b = numbers(p.log_b), log_s = numbers(p.log_s), d_o = numbers(p.d_o);
+  const auto state = numbers(p.state), reset = numbers(p.reset), d_state = numbers(p.d_state);
+  const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+  std::vector<T> o(u.size()), last(d_state.size()), d_q(q.size()), d_k(k.size()), d_u(u.size());
+  std::vector<T> d_log_a(q.size()), d_log_b(u.size()), d_state0(d_state);
+  for (int64_t n = 0; n < B * H; ++n) {
+    const int64_t b = n / H, h = n % H;
+    const auto token = [&](int64_t t) { return (b * steps + t) * H + h; };
+    std::vector<std::vector<T>> S(size(steps + 1), std::vector<T>(size(K * V), T(0)));
+    std::vector<T> a(size(steps * K)), c(size(steps * V));
+    if (!state.empty()) std::copy_n(&state[size(n * K * V)], K * V, S[0].data());
+    for (int64_t t = 0; t < steps; ++t) {
+      const bool cut = !reset.empty() && reset[size(b * steps + t)] != 0;
+      const T scalar = cut ? T(0) : log_s.empty() ? T(1) : std::exp(log_s[size(token(t))]);
+      for (int64_t i = 0; i < K; ++i) {
+        a[size(t * K + i)] =
+            scalar * (log_a.empty() ? T(1) : std::exp(log_a[size(token(t) * K + i)]));
+      }
+      for (int64_t j = 0; j < V; ++j) {
+        c[size(t * V + j)] = log_b.empty() ? T(1) : std::exp(log_b[size(token(t) * V + j)]);
+      }
+      S[size(t + 1)] = S[size(t)];
+      recurrence::linear_attention_step(K, V, &q[size(token(t) * K)], &k[size(token(t) * K)],
+                                        &u[size(token(t) * V)], &a[size(t * K)], &c[size(t * V)],
+                                        S[size(t + 1)].data(), &o[size(token(t) * V)]);
+    }
+    std::copy_n(S[size(steps)].data(), K * V, &last[size(n * K * V)]);
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      recurrence::linear_attention_step_backward(
+          K, V, &q[size(token(t) * K)], &k[size(token(t) * K)], &u[size(token(t) * V)],
+          &a[size(t * K)], &c[size(t * V)], S[size(t)].data(), &d_o[size(token(t) * V)],
+          &d_state0[size(n * K * V)], &d_q[size(token(t) * K)], &d_k[size(token(t) * K)],
+          &d_u[size(token(t) * V)], &d_log_a[size(token(t) * K)], &d_log_b[size(token(t) * V)]);
+    }
+  }
+  const double bound = std::is_same_v<T, double> ? 1e-10 : 1e-4;
+  const auto same = [&](const std::vector<T>& got, const Numbers& wanted) {
+    CHECK(error(Numbers(got.begin(), got.end()), wanted) < bound);
+  };
+  same(o, expected.o);
+  same(last, expected.state);
+  same(d_q, expected.d_q);
+  same(d_k, expected.d_k);
+  same(d_u, expected.d_u);
+  same(d_log_a, expected.d_log_a);
+  same(d_log_b, expected.d_log_b);
+  if (!state.empty()) same(d_state0, expected.d_state0);
+}
+
+void check_problem(const Problem& p, const std::vector<int64_t>& chunks) {
+  const OracleInputs inputs = oracle_inputs(p);
+  const Oracle oracle(inputs);
+  check_cell<double>(p, oracle.result());
+  check_cell<float>(p, oracle.result());
+  for (DType dtype : {DType::F64, DType::F32}) {
+    check_step(p, oracle.result(), dtype);
+    for (int64_t chunk : chunks) check_chunked(p, oracle.result(), dtype, chunk);
+  }
+}
+
+const char* const kDecays[] = {"", "s", "a", "b", "ab", "as", "bs", "abs"};
+
+}  // namespace
+
+TEST_CASE("cell, step and every chunk size are the sum over the past") {
+  for (int64_t T : {1, 15, 64, 65, 200}) {
+    for (const char* decays : kDecays) {
+      for (bool state : {false, true}) {
+        for (bool reset : {false, true}) {
+          INFO("T " << T << ", decays '" << decays << "', state " << state << ", reset " << reset);
+          check_problem(make_problem({2, T, 2, 3, 5}, decays, state, reset),
+                        {0, 1, 2, 7, 16, 64, T, T + 5});
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("sizes on both sides of the vector registers") {
+  for (const auto& [K, V] : {std::pair<int64_t, int64_t>{17, 70}, {70, 17}, {64, 64}, {1, 1}}) {
+    for (const char* decays : {"", "a", "b", "ab"}) {
+      INFO("K " << K << ", V " << V << ", decays '" << decays << "'");
+      check_problem(make_problem({1, 37, 2, K, V}, decays, true, true), {1, 7, 16, 0});
+    }
+  }
+}
+
+TEST_CASE("gates of exactly 0 and 1 and log-decays down to -1e4 stay finite and exact") {
+  for (const char* decays : kDecays) {
+    for (bool reset : {false, true}) {
+      INFO("decays '" << decays << "', reset " << reset);
+      check_problem(make_problem({2, 65, 2, 3, 5}, decays, true, reset, Logs::Extreme),
+                    {0, 1, 2, 7, 16, 65});
+    }
+  }
+}
+
+TEST_CASE("a whole sequence of gates at one extreme") {
+  for (double log : {0.0, -50.0, -1e4, -kInfinity}) {
+    for (const char* decays : {"s", "a", "b", "abs"}) {
+      Problem p = make_problem({1, 40, 2, 3, 5}, decays, true, false);
+      for (Tensor* x : {&p.log_a, &p.log_b, &p.log_s}) {
+        if (*x) x->fill(log);
+      }
+      INFO("log-decay " << log << ", decays '" << decays << "'");
+      check_problem(p, {0, 1, 7, 16});
+    }
+  }
+}
+
+TEST_CASE("resets at every token, and what a reset forgets may be infinite") {
+  Problem p = make_problem({2, 20, 2, 3, 5}, "bs", true, true);
+  p.reset.fill(1);
+  check_problem(p, {0, 1, 7, 16});
+}
+
+}  // namespace regla::test

@@ -1,0 +1,349 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "layers/mixer.h"
+#include "tests/catch.h"
+#include "tests/support.h"
+
+// The contract of every mixer: `chunked` with any chunk, `step`, and any split of the sequence with
+// carried state are one function of the tokens, in value and in gradient; the future never changes
+// the past; a reset begins a sequence; a saved state goes on where it stopped. A new mixer is one
+// call of check_mixer_contract.
+namespace regla::test {
+
+struct ContractSizes {
+  int64_t B = 2, T = 70, past = 9, hidden = 12, heads = 2;
+};
+
+/// A mixer with every parameter random, the same in each type up to rounding.
+class TestMixer {
+ public:
+  TestMixer(const MixerConfig& config, const ContractSizes& sizes, DType type)
+      : n(sizes),
+        dtype(type),
+        mixer_(make_mixer(config, {n.hidden, n.heads, 0.3, 0.3}, {3, DType::F64}, "mixer")),
+        typed_(make_mixer(config, {n.hidden, n.heads, 0.3, 0.3}, {3, type}, "mixer")) {
+    ParameterList exact;
+    mixer_->parameters(exact);
+    typed_->parameters(parameters);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const NoGrad guard;
+      const Tensor noise = normal_tensor(exact[i]->value.shape(), DType::F64, 50 + i, 0.15);
+      parameters[i]->value = add(exact[i]->value, noise).value.to(DType::F32).to(type);
+    }
+  }
+
+  Mixer* operator->() const { return typed_.get(); }
+  Mixer& operator*() const { return *typed_; }
+
+  /// What a prefix of other tokens leaves behind.
+  MixerState start() const {
+    MixerState state = (*this)->initial_state(n.B);
+    const Tensor x = normal_tensor({n.B, n.past, n.hidden}, dtype, 20);
+    (*this)->chunked(x, {}, &state);
+    return state;
+  }
+
+  ContractSizes n;
+  DType dtype;
+  ParameterList parameters;
+
+ private:
+  std::unique_ptr<Mixer> mixer_, typed_;
+};
+
+/// Tokens [begin, end) of x [B, T, ...].
+inline Tensor tokens(const Tensor& x, int64_t begin, int64_t end) {
+  if (!x) return {};
+  std::vector<int64_t> sizes(x.shape().sizes().begin(), x.shape().sizes().end());
+  sizes[1] = end - begin;
+  Tensor part = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype());
+  if (part.numel() == 0) return part;
+  const auto row = static_cast<size_t>(part.bytes() / (x.dim(0) * (end - begin)));
+  for (int64_t b = 0; b < x.dim(0); ++b) {
+    std::memcpy(static_cast<char*>(part.raw()) + static_cast<size_t>(b * (end - begin)) * row,
+                static_cast<const char*>(x.raw()) + static_cast<size_t>(b * x.dim(1) + begin) * row,
+                static_cast<size_t>(end - begin) * row);
+  }
+  return part;
+}
+
+inline Tensor joined(const Tensors& parts) {
+  const NoGrad guard;
+  Var whole;
+  for (const Tensor& part : parts) whole = concatenate(whole, part);
+  return whole.value;
+}
+
+/// Values and gradients by name.
+using Named = std::map<std::string, Tensor>;
+
+inline Named state_values(const MixerState& state) {
+  Named values;
+  MixerState copy = state.clone();
+  copy.for_each([&](const std::string& name, Tensor& tensor) { values["end " + name] = tensor; });
+  return values;
+}
+
+struct Settings {
+  Tensor x, d_y;      // [B, T, D]
+  Tensor reset = {};  // [B, T]
+  const MixerState* start = nullptr;
+  int64_t chunk = 0;
+  std::vector<int64_t> splits = {};  // where segments end, besides T
+  bool seed_state = true;            // the final state has a gradient, too
+};
+
+/// Runs segments one after the other on one tape, states in between being Vars.
+inline Named run_segments(const TestMixer& mixer, const Settings& s) {
+  Tape tape;
+  MixerState state = s.start ? s.start->clone() : mixer->initial_state(s.x.dim(0));
+  std::vector<std::pair<std::string, Var>> starts;
+  for (auto [name, var] : {std::pair<const char*, Var*>{"d S", &state.S},
+                           {"d m", &state.m},
+                           {"d keys", &state.keys},
+                           {"d values", &state.values}}) {
+    if (!var->defined() || !s.start) continue;
+    *var = tape.leaf(var->value);
+    starts.emplace_back(name, *var);
+  }
+  std::vector<int64_t> ends = s.splits;
+  ends.push_back(s.x.dim(1));
+  Vars inputs, outputs;
+  Tensors seeds, ys, d_xs;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    const int64_t begin = i == 0 ? 0 : ends[i - 1];
+    inputs.push_back(tape.leaf(tokens(s.x, begin, ends[i])));
+    const Segment segment = {tokens(s.reset, begin, ends[i]), s.chunk};
+    outputs.push_back(mixer->chunked(inputs.back(), segment, &state));
+    seeds.push_back(tokens(s.d_y, begin, ends[i]));
+    ys.push_back(outputs.back().value);
+  }
+  Named result = state_values(state);
+  result["y"] = joined(ys);
+  uint64_t seed = 30;
+  for (const Var* var : {&state.S, &state.m, &state.keys, &state.values}) {
+    ++seed;
+    if (!var->defined() || !s.seed_state) continue;
+    outputs.push_back(*var);
+    seeds.push_back(normal_tensor(var->shape(), mixer.dtype, seed));
+  }
+  for (Parameter* parameter : mixer.parameters) parameter->clear_gradient();
+  tape.backward(outputs, seeds);
+  for (const Var& input : inputs) d_xs.push_back(tape.gradient(input));
+  result["d x"] = joined(d_xs);
+  for (const auto& [name, var] : starts) result[name] = tape.gradient(var);
+  for (Parameter* parameter : mixer.parameters) {
+    result["d " + parameter->name] =
+        parameter->gradient_empty ? Tensor{} : parameter->gradient.clone();
+  }
+  return result;
+}
+
+/// max|a - b| / max|b|, but where b has vanished the size of a against the gradients' own scale.
+inline void check_close(const Named& got, const Named& wanted, double bound) {
+  for (const auto& [name, b] : wanted) {
+    INFO(name);
+    const auto found = got.find(name);
+    REQUIRE(found != got.end());
+    const Tensor& a = found->second;
+    const auto size = [](const Tensor& x) { return x ? std::sqrt(dot(x, x)) : 0.0; };
+    if (size(b) < 1e-12) {  // a gradient that cancels, as that of a bias which changes nothing
+      CHECK(size(a) < 10 * bound);
+      continue;
+    }
+    REQUIRE(a.defined());
+    CHECK(relative_error(a, b) < bound);
+  }
+}
+
+inline void check_mixer_chunks(const TestMixer& exact, const TestMixer& single, Settings s) {
+  const int64_t T = exact.n.T;
+  s.chunk = 1;
+  const Named reference = run_segments(exact, s);
+  for (int64_t chunk : {0L, 2L, 7L, 16L, 64L, long{T}, long{T + 5}}) {
+    INFO("chunk " << chunk);
+    s.chunk = chunk;
+    check_close(run_segments(exact, s), reference, 1e-10);
+  }
+  MixerState start;
+  if (s.start) {
+    start = s.start->clone();
+    for (Var* var : {&start.S, &start.m, &start.keys, &start.values}) {
+      if (var->defined()) *var = var->value.to(DType::F32);
+    }
+    s.start = &start;
+  }
+  s.x = s.x.to(DType::F32);
+  s.d_y = s.d_y.to(DType::F32);
+  for (int64_t chunk : {1L, 16L, long{T}}) {
+    INFO("float, chunk " << chunk);
+    s.chunk = chunk;
+    check_close(run_segments(single, s), reference, 1e-4);
+  }
+}
+
+inline void check_mixer_splits(const TestMixer& mixer, Settings s) {
+  s.chunk = 16;
+  const Named whole = run_segments(mixer, s);
+  for (const std::vector<int64_t>& splits :
+       {std::vector<int64_t>{1}, {5}, {16}, {mixer.n.T - 1}, {3, 4, 30, 65}}) {
+    INFO("first split at " << splits[0]);
+    s.splits = splits;
+    check_close(run_segments(mixer, s), whole, 1e-10);
+  }
+}
+
+/// Token by token, from the state `chunked` starts from.
+inline void check_mixer_steps(const TestMixer& mixer, const Settings& s, double bound) {
+  const Named whole = run_segments(mixer, s);
+  MixerState state = s.start ? s.start->clone() : mixer->initial_state(s.x.dim(0));
+  const int64_t B = s.x.dim(0), D = s.x.dim(2);
+  Tensors ys;
+  for (int64_t t = 0; t < s.x.dim(1); ++t) {
+    if (t == 40) {  // saved and restored on the way
+      MixerState again = mixer->initial_state(B);
+      state.for_each(
+          [&](const std::string& name, Tensor& tensor) { again.set(name, tensor.clone()); });
+      state = again;
+    }
+    const Tensor x = tokens(s.x, t, t + 1).reshape({B, D});
+    ys.push_back(mixer->step(x, state).reshape({B, 1, D}));
+  }
+  Named got = state_values(state);
+  got["y"] = joined(ys);
+  Named wanted;
+  for (auto& [name, value] : got) {
+    wanted[name] = whole.at(name);
+    // A cache of `step` may still hold entries that no later token can see.
+    const int64_t length = wanted[name].rank() > 1 ? wanted[name].dim(1) : 0;
+    const NoGrad guard;
+    if (name == "end keys" || name == "end values") value = last(value, length).value;
+  }
+  check_close(got, wanted, bound);
+}
+
+/// A later token changes no earlier output, not by a bit.
+inline bool past_is_unchanged(const TestMixer& mixer, const Settings& s, int64_t chunk) {
+  const auto outputs = [&](const Tensor& x) {
+    MixerState state = mixer->initial_state(x.dim(0));
+    return mixer->chunked(x, {s.reset, chunk}, &state).value;
+  };
+  const Tensor before = outputs(s.x);
+  for (int64_t t : {1, 15, 16, 33, 64, 69}) {
+    Tensor x = s.x.clone();
+    for (int64_t b = 0; b < x.dim(0); ++b) {
+      x.slice(b, b + 1).reshape({x.dim(1), x.dim(2)}).slice(t, t + 1).fill(10);
+    }
+    const Tensor after = outputs(x);
+    if (!same_bits(tokens(after, 0, t), tokens(before, 0, t))) return false;
+    if (same_bits(after, before)) return false;
+  }
+  return true;
+}
+
+inline void check_saved_state(const TestMixer& mixer, const Settings& s) {
+  for (int64_t stop : {1, 10, 66}) {
+    MixerState state = mixer->initial_state(s.x.dim(0));
+    mixer->chunked(tokens(s.x, 0, stop), {tokens(s.reset, 0, stop), 7}, &state);
+    MixerState restored = mixer->initial_state(s.x.dim(0));
+    state.for_each(
+        [&](const std::string& name, Tensor& tensor) { restored.set(name, tensor.clone()); });
+    const int64_t T = s.x.dim(1);
+    const Segment rest = {tokens(s.reset, stop, T), 7};
+    const Var a = mixer->chunked(tokens(s.x, stop, T), rest, &state);
+    const Var b = mixer->chunked(tokens(s.x, stop, T), rest, &restored);
+    CHECK(same_bits(a.value, b.value));
+    const Named first = state_values(state), second = state_values(restored);
+    REQUIRE(first.size() == second.size());
+    for (const auto& [name, value] : first) CHECK(same_bits(value, second.at(name)));
+  }
+}
+
+/// One row of a batch's state.
+inline MixerState row_of(const MixerState& state, int64_t b) {
+  MixerState row = state.clone();
+  row.for_each(
+      [&](const std::string&, Tensor& tensor) { tensor = tensor.slice(b, b + 1).clone(); });
+  return row;
+}
+
+/// Each document of each row on its own gives what the reset mask gives in one go.
+inline void check_mixer_resets(const TestMixer& mixer, Settings s) {
+  s.seed_state = false;
+  s.chunk = 16;
+  const Named whole = run_segments(mixer, s);
+  Named apart;
+  Tensors ys, d_xs;
+  for (int64_t b = 0; b < mixer.n.B; ++b) {
+    const MixerState start = row_of(*s.start, b);
+    Tensors y_parts, d_x_parts;
+    for (int64_t begin = 0, end = 0; begin < mixer.n.T; begin = end) {
+      const int32_t* reset = s.reset.data<int32_t>() + b * mixer.n.T;
+      for (end = begin + 1; end < mixer.n.T && reset[end] == 0;) ++end;
+      Settings part = s;
+      part.x = tokens(s.x.slice(b, b + 1), begin, end);
+      part.d_y = tokens(s.d_y.slice(b, b + 1), begin, end);
+      part.reset = {};
+      part.start = reset[begin] == 0 ? &start : nullptr;
+      const Named result = run_segments(mixer, part);
+      y_parts.push_back(result.at("y"));
+      d_x_parts.push_back(result.at("d x"));
+      const NoGrad guard;
+      for (const Parameter* parameter : mixer.parameters) {
+        Tensor& sum = apart["d " + parameter->name];
+        const Tensor& more = result.at("d " + parameter->name);
+        sum = sum ? add(sum, more).value : more;
+      }
+    }
+    ys.push_back(joined(y_parts).reshape({1, mixer.n.T * mixer.n.hidden}));
+    d_xs.push_back(joined(d_x_parts).reshape({1, mixer.n.T * mixer.n.hidden}));
+  }
+  const auto rows = [&](const Tensors& parts) {
+    Tensors flat;
+    for (const Tensor& part : parts) flat.push_back(part.reshape({1, part.numel()}));
+    return joined(flat).reshape(s.x.shape());
+  };
+  apart["y"] = rows(ys);
+  apart["d x"] = rows(d_xs);
+  Named wanted;
+  for (const auto& [name, value] : apart) wanted[name] = whole.at(name);
+  check_close(wanted, apart, 1e-10);
+}
+
+/// All of it. `sees_the_future`: the mixer is known to break causality, and must be shown to.
+inline void check_mixer_contract(const MixerConfig& config, bool sees_the_future = false,
+                                 const ContractSizes& sizes = {}) {
+  const TestMixer exact(config, sizes, DType::F64), single(config, sizes, DType::F32);
+  const MixerState start = exact.start();
+  Tensor reset = random_mask({sizes.B, sizes.T}, 8, 0.06);
+  reset.data<int32_t>()[sizes.T] = 1;  // the second sequence begins with one
+  Settings s;
+  s.x = normal_tensor({sizes.B, sizes.T, sizes.hidden}, DType::F64, 1);
+  s.d_y = normal_tensor(s.x.shape(), DType::F64, 2);
+  const auto sections = [&](const std::string& what) {
+    INFO(what);
+    check_mixer_chunks(exact, single, s);
+    check_mixer_splits(exact, s);
+  };
+  sections("from nothing");
+  check_mixer_steps(exact, s, 1e-10);
+  s.start = &start;
+  sections("from a state");
+  check_mixer_steps(exact, s, 1e-10);
+  s.reset = reset;
+  sections("from a state, with resets");
+  check_mixer_resets(exact, s);
+  check_saved_state(exact, s);
+  s.reset = {};
+  for (int64_t chunk : {0L, 1L, 7L, 16L, long{sizes.T}}) {
+    INFO("chunk " << chunk);
+    CHECK(past_is_unchanged(exact, s, chunk) != sees_the_future);
+  }
+}
+
+}  // namespace regla::test

@@ -1,0 +1,121 @@
+#include "models/generation.h"
+
+#include <array>
+#include <cmath>
+#include <set>
+
+#include "tests/matchers.h"
+
+namespace regla {
+namespace {
+
+ModelConfig small_model(MixerType type) {
+  ModelConfig config;
+  config.layers = 2;
+  config.hidden = 16;
+  config.heads = 2;
+  config.vocab = 24;
+  config.mixer[0].type = type;
+  return config;
+}
+
+const std::vector<double> kScores = {std::log(0.1), std::log(0.4), std::log(0.2), std::log(0.3)};
+
+std::set<int32_t> drawn(const SamplingOptions& options) {
+  std::set<int32_t> ids;
+  for (uint64_t i = 0; i < 500; ++i) ids.insert(sample(kScores, options, i));
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("temperature 0 is greedy, and the first of equals") {
+  CHECK(sample(kScores, {.temperature = 0}, 7) == 1);
+  CHECK(sample(std::vector<double>{1, 3, 3, 2}, {.temperature = 0}, 0) == 1);
+}
+
+TEST_CASE("draws follow the distribution") {
+  std::array<int, 4> counts{};
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) {
+    ++counts[static_cast<size_t>(sample(kScores, {.seed = 3}, static_cast<uint64_t>(i)))];
+  }
+  for (size_t id = 0; id < 4; ++id) {
+    CHECK(counts[id] / static_cast<double>(kDraws) == Approx(std::exp(kScores[id])).margin(0.015));
+  }
+}
+
+TEST_CASE("top-k and top-p keep the most probable") {
+  CHECK(drawn({}) == std::set<int32_t>{0, 1, 2, 3});
+  CHECK(drawn({.top_k = 1}) == std::set<int32_t>{1});
+  CHECK(drawn({.top_k = 2}) == std::set<int32_t>{1, 3});
+  CHECK(drawn({.top_k = 9}) == std::set<int32_t>{0, 1, 2, 3});
+  CHECK(drawn({.top_p = 0.3}) == std::set<int32_t>{1});
+  CHECK(drawn({.top_p = 0.65}) == std::set<int32_t>{1, 3});
+  CHECK(drawn({.top_p = 0.95}) == std::set<int32_t>{0, 1, 2, 3});
+  CHECK(drawn({.top_k = 3, .top_p = 0.9}) == std::set<int32_t>{1, 2, 3});
+}
+
+TEST_CASE("options that make no sense are refused") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const SamplingOptions& bad :
+       {SamplingOptions{.temperature = -1}, SamplingOptions{.temperature = infinity},
+        SamplingOptions{.top_k = -1}, SamplingOptions{.top_p = 0}, SamplingOptions{.top_p = 1.5}}) {
+    CHECK_THROWS_AS(bad.validate(), Error);
+  }
+  CHECK_THROWS_AS(sample(std::vector<double>{0, infinity}, {}, 0), Error);
+}
+
+TEST_CASE("a text is continued by what the whole text would give") {
+  for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
+    Decoder decoder(small_model(type), 5, DType::F64);
+    const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
+    const GenerationOptions options = {.sampling = {.temperature = 0}, .max_new_tokens = 20};
+    const std::vector<int32_t> ids = generate(decoder, prompt, options);
+    REQUIRE(ids.size() == 20);
+    std::vector<int32_t> all = prompt;
+    all.insert(all.end(), ids.begin(), ids.end());
+    const Tensor logits = all_logits(decoder, Tensor::of({1, 25}, all)).reshape({25, 24});
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto row = static_cast<int64_t>(i) + 4;
+      CHECK(ids[i] == sample(logits.slice(row, row + 1).values(), options.sampling, 0));
+    }
+  }
+}
+
+TEST_CASE("generation is reproducible, stops and leaves padding alone") {
+  Decoder decoder(small_model(MixerType::Regla), 5, DType::F32);
+  const std::vector<int32_t> prompt = {2};
+  GenerationOptions options = {.sampling = {.seed = 9}, .max_new_tokens = 200, .vocab = 20};
+  const std::vector<int32_t> ids = generate(decoder, prompt, options);
+  CHECK(ids == generate(decoder, prompt, options));
+  CHECK(ids.size() == 200);
+  CHECK(*std::max_element(ids.begin(), ids.end()) < 20);
+  options.stop = ids[7];
+  const auto first = std::find(ids.begin(), ids.end(), ids[7]);
+  CHECK(generate(decoder, prompt, options) == std::vector<int32_t>(ids.begin(), first));
+  options.stop = -1;
+  CHECK(generate(decoder, prompt, options, [](int32_t) { return false; }).size() == 1);
+  options.sampling.seed = 10;
+  CHECK(generate(decoder, prompt, options) != ids);
+  options.max_new_tokens = 0;
+  CHECK(generate(decoder, prompt, options).empty());
+  CHECK_THROWS_AS(generate(decoder, {}, options), Error);
+}
+
+TEST_CASE("the forms of the logits agree") {
+  for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
+    Decoder decoder(small_model(type), 5, DType::F64);
+    std::vector<int32_t> ids;
+    for (int32_t i = 0; i < 3 * 37; ++i) ids.push_back(i * 7 % 24);
+    const Tensor grid = Tensor::of({3, 37}, ids);
+    const auto expected = all_logits(decoder, grid, Form::Step).values();
+    for (const auto& [form, chunk] : {std::pair(Form::Chunked, 0), std::pair(Form::Chunked, 5),
+                                      std::pair(Form::Recurrent, 0)}) {
+      const auto got = all_logits(decoder, grid, form, chunk).values();
+      for (size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-11);
+    }
+  }
+}
+
+}  // namespace regla

@@ -1,0 +1,150 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "autograd/tape.h"
+#include "core/check.h"
+#include "core/parallel.h"
+#include "core/random.h"
+#include "core/tensor.h"
+
+// What the tests of the engine share.
+namespace regla::test {
+
+/// Normal numbers times `deviation`, the same in every type up to its rounding: a double is the
+/// float's value exactly.
+inline Tensor normal_tensor(const Shape& shape, DType dtype, uint64_t seed, double deviation = 1) {
+  const Random random(seed, 77);
+  Tensor values = Tensor::empty(shape, DType::F32);
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    values.data<float>()[i] =
+        static_cast<float>(deviation * random.normal(static_cast<uint64_t>(i)));
+  }
+  return values.to(dtype);
+}
+
+/// Distinct numbers, evenly spaced in (low, high) and shuffled, so that no two are close to a tie.
+inline Tensor spaced_tensor(const Shape& shape, DType dtype, uint64_t seed, double low,
+                            double high) {
+  const Random random(seed, 78);
+  Tensor values = Tensor::empty(shape, DType::F32);
+  const int64_t count = values.numel();
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  for (int64_t i = count - 1; i > 0; --i) {
+    const double u = random.uniform(static_cast<uint64_t>(i));
+    std::swap(order[static_cast<size_t>(i)],
+              order[static_cast<size_t>(u * static_cast<double>(i + 1))]);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const double place = (static_cast<double>(order[static_cast<size_t>(i)]) + 0.5) /
+                         static_cast<double>(std::max<int64_t>(count, 1));
+    values.data<float>()[i] = static_cast<float>(low + (high - low) * place);
+  }
+  return values.to(dtype);
+}
+
+/// Integers in [0, bound).
+inline Tensor random_ids(const Shape& shape, uint64_t seed, int64_t bound) {
+  const Random random(seed, 79);
+  Tensor ids = Tensor::empty(shape, DType::I32);
+  for (int64_t i = 0; i < ids.numel(); ++i) {
+    const double u = random.uniform(static_cast<uint64_t>(i));
+    ids.data<int32_t>()[i] = static_cast<int32_t>(u * static_cast<double>(bound));
+  }
+  return ids;
+}
+
+/// 1 with the given probability.
+inline Tensor random_mask(const Shape& shape, uint64_t seed, double probability) {
+  const Random random(seed, 80);
+  Tensor mask = Tensor::empty(shape, DType::I32);
+  for (int64_t i = 0; i < mask.numel(); ++i) {
+    mask.data<int32_t>()[i] = random.uniform(static_cast<uint64_t>(i)) < probability ? 1 : 0;
+  }
+  return mask;
+}
+
+/// max|a - b| / max|b|: the measure of every comparison. NaN and infinities are infinitely wrong.
+inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i]) || !std::isfinite(b[i])) {
+      if (a[i] == b[i]) continue;
+      return INFINITY;
+    }
+    difference = std::max(difference, std::abs(a[i] - b[i]));
+    size = std::max(size, std::abs(b[i]));
+  }
+  return difference == 0 ? 0 : difference / size;
+}
+
+inline double relative_error(const Tensor& a, const Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0 : INFINITY;
+  return a.shape() == b.shape() ? relative_error(a.values(), b.values()) : INFINITY;
+}
+
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined();
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0;
+}
+
+inline bool all_finite(const Tensor& x) {
+  const std::vector<double> values = x.values();
+  return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+}
+
+/// sum(a * b)
+inline double dot(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = a.values(), y = b.values();
+  return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
+}
+
+/// The text of the Error that `f` throws; "no error" when it throws none.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+/// Another number of threads for the length of a scope.
+class Threads {
+ public:
+  explicit Threads(int count) : before_(threads()) { set_threads(count); }
+  ~Threads() { set_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+/// d f / d x[i] by a five-point difference (error of order step^4); `x` is changed in place and put
+/// back.
+template <class F>
+double slope(Tensor& x, int64_t i, F&& f, double step = 1e-3) {
+  double& place = x.data<double>()[i];
+  const double center = place;
+  const auto at = [&](double offset) {
+    place = center + offset;
+    return f();
+  };
+  const double near = at(step) - at(-step), far = at(2 * step) - at(-2 * step);
+  place = center;
+  return (8 * near - far) / (12 * step);
+}
+
+}  // namespace regla::test

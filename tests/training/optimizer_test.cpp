@@ -1,0 +1,69 @@
+#include "training/optimizer.h"
+
+#include <cmath>
+
+#include "tests/matchers.h"
+
+namespace regla {
+namespace {
+
+Parameter parameter(const std::string& name, const std::vector<double>& values, bool decay) {
+  Parameter p{.name = name, .value = Tensor::of({2}, values), .gradient = {}};
+  p.decay = decay;
+  return p;
+}
+
+void give(Parameter& p, const std::vector<double>& gradient) {
+  p.gradient = Tensor::of({2}, gradient);
+  p.gradient_empty = false;
+}
+
+}  // namespace
+
+TEST_CASE("AdamW follows its definition") {
+  TrainingConfig config;
+  config.beta1 = 0.9;
+  config.beta2 = 0.99;
+  config.epsilon = 1e-6;
+  config.weight_decay = 0.1;
+  Parameter matrix = parameter("w", {1, -2}, true), bias = parameter("b", {1, -2}, false);
+  AdamW adam({&matrix, &bias}, config);
+  double w[2] = {1, -2}, b[2] = {1, -2}, m[2] = {}, v[2] = {};
+  const std::vector<std::vector<double>> gradients = {{0.5, -3}, {0.25, 0}, {-1, 2}};
+  for (int step = 1; step <= 3; ++step) {
+    const auto& gradient = gradients[static_cast<size_t>(step - 1)];
+    give(matrix, gradient);
+    give(bias, gradient);
+    const double rate = 0.1 / step, scale = 0.5;
+    adam.update(step, rate, scale);
+    for (size_t i = 0; i < 2; ++i) {
+      const double g = scale * gradient[i];
+      m[i] = 0.9 * m[i] + 0.1 * g;
+      v[i] = 0.99 * v[i] + 0.01 * g * g;
+      const double move = m[i] / (1 - std::pow(0.9, step)) /
+                          (std::sqrt(v[i] / (1 - std::pow(0.99, step))) + 1e-6);
+      w[i] -= rate * (move + 0.1 * w[i]);
+      b[i] -= rate * move;
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(matrix.value.values()[i] == Approx(w[i]).epsilon(1e-12));
+      CHECK(bias.value.values()[i] == Approx(b[i]).epsilon(1e-12));
+    }
+  }
+}
+
+TEST_CASE("the gradient norm is global and clipping never makes it longer") {
+  Parameter a = parameter("a", {0, 0}, true), b = parameter("b", {0, 0}, true);
+  AdamW adam({&a, &b}, TrainingConfig{});
+  give(a, {3, 0});
+  CHECK(adam.gradient_norm() == 3);  // b has none yet
+  give(b, {0, 4});
+  CHECK(adam.gradient_norm() == 5);
+  adam.clear_gradients();
+  CHECK(adam.gradient_norm() == 0);
+  CHECK(clip_factor(5, 1) == Approx(0.2));
+  CHECK(clip_factor(0.5, 1) == 1);
+  CHECK(clip_factor(5, 0) == 1);
+}
+
+}  // namespace regla

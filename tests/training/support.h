@@ -1,0 +1,43 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/random.h"
+#include "text/token_cache.h"
+#include "training/configuration.h"
+
+// What the tests of training share.
+namespace regla::test {
+
+constexpr int32_t kVocab = 20;
+constexpr int32_t kEndOfText = 19;
+
+/// A small model of one or two mixers, in double so that rounding hides nothing.
+inline TrainingConfig small_config(const std::string& mixer) {
+  TrainingConfig config = from_json(R"({"layers": 2, "hidden": 16, "heads": 2, "mlp": 24,
+      "sequence_length": 8, "batch_size": 4, "vocab": 20, "dropout": 0.0, "dtype": "f64",
+      "learning_rate": 0.01, "steps": 100, "mixer": )" +
+                                    mixer + "}");
+  return config;
+}
+
+/// Ids with a document's end about every 13 tokens.
+inline TokenStream small_text(int64_t count, uint64_t seed = 1) {
+  std::vector<int32_t> ids;
+  const Random random(seed, 5);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto draw = random.words(static_cast<uint64_t>(i))[0];
+    ids.push_back(draw % 13 == 0 ? kEndOfText : static_cast<int32_t>(draw / 16 % 19));
+  }
+  return TokenStream(std::move(ids), {.bytes = 5 * count, .words = count, .line_ends = 7});
+}
+
+inline const std::vector<std::string>& small_mixers() {
+  static const std::vector<std::string> all = {
+      R"("regla")", R"({"type": "softmax", "window": 6})",
+      R"([{"type": "softmax", "window": 11}, {"gate_axis": "key"}])"};
+  return all;
+}
+
+}  // namespace regla::test

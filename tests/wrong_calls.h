@@ -1,0 +1,155 @@
+#pragma once
+
+#include "tests/all_ops.h"
+
+// Calls that every op must refuse, each with an Error that begins with the op's name.
+namespace regla::test {
+
+inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
+  const auto wrong = [&](const std::string& op, const std::string& flags,
+                         std::function<void()> call) {
+    list.push_back({op, flags, std::move(call)});
+  };
+  wrong("add", "shapes", [] { add(f32({2, 3}), f32({3, 2})); });
+  wrong("add", "types", [] { add(f32({2}), f64({2})); });
+  wrong("add", "integers", [] { add(i32({2}), i32({2})); });
+  wrong("add", "nothing", [] { add(f32({2}), {}); });
+  wrong("scale", "nothing", [] { scale({}, 1); });
+  wrong("scale", "integers", [] { scale(i32({2}), 1); });
+  wrong("reshape", "size", [] { reshape(f32({2, 3}), {7}); });
+  wrong("reshape", "nothing", [] { reshape({}, {1}); });
+  wrong("linear", "inner size", [] { linear(f32({2, 3}), f32({4, 5}), {}); });
+  wrong("linear", "weight of three axes", [] { linear(f32({2, 3}), f32({1, 4, 3}), {}); });
+  wrong("linear", "bias", [] { linear(f32({2, 3}), f32({4, 3}), f32({3})); });
+  wrong("linear", "types", [] { linear(f32({2, 3}), f64({4, 3}), {}); });
+  wrong("linear", "scalar", [] { linear(f32({}), f32({4, 3}), {}); });
+  wrong("linear", "no weight", [] { linear(f32({2, 3}), {}, {}); });
+  wrong("embedding", "ids too large", [] {
+    embedding(Tensor::full({2}, 4, DType::I32), f32({4, 3}));
+  });
+  wrong("embedding", "ids negative", [] {
+    embedding(Tensor::full({2}, -1, DType::I32), f32({4, 3}));
+  });
+  wrong("embedding", "float ids", [] { embedding(f32({2}).value, f32({4, 3})); });
+  wrong("embedding", "table", [] { embedding(i32({2}), f32({4})); });
+  wrong("embedding", "no ids", [] { embedding({}, f32({4, 3})); });
+  wrong("layer_norm", "gain", [] { layer_norm(f32({2, 3}), f32({2}), f32({3}), 1e-5); });
+  wrong("layer_norm", "bias", [] { layer_norm(f32({2, 3}), f32({3}), {}, 1e-5); });
+  wrong("layer_norm", "empty", [] { layer_norm(f32({2, 0}), f32({0}), f32({0}), 1e-5); });
+  wrong("head_norm", "axes", [] { head_norm(f32({2, 3, 4}), f32({3, 4}), 1e-5, false); });
+  wrong("head_norm", "gain", [] { head_norm(f32({1, 2, 3, 4}), f32({4}), 1e-5, true); });
+  wrong("softmax", "empty", [] { softmax(f32({3, 0})); });
+  wrong("softmax", "integers", [] { softmax(i32({3, 2})); });
+  wrong("gelu", "integers", [] { gelu(i32({3}), Gelu::Erf); });
+  wrong("gelu", "nothing", [] { gelu({}, Gelu::Tanh); });
+  wrong("dropout", "rate 1", [] { dropout(f32({3}), 1, {}); });
+  wrong("dropout", "rate below 0", [] { dropout(f32({3}), -0.1, {}); });
+  wrong("dropout", "rate NaN", [] { dropout(f32({3}), NAN, {}); });
+  wrong("rope", "odd", [] { rope(f32({1, 2, 1, 4}), i32({1, 2}), 3, 10000); });
+  wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), i32({1, 2}), 6, 10000); });
+  wrong("rope", "positions", [] { rope(f32({1, 2, 1, 4}), i32({2, 1}), 4, 10000); });
+  wrong("rope", "axes", [] { rope(f32({2, 1, 4}), i32({2, 1}), 4, 10000); });
+  wrong("log_sigmoid", "integers", [] { log_sigmoid(i32({3})); });
+  wrong("refined_gate", "shapes", [] { refined_gate(f32({3}), f32({4})); });
+  wrong("refined_gate", "types", [] { refined_gate(f32({3}), f64({3})); });
+  wrong("concatenate", "heads", [] { concatenate(f32({2, 3, 4}), f32({2, 3, 5})); });
+  wrong("concatenate", "rank", [] { concatenate(f32({2}), f32({2})); });
+  wrong("concatenate", "nothing", [] { concatenate(f32({2, 2}), {}); });
+  wrong("last", "too many", [] { last(f32({2, 3}), 4); });
+  wrong("last", "negative", [] { last(f32({2, 3}), -1); });
+  wrong("last", "rank", [] { last(f32({2}), 1); });
+}
+
+inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
+  const auto wrong = [&](const std::string& op, const std::string& flags,
+                         std::function<void()> call) {
+    list.push_back({op, flags, std::move(call)});
+  };
+  const Var q = f32({2, 3, 2, 4}), u = f32({2, 3, 2, 5});
+  for (const std::string op : {"linear_attention", "linear_attention_step"}) {
+    const auto attend = [=](const std::string& flags, const Var& key, const Var& written,
+                            const LogDecays& decays, const Tensor& reset, const Var& state) {
+      wrong(op, flags, [=] {
+        if (op == "linear_attention") {
+          linear_attention(q, key, written, decays, reset, state, 2);
+        } else {
+          linear_attention_step(q, key, written, decays, reset, state.value);
+        }
+      });
+    };
+    const Var S = f32({2, 2, 4, 5});
+    attend("k", f32({2, 3, 2, 5}), u, {}, {}, S);
+    attend("u", q, f32({2, 4, 2, 5}), {}, {}, S);
+    attend("u axes", q, f32({2, 4, 2}), {}, {}, S);
+    attend("types", q, f64({2, 3, 2, 5}), {}, {}, S);
+    attend("key decay", q, u, {.key = u, .value = {}, .scalar = {}}, {}, S);
+    attend("value decay", q, u, {.key = {}, .value = q, .scalar = {}}, {}, S);
+    attend("scalar decay", q, u, {.key = {}, .value = {}, .scalar = q}, {}, S);
+    attend("reset", q, u, {}, i32({3, 2}), S);
+    attend("state", q, u, {}, {}, f32({2, 2, 5, 4}));
+  }
+  wrong("linear_attention", "chunk", [=] { linear_attention(q, q, u, {}, {}, {}, -1); });
+  wrong("linear_attention", "no tokens", [] {
+    const Var none = f32({2, 0, 2, 4});
+    linear_attention(none, none, none, {}, {}, {}, 1);
+  });
+  const Var one = f32({2, 1, 2, 4}), state = f32({2, 2, 4, 4});
+  wrong("linear_attention_step", "two tokens",
+        [=] { linear_attention_step(q, q, q, {}, {}, state.value); });
+  wrong("linear_attention_step", "no state",
+        [=] { linear_attention_step(one, one, one, {}, {}, {}); });
+  wrong("linear_attention_step", "a tape", [=] {
+    const Tape tape;
+    linear_attention_step(one, one, one, {}, {}, state.value);
+  });
+  wrong("safe_exp", "axes", [] { safe_exp(f32({2, 3, 4}), {}, {}, Maximum::Running, 1); });
+  wrong("safe_exp", "m0", [=] { safe_exp(q, f32({2, 4}), {}, Maximum::Running, 1); });
+  wrong("safe_exp", "m0 per token", [=] { safe_exp(q, f32({2, 2}), {}, Maximum::Token, 1); });
+  wrong("safe_exp", "reset", [=] { safe_exp(q, {}, i32({2, 2}), Maximum::Running, 1); });
+  wrong("safe_exp", "no tokens", [] { safe_exp(f32({2, 0, 2, 4}), {}, {}, Maximum::Running, 1); });
+  wrong("safe_exp", "no features", [] {
+    safe_exp(f32({2, 3, 2, 0}), {}, {}, Maximum::Running, 1);
+  });
+  const auto softmax = [&](const std::string& flags, const Var& k, const Var& v,
+                           const Tensor& first, int64_t window, int64_t length) {
+    wrong("softmax_attention", flags,
+          [=] { softmax_attention(q, k, v, first, window, 1, length); });
+  };
+  softmax("fewer keys", f32({2, 2, 2, 4}), f32({2, 2, 2, 5}), {}, 0, 0);
+  softmax("k", f32({2, 3, 2, 5}), u, {}, 0, 0);
+  softmax("v", q, f32({2, 4, 2, 5}), {}, 0, 0);
+  softmax("first", q, u, i32({3, 2}), 0, 0);
+  softmax("first after the query", q, u, Tensor::full({2, 3}, 1, DType::I32), 0, 0);
+  softmax("window", q, u, {}, -1, 0);
+  softmax("length beyond", q, u, {}, 0, 4);
+  softmax("length short", q, u, {}, 0, 2);
+  softmax("types", q, f64({2, 3, 2, 5}), {}, 0, 0);
+  for (const std::string op : {"cross_entropy", "cross_entropy_rows"}) {
+    const auto loss = [&](const std::string& flags, const Var& hidden, const Var& weight,
+                          const Tensor& targets) {
+      wrong(op, flags, [=] {
+        if (op == "cross_entropy") {
+          cross_entropy(hidden, weight, targets);
+        } else {
+          cross_entropy_rows(hidden.value, weight.value, targets);
+        }
+      });
+    };
+    loss("inner size", f32({2, 3}), f32({4, 5}), i32({2}));
+    loss("weight", f32({2, 3}), f32({3}), i32({2}));
+    loss("targets", f32({2, 3}), f32({4, 3}), i32({3}));
+    loss("target too large", f32({2, 3}), f32({4, 3}), Tensor::full({2}, 4, DType::I32));
+    loss("target below -1", f32({2, 3}), f32({4, 3}), Tensor::full({2}, -2, DType::I32));
+    loss("types", f32({2, 3}), f64({4, 3}), i32({2}));
+    loss("no rows", f32({0, 3}), f32({4, 3}), i32({0}));
+  }
+}
+
+inline std::vector<WrongCall> wrong_calls() {
+  std::vector<WrongCall> list;
+  add_basic_wrong_calls(list);
+  add_attention_wrong_calls(list);
+  return list;
+}
+
+}  // namespace regla::test

@@ -1,0 +1,173 @@
+#include "training/training_loop.h"
+
+#include <chrono>
+#include <limits>
+
+#include "models/inspection.h"
+
+namespace regla {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// What happened since the last line of metrics.
+struct Interval {
+  int64_t steps = 0;
+  double loss = 0;  // sum
+  double seconds = 0;
+};
+
+class TrainingLoop {
+ public:
+  TrainingLoop(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
+               TrainingState state, const TrainingEvents& events)
+      : run_(run),
+        model_(model),
+        config_(model.config),
+        trainer_(trainer),
+        valid_(valid),
+        state_(std::move(state)),
+        events_(events),
+        log_(run.metrics_path(), trainer.steps_done() > 0 ? trainer.steps_done() : -1),
+        flops_per_token_(
+            training_flops_per_token(*model.decoder, model.config.model.sequence_length)) {}
+
+  bool operator()() {
+    while (true) {
+      const int64_t step = trainer_.steps_done();
+      const bool is_last = step >= config_.steps;
+      const bool is_best = valid_ && !stopped() && validate(step, is_last);
+      const bool is_due = config_.checkpoint_every > 0 && step % config_.checkpoint_every == 0;
+      if (step == 0 || is_due || is_best || is_last || stopped()) save(is_best);
+      if (stopped()) return false;
+      if (is_last) return true;
+      update();
+    }
+  }
+
+ private:
+  bool stopped() {
+    stopped_ = stopped_ || (events_.should_stop && events_.should_stop());
+    return stopped_;
+  }
+
+  void update() {
+    const Clock::time_point start = Clock::now();
+    const StepResult result = trainer_.step();
+    const double seconds = seconds_since(start);
+    state_.step = trainer_.steps_done();
+    state_.tokens += trainer_.tokens_per_step();
+    state_.elapsed_s += seconds;
+    seconds_ += seconds;
+    ++updates_;
+    interval_.steps += 1;
+    interval_.loss += result.loss;
+    interval_.seconds += seconds;
+    report(result);
+  }
+
+  void report(const StepResult& result) {
+    const double steps = static_cast<double>(interval_.steps);
+    const double tokens_per_s =
+        steps * static_cast<double>(trainer_.tokens_per_step()) / interval_.seconds;
+    const double gflops = tokens_per_s * flops_per_token_ / 1e9;
+    const bool is_logged = state_.step % config_.log_every == 0 || state_.step == config_.steps;
+    if (events_.on_step) {
+      const double left = static_cast<double>(config_.steps - state_.step);
+      events_.on_step({.step = state_.step,
+                       .steps = config_.steps,
+                       .loss = interval_.loss / steps,
+                       .tokens_per_s = tokens_per_s,
+                       .gflops = gflops,
+                       .seconds_left = left * seconds_ / static_cast<double>(updates_)},
+                      is_logged);
+    }
+    if (!is_logged) return;
+    log_.append(StepMetrics{.step = state_.step,
+                            .tokens = state_.tokens,
+                            .loss = interval_.loss / steps,
+                            .lr = result.learning_rate,
+                            .grad_norm = result.gradient_norm,
+                            .tokens_per_s = tokens_per_s,
+                            .gflops = gflops,
+                            .elapsed_s = state_.elapsed_s});
+    interval_ = {};
+  }
+
+  /// Validates where that is due and was not done before an interruption. Returns whether this is
+  /// the best so far.
+  bool validate(int64_t step, bool is_last) {
+    const bool is_due = config_.eval_every > 0 && step % config_.eval_every == 0;
+    if (step == 0 || !(is_due || is_last) || state_.evaluated_step == step) return false;
+    const bool is_partial = config_.eval_batches > 0;
+    Evaluation compared, reported;
+    if (is_due || !is_partial) compared = evaluate_on(config_.eval_batches);
+    reported = is_last && is_partial && !stopped_ ? evaluate_on(0) : compared;
+    if (stopped_) return false;
+    state_.evaluated_step = step;
+    record(reported);
+    if (compared.tokens == 0) compared = reported;  // eval_every = 0: there is only this one
+    if (state_.best_step >= 0 && !(compared.loss() < state_.best_loss)) return false;
+    state_.best_step = step;
+    state_.best_loss = compared.loss();
+    return true;
+  }
+
+  Evaluation evaluate_on(int64_t batches) {
+    EvaluationOptions options = EvaluationOptions::of(config_);
+    options.max_batches = batches;
+    return evaluate(*model_.decoder, *valid_, model_.tokenizer->end_of_text(), options,
+                    [this](int64_t, int64_t) { return !stopped(); });
+  }
+
+  void record(const Evaluation& result) {
+    const EvalMetrics metrics = {.step = state_.step,
+                                 .tokens = state_.tokens,
+                                 .elapsed_s = state_.elapsed_s,
+                                 .split = "valid",
+                                 .loss = result.loss(),
+                                 .ppl = result.perplexity(),
+                                 .word_ppl = result.word_perplexity(),
+                                 .bits_per_byte = result.bits_per_byte()};
+    log_.append(metrics);
+    if (events_.on_evaluation) events_.on_evaluation(metrics);
+  }
+
+  void save(bool is_best) {
+    if (run_.latest_step() == state_.step && !is_best) return;
+    trainer_.require_finite_weights();
+    save_checkpoint(
+        run_, state_.step,
+        [this](const std::filesystem::path& folder) {
+          write_training(folder, model_, trainer_, state_);
+        },
+        is_best, config_.keep_last);
+  }
+
+  RunFolder& run_;
+  const Model& model_;
+  const TrainingConfig& config_;
+  Trainer& trainer_;
+  const TokenStream* valid_;
+  TrainingState state_;
+  const TrainingEvents& events_;
+  MetricsLog log_;
+  double flops_per_token_;
+  Interval interval_;
+  double seconds_ = 0;    // of the updates made here
+  int64_t updates_ = 0;  // made here
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+bool run_training(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
+                  TrainingState state, const TrainingEvents& events) {
+  return TrainingLoop(run, model, trainer, valid, std::move(state), events)();
+}
+
+}  // namespace regla
