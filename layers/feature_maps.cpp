@@ -134,8 +134,9 @@ void Phi::parameters(ParameterList& list) {
   if (key_) key_->parameters(list);
 }
 
-void Phi::begin_step(int64_t step) {
-  if (config_.redraw_every > 0 && is_random(config_.feature_map)) draw(step / config_.redraw_every);
+void Phi::begin_step(int64_t updates_done) {
+  if (config_.redraw_every == 0 || !is_random(config_.feature_map)) return;
+  draw(updates_done / config_.redraw_every);
 }
 
 void Phi::draw(int64_t number) {

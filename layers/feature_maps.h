@@ -60,9 +60,9 @@ class Phi {
   Features operator()(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset);
 
   void parameters(ParameterList& list);
-  /// Draws the random matrix of draw number step / redraw_every. It is a function of seed, name and
+  /// Draws the random matrix of number updates_done / redraw_every. It is a function of seed, name and
   /// that number, not a parameter: no checkpoint holds it.
-  void begin_step(int64_t step);
+  void begin_step(int64_t updates_done);
   /// Operations per token of matrices that are no parameters, or are used twice.
   double flops_per_token() const;
 

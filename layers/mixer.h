@@ -52,7 +52,7 @@ class Mixer {
   virtual void parameters(ParameterList& list) = 0;
   /// Sets what depends on the number of updates done and is not trained: random features that are
   /// drawn again.
-  virtual void begin_step(int64_t step) { static_cast<void>(step); }
+  virtual void begin_step(int64_t updates_done) { static_cast<void>(updates_done); }
 
   /// Floating-point operations per token beyond the products with weights, forward, when `length`
   /// tokens are processed as one segment.

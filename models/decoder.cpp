@@ -120,8 +120,8 @@ Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   return logits(final_norm_(x)).value;
 }
 
-void Decoder::begin_step(int64_t step) {
-  for (Block& block : blocks_) block.mixer->begin_step(step);
+void Decoder::begin_step(int64_t updates_done) {
+  for (Block& block : blocks_) block.mixer->begin_step(updates_done);
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

@@ -1,7 +1,9 @@
 #pragma once
 
-#include "tests/all_ops.h"
-#include "tests/wrong_calls.h"
+#include <string>
+#include <vector>
+
+#include "tests/op_sample.h"
 
 // Samples and refused calls of the ops behind the feature maps, gates and norms of the other linear
 // attentions: more entries for the lists of all_ops.h and wrong_calls.h.

@@ -28,7 +28,7 @@ class LinearAttentionMixer : public Mixer {
   Tensor step(const Tensor& x, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
-  void begin_step(int64_t step) override { phi_.begin_step(step); }
+  void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }
   double flops_per_token(int64_t length) const override;
   int64_t state_bytes(int64_t length, DType dtype) const override;
 
