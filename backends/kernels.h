@@ -77,7 +77,8 @@ struct SafeExpResult {
   Tensor argmax;    // [B, T, H] I32: for the backward pass, what attains m_t (see safe_exp.cpp)
 };
 
-/// y[r, h, f] = sum_n weight[h F + f, n] x[r, h, n] (+ bias[h F + f]): a matrix of its own per head.
+/// y[r, h, f] = sum_n weight[h F + f, n] x[r, h, n] (+ bias[h F + f]): a matrix of its own per
+/// head.
 struct HeadLinearArgs {
   Tensor x;       // [R, H, N]
   Tensor weight;  // [H F, N]
@@ -193,8 +194,8 @@ struct KernelTable {
 
   // y = (1 - e^log_g) x, log_g [R, N] or [R, 1] for x [R, N]
   Kernel<"write_gate", void(const Tensor& x, const Tensor& log_g, Tensor y)> write_gate;
-  Kernel<"write_gate_backward", void(const Tensor& x, const Tensor& log_g, const Tensor& d_y,
-                                     Sink d_x, Sink d_log_g)>
+  Kernel<"write_gate_backward",
+         void(const Tensor& x, const Tensor& log_g, const Tensor& d_y, Sink d_x, Sink d_log_g)>
       write_gate_backward;
   // y = x z sigma(z)
   Kernel<"swish_gate", void(const Tensor& x, const Tensor& z, Tensor y)> swish_gate;
@@ -205,8 +206,8 @@ struct KernelTable {
   Kernel<"append_one", void(const Tensor& v, Tensor y)> append_one;
   Kernel<"append_one_backward", void(const Tensor& d_y, Sink d_v)> append_one_backward;
   Kernel<"sum_norm", void(const Tensor& o, bool changes_sign, Tensor y)> sum_norm;
-  Kernel<"sum_norm_backward", void(const Tensor& o, bool changes_sign, const Tensor& y,
-                                   const Tensor& d_y, Sink d_o)>
+  Kernel<"sum_norm_backward",
+         void(const Tensor& o, bool changes_sign, const Tensor& y, const Tensor& d_y, Sink d_o)>
       sum_norm_backward;
 
   Kernel<"linear_attention", void(const LinearAttentionArgs&, LinearAttentionResult&)>

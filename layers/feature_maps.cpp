@@ -143,14 +143,14 @@ void Phi::draw(int64_t number) {
   if (number == drawn_) return;
   const bool favor = config_.feature_map == FeatureMap::Favor;
   const Random random = make_.random(name_ + ".random." + std::to_string(number));
-  random_ = random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor).to(make_.dtype());
+  random_ =
+      random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor).to(make_.dtype());
   drawn_ = number;
 }
 
 double Phi::flops_per_token() const {
-  const double once =
-      random_ ? static_cast<double>(random_.numel())
-              : (query_ ? static_cast<double>(query_->weight.value.numel()) : 0.0);
+  const double once = random_ ? static_cast<double>(random_.numel())
+                              : (query_ ? static_cast<double>(query_->weight.value.numel()) : 0.0);
   if (random_) return 2 * 2 * once;
   return config_.tie_feature_map ? 2 * once : 0;
 }

@@ -28,9 +28,7 @@ struct HeadLinear {
 
   HeadLinear(const ParameterFactory& make, const std::string& name, int64_t heads, int64_t in,
              int64_t out, bool with_bias);
-  Var operator()(const Var& x) {
-    return head_linear(x, use(weight), bias ? use(*bias) : Var{});
-  }
+  Var operator()(const Var& x) { return head_linear(x, use(weight), bias ? use(*bias) : Var{}); }
   void parameters(ParameterList& list);
 };
 
@@ -51,7 +49,8 @@ struct HeadLinear {
 /// Learned matrices start normal with variance 1/qk_dim, so that W x is as large as x.
 class Phi {
  public:
-  /// Parameters are called `name`.feature_query.* and .feature_key.*, or `name`.feature.* when tied.
+  /// Parameters are called `name`.feature_query.* and .feature_key.*, or `name`.feature.* when
+  /// tied.
   Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFactory& make,
       const std::string& name);
 
@@ -60,8 +59,8 @@ class Phi {
   Features operator()(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset);
 
   void parameters(ParameterList& list);
-  /// Draws the random matrix of number updates_done / redraw_every. It is a function of seed, name and
-  /// that number, not a parameter: no checkpoint holds it.
+  /// Draws the random matrix of number updates_done / redraw_every. It is a function of seed, name
+  /// and that number, not a parameter: no checkpoint holds it.
   void begin_step(int64_t updates_done);
   /// Operations per token of matrices that are no parameters, or are used twice.
   double flops_per_token() const;

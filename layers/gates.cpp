@@ -51,8 +51,7 @@ GateLinear gate_linear(const MixerConfig& config, const MixerSizes& sizes, int64
 
 // Gu 2020: the forget gates start uniform, the refining gates mirror them.
 AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
-                   const ParameterFactory& make, const std::string& name,
-                   const std::string& suffix)
+                   const ParameterFactory& make, const std::string& name, const std::string& suffix)
     : temperature_(config.gate_temperature),
       forget_(gate_linear(config, sizes, outputs, make, name, "gate", suffix, config.gate_bias,
                           [](double u) { return std::log(u / (1 - u)); })) {

@@ -39,7 +39,8 @@ class AxisGate {
 };
 
 /// The forget gate of a linear attention, as log-decays: none, one per head, one per component of
-/// the key axis or of the value axis, or both, whose product is Fast Decay's outer product (Eq. 10).
+/// the key axis or of the value axis, or both, whose product is Fast Decay's outer product (Eq.
+/// 10).
 class ForgetGate {
  public:
   /// K and V: the components of a head on the key and on the value axis.

@@ -22,9 +22,8 @@ inline void add_feature_map_samples(std::vector<OpSample>& list) {
   for (bool bias : {false, true}) {
     std::vector<Input> inputs = {{{2, 3, 3, 4}}, {{3 * 5, 4}}};
     if (bias) inputs.push_back({{3 * 5}});
-    push("head_linear", bias ? "bias" : "no bias", inputs, [=](const Vars& in) -> Vars {
-      return {head_linear(in[0], in[1], bias ? in[2] : Var{})};
-    });
+    push("head_linear", bias ? "bias" : "no bias", inputs,
+         [=](const Vars& in) -> Vars { return {head_linear(in[0], in[1], bias ? in[2] : Var{})}; });
   }
   push("favor_exponent", "more features", {{{2, 3, 2, 5}}, {{2, 3, 2, 3}}},
        [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
@@ -63,9 +62,8 @@ inline void add_sum_norm_samples(std::vector<OpSample>& list) {
     for (int64_t i = 3; i < o.numel(); i += 4) o.data<float>()[i] = -0.5f;
   };
   const auto push = [&](const std::string& flags, const Input& o, bool sign) {
-    list.push_back({"sum_norm", flags, {o}, [=](const Vars& in) -> Vars {
-                      return {sum_norm(in[0], sign)};
-                    }});
+    list.push_back(
+        {"sum_norm", flags, {o}, [=](const Vars& in) -> Vars { return {sum_norm(in[0], sign)}; }});
   };
   push("non-negative", {{2, 3, 2, 4}, 0.1, 2}, false);
   push("non-negative, at the bound", {{2, 3, 2, 4}, -2, 2, true, bound}, false);

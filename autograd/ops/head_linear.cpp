@@ -10,9 +10,8 @@ struct HeadLinear : Op {
 
   Tensors forward(const Tensors& in) override {
     const Tensor& x = in[0];
-    args = {.x = x.reshape({x.dim(0) * x.dim(1), x.dim(2), x.dim(3)}),
-            .weight = in[1],
-            .bias = in[2]};
+    args = {
+        .x = x.reshape({x.dim(0) * x.dim(1), x.dim(2), x.dim(3)}), .weight = in[1], .bias = in[2]};
     const int64_t F = args.weight.dim(0) / x.dim(2);
     Tensor y = Tensor::empty(x.shape().drop_last().append(F), x.dtype(), x.device());
     kernels_of(y).head_linear(args, y);

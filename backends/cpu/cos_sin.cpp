@@ -33,9 +33,8 @@ void cos_sin_backward(const Tensor& y, const Tensor& d_y, Sink d_z) {
       for (int64_t r = begin; r < end; ++r) {
         const T *sine = features + r * 2 * N, *cosine = sine + N;
         const T *d_sine = d_out + r * 2 * N, *d_cosine = d_sine + N;
-        write_range(out + r * N, d_z.accumulate, 0, N, [=](int64_t n) {
-          return d_sine[n] * cosine[n] - d_cosine[n] * sine[n];
-        });
+        write_range(out + r * N, d_z.accumulate, 0, N,
+                    [=](int64_t n) { return d_sine[n] * cosine[n] - d_cosine[n] * sine[n]; });
       }
     });
   });

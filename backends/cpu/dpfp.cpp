@@ -5,7 +5,8 @@
 #include "backends/cpu/loops.h"
 
 // Deterministic parameter-free projection (Schlag et al. 2021, section 5.3), divided by its sum:
-//   x' = [relu(x), relu(-x)],  f = [x' * roll(x', 1), ..., x' * roll(x', nu)],  y = f / (sum f + 1e-5)
+//   x' = [relu(x), relu(-x)],  f = [x' * roll(x', 1), ..., x' * roll(x', nu)],  y = f / (sum f +
+//   1e-5)
 // where roll(x', i)[m] = x'[m - i], around.
 namespace regla::cpu {
 namespace {

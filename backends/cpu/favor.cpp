@@ -35,8 +35,7 @@ void favor_exponent_backward(const Tensor& x, const Tensor& d_y, Sink d_x) {
         T sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t f = 0; f < F; ++f) sum += d[f];
-        write_range(out + r * N, d_x.accumulate, 0, N,
-                    [=](int64_t n) { return -vector[n] * sum; });
+        write_range(out + r * N, d_x.accumulate, 0, N, [=](int64_t n) { return -vector[n] * sum; });
       }
     });
   });

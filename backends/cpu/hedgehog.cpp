@@ -53,8 +53,8 @@ void hedgehog(const Tensor& z, bool joint, Tensor y) {
         }
         if (joint) {
           const T m = 2 * (largest > -smallest ? largest : -smallest);
-          const T sum = exponentials(N, row, T(2), m, positive) +
-                        exponentials(N, row, T(-2), m, negative);
+          const T sum =
+              exponentials(N, row, T(2), m, positive) + exponentials(N, row, T(-2), m, negative);
           multiply(2 * N, 1 / sum, positive);
         } else {
           multiply(N, 1 / exponentials(N, row, T(1), largest, positive), positive);

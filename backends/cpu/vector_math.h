@@ -86,17 +86,19 @@ template <class T>
 /// sin x and cos x to 2e-7 absolute for |x| up to a few thousand.
 [[gnu::always_inline]] inline void sin_cos(float x, float& sine, float& cosine) {
   // x = n pi/2 + r; adding 1.5 * 2^23 rounds to an integer that sits in the low mantissa bits.
-  const float shifted = x * (2 * std::numbers::inv_pi_v<float>) + 12582912.0f;
+  constexpr float kQuadrants = 2 * std::numbers::inv_pi_v<float>;
+  const float shifted = x * kQuadrants + 12582912.0f;
   const float n = shifted - 12582912.0f;
   const float r = ((x - n * 1.5703125f) - n * 4.837512969970703125e-4f) - n * 7.549789948768648e-8f;
   const float r2 = r * r;
-  float s = -1.9515295891e-4f;  // the minimax polynomials of Cephes on [-pi/4, pi/4]
-  s = s * r2 + 8.3321608736e-3f;
-  s = s * r2 - 1.6666654611e-1f;
+  // sin r = r + r^3 P(r^2) and cos r = 1 - r^2/2 + r^4 Q(r^2), fitted on [-pi/4, pi/4].
+  float s = -1.9508741388563067e-4f;
+  s = s * r2 + 8.332112804055214e-3f;
+  s = s * r2 - 1.6666653752326965e-1f;
   s = s * r2 * r + r;
-  float c = 2.443315711809948e-5f;
-  c = c * r2 - 1.388731625493765e-3f;
-  c = c * r2 + 4.166664568298827e-2f;
+  float c = 2.4425680749118328e-5f;
+  c = c * r2 - 1.3887251261621714e-3f;
+  c = c * r2 + 4.166664555668831e-2f;
   c = c * r2 * r2 - 0.5f * r2 + 1;
   const uint32_t quadrant = std::bit_cast<uint32_t>(shifted);
   const bool swaps = (quadrant & 1) != 0;

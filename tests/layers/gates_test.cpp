@@ -76,7 +76,8 @@ TEST_CASE("the gates of both axes start from draws of their own") {
   ParameterList parameters;
   decays_of(config, &parameters);
   REQUIRE(parameters.size() == 4);
-  const std::vector<double> key = parameters[1]->value.values(), value = parameters[3]->value.values();
+  const std::vector<double> key = parameters[1]->value.values(),
+                            value = parameters[3]->value.values();
   CHECK(key.size() == kHeads * kK);
   CHECK(value.size() == kHeads * kV);
   CHECK(key[0] != value[0]);

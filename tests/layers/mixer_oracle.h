@@ -68,12 +68,14 @@ class MixerOracle {
   }
 
   Row turned(Row z, int64_t position) const {
-    const auto rotary = static_cast<int64_t>(
-        c_.rope == Rope::Full ? qk_ : c_.rope == Rope::None ? 0 : std::floor(qk_ * c_.rotary_pct));
+    const auto rotary =
+        static_cast<int64_t>(c_.rope == Rope::Full   ? qk_
+                             : c_.rope == Rope::None ? 0
+                                                     : std::floor(qk_ * c_.rotary_pct));
     for (int64_t i = 0; i < rotary / 2; ++i) {
-      const double angle = static_cast<double>(position) *
-                           std::pow(c_.rope_base, -2.0 * static_cast<double>(i) /
-                                                      static_cast<double>(rotary));
+      const double angle =
+          static_cast<double>(position) *
+          std::pow(c_.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(rotary));
       const double a = z[at(i)], b = z[at(i + rotary / 2)];
       z[at(i)] = a * std::cos(angle) - b * std::sin(angle);
       z[at(i + rotary / 2)] = a * std::sin(angle) + b * std::cos(angle);
@@ -199,8 +201,8 @@ class MixerOracle {
     if (kind == ScoreScale::Auto) {
       kind = ScoreScale::SqrtD;
       if (c_.feature_map == FeatureMap::SafeExp) kind = ScoreScale::Variance;
-      for (FeatureMap own : {FeatureMap::Lse, FeatureMap::Hedgehog, FeatureMap::Dpfp,
-                             FeatureMap::Favor}) {
+      for (FeatureMap own :
+           {FeatureMap::Lse, FeatureMap::Hedgehog, FeatureMap::Dpfp, FeatureMap::Favor}) {
         if (c_.feature_map == own) kind = ScoreScale::None;
       }
       if (c_.sum_norm) kind = ScoreScale::None;
@@ -295,8 +297,8 @@ class MixerOracle {
     double sum = o.back();
     o.pop_back();
     if (c_.sum_norm) {
-      const bool negative = c_.feature_map == FeatureMap::CosSin ||
-                            c_.feature_map == FeatureMap::Identity;
+      const bool negative =
+          c_.feature_map == FeatureMap::CosSin || c_.feature_map == FeatureMap::Identity;
       sum = negative ? std::copysign(std::max(std::abs(sum), 1.0), sum) : std::max(sum, 1e-6);
       o = scaled(o, 1 / sum);
     }
