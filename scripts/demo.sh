@@ -72,7 +72,8 @@ else
   ln -s "$data" "$scratch/train/train.txt${packed:+.$packed}"
 fi
 "$regla" train --config $config --data "$scratch/train" --out "$scratch/trial" --steps $trial \
-  --set log_every=1 >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
+  --set log_every=1 >"$scratch/log" 2>&1 ||
+  { status=$?; cat "$scratch/log" >&2; exit $status; }
 steps=$(grep -o '"steps": *[0-9]*' $config | grep -o '[0-9]*')
 # Goes by the median, so that neither the first update nor a moment's load counts.
 steps=$(grep '"lr"' "$scratch/trial/metrics.jsonl" |
