@@ -1,7 +1,9 @@
 #include "training/configuration.h"
 
+#include <filesystem>
 #include <fstream>
 #include <set>
+#include <vector>
 
 #include "core/check.h"
 #include "core/files.h"
@@ -78,6 +80,23 @@ TEST_CASE("a mixer's name sets its fields, and what is given beside it wins") {
              Contains("mixer.1.key_max only with safe_exp or favor"));
 }
 
+TEST_CASE("every file in configs describes a model, and the rows of a table differ in mixers only") {
+  const std::filesystem::path folder = std::string(REGLA_SOURCE_DIR) + "/configs";
+  std::vector<TrainingConfig> rows;
+  int files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.path().extension() != ".json") continue;
+    INFO(entry.path().string());
+    TrainingConfig config = read_config(entry.path());
+    ++files;
+    if (entry.path().parent_path().filename() != "tables") continue;
+    config.model.mixer = {MixerConfig{}};
+    rows.push_back(config);
+    CHECK(config == rows.front());
+  }
+  CHECK(files >= 19);
+}
+
 TEST_CASE("what is written is resolved and reads as the same") {
   const auto config = from_json(
       R"({"layers": 2, "hidden": 64, "heads": 4, "dtype": "f64", "learning_rate": 0.1,
@@ -97,9 +116,9 @@ TEST_CASE("what is written is resolved and reads as the same") {
 }
 
 TEST_CASE("every key of the table is written, once") {
-  const std::string table = describe_config(), text = TrainingConfig{}.to_json();
-  std::set<std::string> keys;
   const TrainingConfig config;
+  const std::string table = describe_config(), text = config.to_json();
+  std::set<std::string> keys;
   fields(config, [&](const char* name, const auto&, const char* meaning) {
     CHECK(keys.insert(name).second);
     CHECK_THAT(table, Contains("| `" + std::string(name) + "` |"));
