@@ -132,8 +132,8 @@ std::vector<BenchRow> bench_mixers(const BenchOptions& options) {
 std::vector<BenchRow> bench_train(const BenchOptions& options) {
   std::vector<BenchRow> rows;
   const int64_t batches = options.repeats + 2;
-  const TokenStream text(
-      random_ids(batches * options.batch * options.length + 1, options.vocab), {});
+  const TokenStream text(random_ids(batches * options.batch * options.length + 1, options.vocab),
+                         {});
   for (const std::string& name : options.mixers) {
     TrainingConfig config = config_of(options, name);
     Decoder decoder(config.model, 0), other(config.model, 0);

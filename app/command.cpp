@@ -20,7 +20,9 @@ void require_device(const std::string& device) {
   kernels(asked);
 }
 
-void print_json(const Json& value) { std::printf("%s\n", dumped(value, 2).c_str()); }
+void print_json(const Json& value, int indent) {
+  std::printf("%s\n", dumped(value, indent).c_str());
+}
 
 void print_row(const std::string& name, const std::string& value) {
   std::printf("%-22s %s\n", name.c_str(), value.c_str());

@@ -29,8 +29,8 @@ constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
 /// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
 void require_device(const std::string& device);
 
-/// Writes JSON, indented, to standard output.
-void print_json(const Json& value);
+/// Writes JSON and a line end to standard output; indented, unless `indent` is -1.
+void print_json(const Json& value, int indent = 2);
 /// Writes `name   value` to standard output, values in one column.
 void print_row(const std::string& name, const std::string& value);
 

@@ -36,7 +36,7 @@ void print_result(const EvalArguments& arguments, const std::string& file,
   if (arguments.json) return print_json(json);
   for (const auto& [name, value] : json.items()) {
     if (name == "invalid_bytes" && value == 0) continue;
-    print_row(name, value.is_string()  ? value.get<std::string>()
+    print_row(name, value.is_string()         ? value.get<std::string>()
                     : value.is_number_float() ? rounded(value.get<double>())
                                               : value.dump());
   }

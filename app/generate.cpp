@@ -30,7 +30,8 @@ int generate_text(const GenerateArguments& arguments) {
     print_json({{"prompt", replace_invalid_utf8(arguments.prompt)},
                 {"text", replace_invalid_utf8(tokenizer.decode(ids))},
                 {"ids", ids},
-                {"prompt_ids", prompt}});
+                {"prompt_ids", prompt}},
+               -1);
     return 0;
   }
   const auto write = [](const std::string& bytes) {

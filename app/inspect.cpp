@@ -33,7 +33,8 @@ Json description(const Model& model) {
 
 void print_description(const Json& json) {
   std::printf("configuration\n");
-  for (const auto& [key, value] : json["configuration"].flatten().items()) {
+  const Json configuration = json["configuration"].flatten();
+  for (const auto& [key, value] : configuration.items()) {
     std::string name = key.substr(1);
     std::replace(name.begin(), name.end(), '/', '.');
     print_row("  " + name, value.dump());

@@ -32,8 +32,7 @@ Tensor read_ids(const std::string& path, int64_t vocab) {
       ids.push_back(id.get<int32_t>());
     }
   }
-  return Tensor::of(
-      {static_cast<int64_t>(json.size()), static_cast<int64_t>(json[0].size())}, ids);
+  return Tensor::of({static_cast<int64_t>(json.size()), static_cast<int64_t>(json[0].size())}, ids);
 }
 
 Form form_named(const std::string& name) {

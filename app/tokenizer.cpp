@@ -48,7 +48,7 @@ int encode(const TokenizerArguments& arguments) {
   const std::vector<int32_t> ids =
       arguments.specials ? tokenizer->encode_with_specials(text) : tokenizer->encode(text);
   if (arguments.json) {
-    std::printf("%s\n", dumped(Json{{"ids", ids}}).c_str());
+    print_json({{"ids", ids}}, -1);
     return 0;
   }
   for (size_t i = 0; i < ids.size(); ++i) std::printf("%s%d", i > 0 ? " " : "", ids[i]);

@@ -67,18 +67,16 @@ Model model_to_resume(const TrainArguments& arguments) {
 std::string fingerprint(const TokenStream& text) {
   char hex[17];
   const auto ids = text.ids();
-  const uint64_t hash =
-      hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
+  const uint64_t hash = hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
   std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
   return hex;
 }
 
 void print_machine() {
   const std::string sets = cpu::instruction_sets();
-  print_row("processor", cpu::processor_model() + " (built for " + cpu::architecture() + ", " +
-                             sets + ")");
-  print_row("threads",
-            threads() > 1 ? std::to_string(threads()) : "1: running single-threaded");
+  print_row("processor",
+            cpu::processor_model() + " (built for " + cpu::architecture() + ", " + sets + ")");
+  print_row("threads", threads() > 1 ? std::to_string(threads()) : "1: running single-threaded");
 }
 
 void print_text(const char* name, const std::string& file, const TokenStream& text) {
@@ -96,8 +94,8 @@ void print_model(const Model& model, const Trainer& trainer) {
   for (const MixerConfig& mixer : config.mixer) {
     mixers += (mixers.empty() ? "" : ", ") + std::string(name_of(mixer.type));
   }
-  print_row("tokenizer", model.config.tokenizer + ", " +
-                             grouped(model.tokenizer->vocab_size()) + " entries");
+  print_row("tokenizer",
+            model.config.tokenizer + ", " + grouped(model.tokenizer->vocab_size()) + " entries");
   print_row("model", mixers + ": " + std::to_string(config.layers) + " layers, hidden " +
                          std::to_string(config.hidden) + ", " +
                          grouped(parameter_count(*model.decoder)) + " parameters");
@@ -145,8 +143,7 @@ Job prepare(const TrainArguments& arguments) {
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
   const Corpus corpus = Corpus::open(arguments.data, config.text);
   corpus.file(Split::Train);  // an Error before any work when there is none
-  Model model =
-      resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus));
+  Model model = resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus));
   const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
   std::optional<TokenStream> valid;
   if (corpus.has(Split::Valid)) {

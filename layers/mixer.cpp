@@ -78,6 +78,10 @@ std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& s
 }
 
 Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next) {
+  check(!reset || reset.shape() == Shape{batch, steps}, "[mixer] expected a reset mask ",
+        Shape{batch, steps}, ", got ", reset.shape());
+  check(!next || next.shape() == Shape{batch}, "[mixer] expected a state of ", batch,
+        " sequences, got ", next.shape());
   Tensor positions = Tensor::empty({batch, steps}, DType::I32);
   Tensor after = Tensor::empty({batch}, DType::I32);
   const int32_t* resets = reset ? reset.data<int32_t>() : nullptr;

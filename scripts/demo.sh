@@ -42,7 +42,7 @@ cd "$root"
 
 scripts/install_dependencies.sh
 build_preset release regla
-regla=$(find "$root/build/release" -name regla -type f -perm -u+x | head -1)
+regla=build/release/app/regla
 
 section "text"
 if [[ -n $data ]]; then
@@ -52,6 +52,11 @@ else
   find_text "$root/build/text"  # sets data, source and prompt
 fi
 echo "The model learns $source."
+split=test
+if [[ -d $data && -z $(find "$data" -maxdepth 1 -name '*test.*') ]]; then
+  split=valid
+  echo "There is no test split: it is measured on the valid split, by which training picks its best."
+fi
 
 if [[ -z $run ]]; then
   n=1
@@ -71,7 +76,7 @@ else
   if [[ $packed != xz && $packed != gz ]]; then packed=""; fi
   ln -s "$data" "$scratch/train/train.txt${packed:+.$packed}"
 fi
-"$regla" train --config $config --data "$scratch/train" --out "$scratch/trial" --steps $trial \
+$regla train --config $config --data "$scratch/train" --out "$scratch/trial" --steps $trial \
   --set log_every=1 >"$scratch/log" 2>&1 ||
   { status=$?; cat "$scratch/log" >&2; exit $status; }
 steps=$(grep -o '"steps": *[0-9]*' $config | grep -o '[0-9]*')
@@ -83,14 +88,14 @@ steps=$(grep '"lr"' "$scratch/trial/metrics.jsonl" |
     { time[NR] = $1 }
     END {
       fits = int(seconds / time[int((NR + 1) / 2)])
-      print fits < 1 ? 1 : fits < want ? fits : want
+      print (fits < 1 ? 1 : (fits < want ? fits : want))
     }')
 echo "$steps updates fit into $minutes minutes at most."
 
 section "training ($run)"
 status=0
 trap : INT  # Ctrl-C is the training's, which saves
-"$regla" train --config $config --data "$data" --out "$run" --steps "$steps" || status=$?
+$regla train --config $config --data "$data" --out "$run" --steps "$steps" || status=$?
 trap 'exit 130' INT
 if [[ $status -eq 130 ]]; then
   echo "Interrupted; go on with: $regla train --config $config --data $data --out $run" \
@@ -99,13 +104,13 @@ if [[ $status -eq 130 ]]; then
 fi
 if [[ $status -ne 0 ]]; then exit $status; fi
 
-section "the test split"
-"$regla" eval "$run" --data "$data" --split test
+section "the $split split"
+$regla eval "$run" --data "$data" --split $split
 
 section "a sample"
-"$regla" generate "$run" --prompt "$prompt" --max-new-tokens 120 --temperature 0.8 --top-k 40 --seed 1
+$regla generate "$run" --prompt "$prompt" --max-new-tokens 120 --temperature 0.8 --top-k 40 --seed 1
 
 section "done"
 echo "The model learned $source."
 echo "The run is in $run; to hear more:"
-echo "    ${regla#"$root"/} generate $run --prompt \"$prompt\" --seed 2"
+echo "    $regla generate $run --prompt \"$prompt\" --seed 2"

@@ -28,7 +28,6 @@ is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep 
 
 missing=()
 for package in "${packages[@]}"; do
-  # oneDNN's package has two names.
   if [[ $package == libdnnl-dev ]] && is_installed libonednn-dev; then continue; fi
   is_installed "$package" || missing+=("$package")
 done
@@ -43,9 +42,15 @@ apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </
 
 echo "Installing ${missing[*]}"
 apt update
+# Some packages have another name elsewhere.
+is_known() { apt-cache show "$1" 2>/dev/null | grep -q '^Package:'; }
 for i in "${!missing[@]}"; do
-  if [[ ${missing[i]} == libdnnl-dev ]] && ! apt-cache show libdnnl-dev >/dev/null 2>&1; then
-    missing[i]=libonednn-dev
-  fi
+  if is_known "${missing[i]}"; then continue; fi
+  case ${missing[i]} in
+    libdnnl-dev) missing[i]=libonednn-dev ;;
+    libclang-rt-dev)
+      missing[i]=$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p')
+      ;;
+  esac
 done
 apt install --no-install-recommends "${missing[@]}"

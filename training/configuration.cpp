@@ -135,9 +135,10 @@ void describe(std::string& table, const std::string& prefix, const Config& confi
 /// A state that is carried through a whole text must not grow with it.
 void check_carried(const ModelConfig& model) {
   for (const MixerConfig& mixer : model.mixer) {
-    check(mixer.type != MixerType::Softmax || mixer.window > 0,
-          "[config] carry_state needs mixer.window above 0 for softmax attention, whose cache grows "
-          "with the text otherwise");
+    check(
+        mixer.type != MixerType::Softmax || mixer.window > 0,
+        "[config] carry_state needs mixer.window above 0 for softmax attention, whose cache grows "
+        "with the text otherwise");
   }
 }
 

@@ -109,7 +109,8 @@ Evaluation evaluate(Decoder& decoder, const TokenStream& text, int32_t end_of_te
   for (size_t i = 0; i < windows.size() && result.complete;) {
     size_t end = i + 1;
     const size_t most = carried ? 1 : static_cast<size_t>(options.batch);
-    while (end < windows.size() && end - i < most && windows[end].length == windows[i].length) ++end;
+    while (end < windows.size() && end - i < most && windows[end].length == windows[i].length)
+      ++end;
     const std::span<const Window> rows(windows.data() + i, end - i);
     result.nats += scorer.score(rows, carried ? &state : nullptr);
     for (const Window& window : rows) result.tokens += window.scored;

@@ -44,8 +44,8 @@ struct Evaluation {
   double words = 0;
   bool complete = true;  ///< false when `proceed` ended it early
 
-  double loss() const;           ///< nats per token
-  double perplexity() const;     ///< per token
+  double loss() const;        ///< nats per token
+  double perplexity() const;  ///< per token
   double word_perplexity() const;
   double bits_per_byte() const;  ///< `<|endoftext|>` costs bits too, but is no byte
 };

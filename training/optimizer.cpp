@@ -13,7 +13,8 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
       epsilon_(config.epsilon),
       weight_decay_(config.weight_decay) {
   for (const Parameter* parameter : parameters_) {
-    moments_.push_back({Tensor::zeros_like(parameter->value), Tensor::zeros_like(parameter->value)});
+    moments_.push_back(
+        {Tensor::zeros_like(parameter->value), Tensor::zeros_like(parameter->value)});
   }
 }
 

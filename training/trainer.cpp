@@ -88,8 +88,8 @@ StepResult Trainer::step() {
 double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
   const Batch part = batch.rows(index * rows, (index + 1) * rows);
-  const Segment segment = {
-      .reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{}, .chunk = 0};
+  const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
+                           .chunk = 0};
   DropoutSource dropout(static_cast<uint64_t>(config_.seed), steps_done_, config_.model.dropout,
                         index * rows);
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
@@ -111,9 +111,8 @@ void Trainer::explain(const Batch& batch, double loss) {
   } else {
     const Parameter* bad = nullptr;
     for (const Parameter* parameter : optimizer_.parameters()) {
-      const bool finite =
-          parameter->gradient_empty ||
-          kernels(parameter->gradient.device()).all_finite(parameter->gradient);
+      const bool finite = parameter->gradient_empty ||
+                          kernels(parameter->gradient.device()).all_finite(parameter->gradient);
       if (!finite && !bad) bad = parameter;
     }
     what += bad ? "the gradient of " + bad->name + " is not finite"

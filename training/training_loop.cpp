@@ -158,7 +158,7 @@ class TrainingLoop {
   MetricsLog log_;
   double flops_per_token_;
   Interval interval_;
-  double seconds_ = 0;    // of the updates made here
+  double seconds_ = 0;   // of the updates made here
   int64_t updates_ = 0;  // made here
   bool stopped_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/loops.h"
 #include "core/parallel.h"
 
 namespace regla::cpu {
@@ -36,10 +37,11 @@ void matmul_tile(const MatmulArgs& args, T* out, int64_t M, int64_t N, int64_t K
   const T* b = args.b.data<T>() + (args.transpose_b ? column * K : column);
   T* c = out + row * N + column;
   bool add = accumulate;
-  if (args.bias && !accumulate) {
+  if (args.bias) {
     // The bias goes in first and the product is added to it: no second pass.
     const T* bias = args.bias.data<T>() + column;
-    for (int64_t r = 0; r < rows; ++r) std::copy_n(bias, columns, c + r * N);
+    for (int64_t r = 0; r < rows; ++r)
+      write_range(c + r * N, accumulate, 0, columns, [=](int64_t j) { return bias[j]; });
     add = true;
   }
   gemm(args.transpose_a, args.transpose_b, rows, columns, K, T(1), a, lda, b, ldb, T(add), c, N);

@@ -36,8 +36,8 @@ TEST_CASE("the parser's own errors are one line and exit code 2") {
 TEST_CASE("data that cannot be trained on is refused") {
   const Workshop shop;
   const auto with_data = [&](const std::string& data) {
-    return refused({"train", "--config", shop / "config.json", "--data", data, "--out",
-                    shop / "run"});
+    return refused(
+        {"train", "--config", shop / "config.json", "--data", data, "--out", shop / "run"});
   };
   CHECK_THAT(with_data(shop / "nowhere"), Contains("does not exist"));
   fs::create_directory(shop / "empty");
@@ -47,8 +47,10 @@ TEST_CASE("data that cannot be trained on is refused") {
   fs::create_directory(shop / "no-train");
   write_file(shop / "no-train/a.valid.txt", "some text\n");
   CHECK_THAT(with_data(shop / "no-train"), Contains("train split"));
-  write_file(shop / "short.txt", some_text(3, 1));
-  CHECK_THAT(with_data(shop / "short.txt"), Contains("tokens"));
+  write_file(shop / "short.txt", "one line\n");
+  CHECK_THAT(with_data(shop / "short.txt"), Contains("enough lines"));
+  write_file(shop / "no-train/a.train.txt", "one line\n");
+  CHECK_THAT(with_data(shop / "no-train"), Contains("more than batch 4 x sequence 32 tokens"));
   CHECK_FALSE(fs::exists(shop / "run"));
 }
 
@@ -134,12 +136,21 @@ TEST_CASE("a full disk leaves the last checkpoint") {
 
 TEST_CASE("a training that diverges exits with 1 and leaves the last good checkpoint") {
   const Workshop shop;
-  const Outcome outcome = regla(
-      shop.train("run", {"--set", "learning_rate=1e30", "--set", "checkpoint_every=1"}));
-  CAPTURE(outcome.err);
-  CHECK(outcome.code == 1);
-  CHECK_THAT(outcome.err, Contains("regla: error: [train] step "));
-  CHECK(regla({"generate", shop / "run", "--prompt", "a", "--temperature", "0"}).code == 0);
+  for (const char* every : {"checkpoint_every=0", "checkpoint_every=1"}) {
+    const Outcome outcome =
+        regla(shop.train(every, {"--set", "learning_rate=1e30", "--set", every}));
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == 1);
+    CHECK_THAT(outcome.err, Contains("regla: error: [train] step 2: the loss is not finite"));
+    CHECK_THAT(outcome.err, Contains("in layers.0.mixer"));
+    CHECK(regla({"inspect", shop / every}).code == 0);
+  }
+  // Weights beyond the largest float are noticed before they are saved.
+  const Outcome beyond =
+      regla(shop.train("beyond", {"--set", "learning_rate=1e39", "--set", "checkpoint_every=1"}));
+  CHECK(beyond.code == 1);
+  CHECK_THAT(beyond.err, Contains("step 1: the update made"));
+  CHECK(regla({"generate", shop / "beyond", "--prompt", "a"}).code == 0);
 }
 
 TEST_CASE("ids that are no grid of ids are refused") {

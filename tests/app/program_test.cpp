@@ -55,8 +55,8 @@ TEST_CASE("every split is scored once, whatever the context") {
   make_run(shop, {"--steps", "3"});
   const std::string text = read_file(shop / "data/t.test.txt");
   for (const char* context : {"window", "carried"}) {
-    const Json result = json_of(
-        {"eval", shop / "run", "--data", shop / "data", "--context", context, "--json"});
+    const Json result =
+        json_of({"eval", shop / "run", "--data", shop / "data", "--context", context, "--json"});
     CHECK(result["split"] == "test");
     CHECK(result["context"] == context);
     CHECK(result["bytes"] == text.size());
@@ -106,8 +106,8 @@ TEST_CASE("logits by chunks, by chunks of one and by step agree") {
 TEST_CASE("generation is reproducible and takes any prompt") {
   const Workshop shop;
   make_run(shop, {"--steps", "20"});
-  const std::vector<std::string> command = {"generate", shop / "run",           "--prompt", "the ",
-                                            "--seed",   "3", "--max-new-tokens", "30"};
+  const std::vector<std::string> command = {"generate", shop / "run", "--prompt",         "the ",
+                                            "--seed",   "3",          "--max-new-tokens", "30"};
   const std::string text = regla(command).out;
   CHECK(text.starts_with("the "));
   CHECK(regla(command).out == text);
@@ -121,8 +121,8 @@ TEST_CASE("generation is reproducible and takes any prompt") {
   CHECK(json["ids"].size() <= 30);
   CHECK(json["text"].is_string());
   CHECK(regla({"generate", shop / "run", "--prompt", "", "--max-new-tokens", "3"}).code == 0);
-  CHECK(json_of({"generate", shop / "run", "--prompt", "\xff", "--max-new-tokens", "3", "--json"})
-            ["prompt_ids"] == Json::array({255}));
+  CHECK(json_of({"generate", shop / "run", "--prompt", "\xff", "--max-new-tokens", "3",
+                 "--json"})["prompt_ids"] == Json::array({255}));
 }
 
 TEST_CASE("a run can be inspected") {
@@ -142,9 +142,9 @@ TEST_CASE("a run can be inspected") {
 TEST_CASE("tokenizers are trained and used") {
   const Workshop shop;
   const std::string file = shop / "tokenizer.json";
-  REQUIRE(regla({"tokenizer", "train", "--data", shop / "data", "--vocab-size", "300", "--out",
-                 file})
-              .code == 0);
+  REQUIRE(
+      regla({"tokenizer", "train", "--data", shop / "data", "--vocab-size", "300", "--out", file})
+          .code == 0);
   const std::string text = "the m\xc3\xa9moire \xff of <|endoftext|>";
   const Outcome ids = regla({"tokenizer", "encode", "--tokenizer", file, "--text", text});
   REQUIRE(ids.code == 0);

@@ -36,8 +36,9 @@ inline std::string refused(const std::vector<std::string>& arguments) {
 
 /// Lines of words, with a document's title now and then.
 inline std::string some_text(int64_t lines, uint64_t seed) {
-  static const char* const kWords[] = {"the", "gate", "of", "a", "state", "decays", "slowly", "and",
-                                       "m\xc3\xa9moire", "stays", "in", "1901", ",", ".", "<unk>"};
+  static const char* const kWords[] = {
+      "the",   "gate", "of",   "a", "state", "decays", "slowly", "and", "m\xc3\xa9moire",
+      "stays", "in",   "1901", ",", ".",     "<unk>"};
   const Random random(seed, 6);
   std::string text;
   for (int64_t line = 0; line < lines; ++line) {
@@ -72,8 +73,8 @@ class Workshop {
 
   /// The arguments of a training into `run`, with these after them.
   std::vector<std::string> train(const std::string& run, std::vector<std::string> more = {}) const {
-    std::vector<std::string> all = {"train",   "--config", *this / "config.json", "--data",
-                                    *this / "data", "--out",    *this / run};
+    std::vector<std::string> all = {
+        "train", "--config", *this / "config.json", "--data", *this / "data", "--out", *this / run};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }

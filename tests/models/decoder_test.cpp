@@ -387,9 +387,16 @@ TEST_CASE("a decoder refuses what it cannot read") {
   CHECK_THROWS_WITH(decoder.hidden(Tensor::full({1, 2}, 37, DType::I32)), Contains("[embedding]"));
   DecoderState state = decoder.initial_state(2);
   CHECK_THROWS_WITH(decoder.step(random_ids({2, 1}, 1, 37), state), Contains("[decoder]"));
+  for (const ModelConfig& config : {models()[0].config, models()[1].config}) {
+    Decoder any(config, 1);
+    DecoderState two = any.initial_state(2);
+    CHECK_THROWS_WITH(any.step(random_ids({3}, 1, 37), two), Contains("[mixer]"));
+    CHECK_THROWS_WITH(any.hidden(random_ids({3, 4}, 1, 37), {}, &two), Contains("[mixer]"));
+    const Segment wrong = {Tensor::zeros({4, 2}, DType::I32)};
+    CHECK_THROWS_WITH(any.hidden(random_ids({2, 4}, 1, 37), wrong), Contains("[mixer]"));
+  }
   state.pop_back();
   CHECK_THROWS_WITH(decoder.hidden(random_ids({2, 3}, 1, 37), {}, &state), Contains("[decoder]"));
-  CHECK_THROWS_WITH(decoder.step(random_ids({2}, 1, 37), state), Contains("[decoder]"));
   ModelConfig config = small_model({regla_mixer()});
   config.vocab = 0;
   CHECK_THROWS_WITH(Decoder(config, 1), Contains("[decoder]"));

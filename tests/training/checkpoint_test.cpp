@@ -29,7 +29,7 @@ struct Saved {
   TemporaryFolder folder;
   Model model = make_model(config_of(kSmall), byte_tokenizer());
   TokenStream text = test::small_text(300);
-  Trainer trainer{model.config, *model.decoder, text, test::kEndOfText};
+  Trainer trainer{model.config, *model.decoder, text, test::kEnd};
   TrainingState state{.step = 2, .tokens = 64, .elapsed_s = 0.1, .text = "abc"};
 
   Saved() {
@@ -54,7 +54,7 @@ struct Saved {
   std::string restore_error() {
     try {
       Model loaded = load_model(folder.path());
-      Trainer fresh(loaded.config, *loaded.decoder, text, test::kEndOfText);
+      Trainer fresh(loaded.config, *loaded.decoder, text, test::kEnd);
       restore_training(folder.path(), fresh, read_training_state(folder.path()));
     } catch (const Error& error) {
       return error.what();
@@ -78,7 +78,7 @@ TEST_CASE("a checkpoint brings back everything") {
   CHECK(loaded.config == saved.model.config);
   CHECK(loaded.config.model.vocab == 384);  // 257 entries, padded
   CHECK(loaded.tokenizer->to_json() == saved.model.tokenizer->to_json());
-  Trainer again(loaded.config, *loaded.decoder, saved.text, test::kEndOfText);
+  Trainer again(loaded.config, *loaded.decoder, saved.text, test::kEnd);
   const TrainingState state = read_training_state(saved.folder.path());
   CHECK(state.step == 2);
   CHECK(state.elapsed_s == 0.1);
@@ -111,10 +111,9 @@ TEST_CASE("weights that do not fit the configuration are named") {
                tensors[0].tensor = Tensor::zeros({384, 17}, DType::F32);
              }),
              Contains("\"" + first + "\": expected the shape [384, 16]"));
-  CHECK_THAT(message_after([](auto& tensors) {
-               tensors[0].tensor = tensors[0].tensor.to(DType::F64);
-             }),
-             Contains("expected F32 by config.json, got F64"));
+  CHECK_THAT(
+      message_after([](auto& tensors) { tensors[0].tensor = tensors[0].tensor.to(DType::F64); }),
+      Contains("expected F32 by config.json, got F64"));
   CHECK(saved.load_error() == "no error");
 }
 
@@ -163,8 +162,7 @@ TEST_CASE("what changed in a configuration is named, except what may change") {
   CHECK(changed_keys(run, other).empty());
   other.learning_rate = 1;
   other.model.mixer[0].gate_axis = GateAxis::Key;
-  CHECK(changed_keys(run, other) ==
-        std::vector<std::string>{"learning_rate", "mixer.0.gate_axis"});
+  CHECK(changed_keys(run, other) == std::vector<std::string>{"learning_rate", "mixer.0.gate_axis"});
 }
 
 }  // namespace regla

@@ -8,14 +8,14 @@
 namespace regla {
 namespace {
 
-using test::kEndOfText;
+using test::kEnd;
 using test::small_config;
 using test::small_mixers;
 using test::small_text;
 
 /// Token t of a text is predicted from input t: `<|endoftext|>`, then the tokens before it.
 std::vector<int32_t> inputs_of(const TokenStream& text) {
-  std::vector<int32_t> inputs = {kEndOfText};
+  std::vector<int32_t> inputs = {kEnd};
   inputs.insert(inputs.end(), text.ids().begin(), text.ids().end() - 1);
   return inputs;
 }
@@ -41,7 +41,7 @@ double naive(Decoder& decoder, const TokenStream& text, const EvaluationOptions&
     Tensor logits;
     for (int64_t i = begin; i <= t; ++i) {
       const int32_t id = inputs[static_cast<size_t>(i)];
-      if (options.reset_at_documents && id == kEndOfText) state = decoder.initial_state(1);
+      if (options.reset_at_documents && id == kEnd) state = decoder.initial_state(1);
       logits = decoder.step(Tensor::of({1}, std::vector<int32_t>{id}), state);
     }
     nats += nats_of(logits.values(), text.ids()[static_cast<size_t>(t)]);
@@ -61,7 +61,7 @@ TEST_CASE("every token is scored once, from the context that is promised") {
             const TokenStream text = small_text(count);
             const EvaluationOptions options = {
                 .context = context, .length = length, .batch = 3, .reset_at_documents = resets};
-            const Evaluation result = evaluate(decoder, text, kEndOfText, options);
+            const Evaluation result = evaluate(decoder, text, kEnd, options);
             CAPTURE(mixer, count, length, name_of(context), resets);
             CHECK(result.tokens == count);
             CHECK(result.nats == Approx(naive(decoder, text, options)).epsilon(1e-10));
@@ -88,17 +88,17 @@ TEST_CASE("words count line ends, and a part of a split counts in proportion") {
   Decoder decoder(small_config(R"("regla")").model, 3, DType::F64);
   const TokenStream text = small_text(100);
   EvaluationOptions options = {.length = 8, .batch = 2};
-  CHECK(evaluate(decoder, text, kEndOfText, options).words == 107);
-  CHECK(evaluate(decoder, text, kEndOfText, options).bytes == 500);
+  CHECK(evaluate(decoder, text, kEnd, options).words == 107);
+  CHECK(evaluate(decoder, text, kEnd, options).bytes == 500);
   options.max_batches = 3;
-  const Evaluation part = evaluate(decoder, text, kEndOfText, options);
+  const Evaluation part = evaluate(decoder, text, kEnd, options);
   CHECK(part.tokens == 8 + 5 * 4);
   CHECK(part.bytes == Approx(500 * 0.28));
 }
 
 TEST_CASE("an evaluation can be ended") {
   Decoder decoder(small_config(R"("regla")").model, 3, DType::F64);
-  const Evaluation result = evaluate(decoder, small_text(100), kEndOfText, {.length = 8},
+  const Evaluation result = evaluate(decoder, small_text(100), kEnd, {.length = 8},
                                      [](int64_t done, int64_t) { return done < 40; });
   CHECK_FALSE(result.complete);
   CHECK(result.tokens < 100);
@@ -107,10 +107,10 @@ TEST_CASE("an evaluation can be ended") {
 TEST_CASE("what cannot be evaluated is refused") {
   Decoder softmax(small_config(R"("softmax")").model, 3, DType::F64);
   const TokenStream text = small_text(20);
-  CHECK_THROWS_WITH(evaluate(softmax, text, kEndOfText, {.context = Context::Carried}),
+  CHECK_THROWS_WITH(evaluate(softmax, text, kEnd, {.context = Context::Carried}),
                     Contains("mixer.window"));
-  CHECK_THROWS_AS(evaluate(softmax, TokenStream({}, {}), kEndOfText, {}), Error);
-  CHECK_THROWS_AS(evaluate(softmax, text, kEndOfText, {.length = 0}), Error);
+  CHECK_THROWS_AS(evaluate(softmax, TokenStream({}, {}), kEnd, {}), Error);
+  CHECK_THROWS_AS(evaluate(softmax, text, kEnd, {.length = 0}), Error);
 }
 
 }  // namespace regla

@@ -40,8 +40,8 @@ TEST_CASE("AdamW follows its definition") {
       const double g = scale * gradient[i];
       m[i] = 0.9 * m[i] + 0.1 * g;
       v[i] = 0.99 * v[i] + 0.01 * g * g;
-      const double move = m[i] / (1 - std::pow(0.9, step)) /
-                          (std::sqrt(v[i] / (1 - std::pow(0.99, step))) + 1e-6);
+      const double move =
+          m[i] / (1 - std::pow(0.9, step)) / (std::sqrt(v[i] / (1 - std::pow(0.99, step))) + 1e-6);
       w[i] -= rate * (move + 0.1 * w[i]);
       b[i] -= rate * move;
     }

@@ -10,8 +10,7 @@
 // What the tests of training share.
 namespace regla::test {
 
-constexpr int32_t kVocab = 20;
-constexpr int32_t kEndOfText = 19;
+constexpr int32_t kEnd = 19;
 
 /// A small model of one or two mixers, in double so that rounding hides nothing.
 inline TrainingConfig small_config(const std::string& mixer) {
@@ -28,7 +27,7 @@ inline TokenStream small_text(int64_t count, uint64_t seed = 1) {
   const Random random(seed, 5);
   for (int64_t i = 0; i < count; ++i) {
     const auto draw = random.words(static_cast<uint64_t>(i))[0];
-    ids.push_back(draw % 13 == 0 ? kEndOfText : static_cast<int32_t>(draw / 16 % 19));
+    ids.push_back(draw % 13 == 0 ? kEnd : static_cast<int32_t>(draw / 16 % 19));
   }
   return TokenStream(std::move(ids), {.bytes = 5 * count, .words = count, .line_ends = 7});
 }

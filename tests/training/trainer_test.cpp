@@ -9,7 +9,7 @@
 namespace regla {
 namespace {
 
-using test::kEndOfText;
+using test::kEnd;
 using test::small_config;
 using test::small_mixers;
 using test::small_text;
@@ -52,14 +52,14 @@ TEST_CASE("micro-batches equal one batch, with dropout and carried state") {
     config.carry_state = config.reset_at_documents = true;
     const TokenStream text = small_text(200);  // 6 steps per epoch
     Decoder whole(config.model, 3, DType::F64);
-    Trainer one(config, whole, text, kEndOfText);
+    Trainer one(config, whole, text, kEnd);
     for (const int64_t parts : {2, 4}) {
       config.micro_batches = parts;
       Decoder split(config.model, 3, DType::F64);
       Decoder again(config.model, 3, DType::F64);
-      Trainer many(config, split, text, kEndOfText);
+      Trainer many(config, split, text, kEnd);
       config.micro_batches = 1;
-      Trainer reference(config, again, text, kEndOfText);
+      Trainer reference(config, again, text, kEnd);
       for (int step = 0; step < 8; ++step) {
         const StepResult a = many.step(), b = reference.step();
         CHECK(a.loss == Approx(b.loss).epsilon(1e-11));
@@ -78,14 +78,13 @@ TEST_CASE("a carried state sees what came before, an epoch starts without it") {
     config.carry_state = true;
     const TokenStream text = small_text(3 * 8 + 1);
     Decoder decoder(config.model, 3, DType::F64);
-    Trainer trainer(config, decoder, text, kEndOfText);
+    Trainer trainer(config, decoder, text, kEnd);
     REQUIRE(trainer.steps_per_epoch() == 3);
     std::vector<int32_t> inputs(text.ids().begin(), text.ids().begin() + 24);
     std::vector<int32_t> targets(text.ids().begin() + 1, text.ids().end());
-    const auto losses = decoder
-                            .losses(decoder.hidden(Tensor::of({1, 24}, inputs)),
-                                    Tensor::of({1, 24}, targets))
-                            .values();
+    const auto losses =
+        decoder.losses(decoder.hidden(Tensor::of({1, 24}, inputs)), Tensor::of({1, 24}, targets))
+            .values();
     for (size_t step = 0; step < 6; ++step) {
       double mean = 0;
       for (size_t t = 0; t < 8; ++t) mean += losses[step % 3 * 8 + t] / 8;
@@ -103,13 +102,13 @@ TEST_CASE("a reset at documents hides what came before") {
     // The second segment begins with a document, so the first one does not matter.
     std::vector<int32_t> ids(17, 3);
     for (size_t i = 9; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % 5);
-    ids[8] = kEndOfText;
+    ids[8] = kEnd;
     std::vector<double> second;
     for (const int32_t first : {1, 2}) {
       std::fill(ids.begin(), ids.begin() + 8, first);
       const TokenStream text(ids, {});
       Decoder decoder(config.model, 3, DType::F64);
-      Trainer trainer(config, decoder, text, kEndOfText);
+      Trainer trainer(config, decoder, text, kEnd);
       trainer.step();
       second.push_back(trainer.step().loss);
     }
@@ -125,14 +124,14 @@ TEST_CASE("a resumed trainer goes on with the same bits") {
     config.micro_batches = 2;
     const TokenStream text = small_text(500);
     Decoder straight(config.model, 3, DType::F64), first(config.model, 3, DType::F64);
-    Trainer a(config, straight, text, kEndOfText), b(config, first, text, kEndOfText);
+    Trainer a(config, straight, text, kEnd), b(config, first, text, kEnd);
     for (int step = 0; step < 6; ++step) a.step();
     for (int step = 0; step < 3; ++step) b.step();
     Decoder second(config.model, 4, DType::F64);
     for (size_t i = 0; i < first.parameters().size(); ++i) {
       second.parameters()[i]->value.copy_from(first.parameters()[i]->value);
     }
-    Trainer c(config, second, text, kEndOfText);
+    Trainer c(config, second, text, kEnd);
     std::vector<Tensor> moments;
     b.optimizer().for_each([&](const std::string&, Tensor& t) { moments.push_back(t); });
     size_t next = 0;
@@ -153,7 +152,7 @@ TEST_CASE("one batch is learnt by heart") {
     config.batch_size = 2;
     const TokenStream text = small_text(33);
     Decoder decoder(config.model, 0);
-    Trainer trainer(config, decoder, text, kEndOfText);
+    Trainer trainer(config, decoder, text, kEnd);
     double loss = 100;
     for (int step = 0; step < 300 && loss >= 0.05; ++step) loss = trainer.step().loss;
     CHECK(loss < 0.05);
@@ -165,7 +164,7 @@ TEST_CASE("what is not finite is named before the update") {
   TrainingConfig config = small_config(R"("regla")");
   const TokenStream text = small_text(200);
   Decoder decoder(config.model, 3, DType::F64);
-  Trainer trainer(config, decoder, text, kEndOfText);
+  Trainer trainer(config, decoder, text, kEnd);
   trainer.step();
   parameter_of(decoder, "layers.1.mlp.in.bias").value.data<double>()[0] = infinity;
   const auto before = parameter_of(decoder, "embed_in.weight").value.values();
@@ -186,7 +185,7 @@ TEST_CASE("a gradient alone that is not finite names its parameter") {
   config.batch_size = config.model.sequence_length = 1;
   const TokenStream text(std::vector<int32_t>{1, 2, 3}, {});
   Decoder decoder(config.model, 3);
-  Trainer trainer(config, decoder, text, kEndOfText);
+  Trainer trainer(config, decoder, text, kEnd);
   parameter_of(decoder, "final_norm.weight").value.fill(0);
   Tensor head = parameter_of(decoder, "embed_out.weight").value;
   head.fill(3e38);

@@ -1,0 +1,159 @@
+#include "backends/kernels.h"
+
+#include <cmath>
+
+#include "tests/matchers.h"
+#include "tests/support.h"
+
+namespace regla::test {
+namespace {
+
+using Numbers = std::vector<double>;
+
+const KernelTable& cpu() { return kernels(Device{}); }
+
+/// op(a) op(b) + bias + c, by three loops.
+Numbers naive_product(const MatmulArgs& args, int64_t M, int64_t N, int64_t K, const Numbers& c) {
+  const Numbers a = args.a.values(), b = args.b.values();
+  const Numbers bias = args.bias ? args.bias.values() : Numbers(static_cast<size_t>(N), 0);
+  Numbers out = c;
+  for (int64_t m = 0; m < M; ++m) {
+    for (int64_t n = 0; n < N; ++n) {
+      double sum = bias[static_cast<size_t>(n)];
+      for (int64_t k = 0; k < K; ++k) {
+        sum += a[static_cast<size_t>(args.transpose_a ? k * M + m : m * K + k)] *
+               b[static_cast<size_t>(args.transpose_b ? n * K + k : k * N + n)];
+      }
+      out[static_cast<size_t>(m * N + n)] += sum;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("matmul is three loops, in every combination of its flags") {
+  for (const auto& [M, N, K] : {std::array<int64_t, 3>{1, 1, 1},
+                                {3, 5, 7},
+                                {1, 70, 33},
+                                {65, 1, 20},
+                                {49, 130, 17},
+                                {300, 70, 5},
+                                {16, 600, 3}}) {
+    for (int flags = 0; flags < 16; ++flags) {
+      const bool ta = flags & 1, tb = flags & 2, bias = flags & 4, accumulate = flags & 8;
+      for (DType dtype : {DType::F32, DType::F64}) {
+        const MatmulArgs args = {.a = normal_tensor(ta ? Shape{K, M} : Shape{M, K}, dtype, 1),
+                                 .b = normal_tensor(tb ? Shape{N, K} : Shape{K, N}, dtype, 2),
+                                 .bias = bias ? normal_tensor({N}, dtype, 3) : Tensor{},
+                                 .transpose_a = ta,
+                                 .transpose_b = tb};
+        // Memory that is only written may hold NaN.
+        const Tensor before = normal_tensor({M, N}, dtype, 4);
+        const Tensor out = accumulate ? before.clone() : Tensor::full({M, N}, NAN, dtype);
+        const Numbers expected = naive_product(
+            args, M, N, K, accumulate ? before.values() : Numbers(static_cast<size_t>(M * N), 0));
+        cpu().matmul(args, {out, accumulate});
+        INFO(M << " x " << N << " x " << K << ", flags " << flags << ", " << name_of(dtype));
+        CHECK(relative_error(out.values(), expected) < (dtype == DType::F64 ? 1e-13 : 1e-5));
+      }
+    }
+  }
+}
+
+TEST_CASE("sums over columns and over everything") {
+  for (DType dtype : {DType::F32, DType::F64}) {
+    const Tensor x = normal_tensor({301, 67}, dtype, 1), before = normal_tensor({67}, dtype, 2);
+    const Tensor out = before.clone();
+    Numbers sums = before.values();
+    double squares = 0;
+    const Numbers values = x.values();
+    for (size_t i = 0; i < values.size(); ++i) {
+      sums[i % 67] += values[i];
+      squares += values[i] * values[i];
+    }
+    cpu().column_sums(x, {out, true});
+    CHECK(relative_error(out.values(), sums) < (dtype == DType::F64 ? 1e-13 : 1e-5));
+    double got = 0;
+    cpu().sum_of_squares(x, got);
+    CHECK(got == Approx(squares).epsilon(1e-12));
+  }
+}
+
+TEST_CASE("accumulate writes or adds") {
+  const Tensor x = Tensor::of({2}, Numbers{1, 2}), out = Tensor::full({2}, NAN, DType::F64);
+  cpu().accumulate(x, 3, {out, false});
+  CHECK(out.values() == Numbers{3, 6});
+  cpu().accumulate(x, -1, {out, true});
+  CHECK(out.values() == Numbers{2, 4});
+}
+
+TEST_CASE("rotary positions keep their digits far out") {
+  const int64_t far = 1000003;
+  const Tensor x = normal_tensor({1, 2, 1, 6}, DType::F64, 1);
+  const Tensor positions = Tensor::of({1, 2}, std::vector<int32_t>{0, static_cast<int32_t>(far)});
+  const Numbers in = x.values();
+  Numbers expected = in;
+  for (size_t i = 0; i < 2; ++i) {  // 4 of 6 features turn
+    const double angle = static_cast<double>(far) * std::pow(10000.0, -2.0 * double(i) / 4);
+    expected[6 + i] = in[6 + i] * std::cos(angle) - in[8 + i] * std::sin(angle);
+    expected[8 + i] = in[8 + i] * std::cos(angle) + in[6 + i] * std::sin(angle);
+  }
+  for (DType dtype : {DType::F32, DType::F64}) {
+    const Tensor y = Tensor::empty(x.shape(), dtype), back = Tensor::empty(x.shape(), dtype);
+    const RopeArgs args = {x.to(dtype), positions, 4, 10000, false};
+    cpu().rope(args, {y, false});
+    const double bound = dtype == DType::F64 ? 1e-14 : 1e-6;
+    CHECK(relative_error(y.values(), expected) < bound);
+    RopeArgs inverse = args;
+    inverse.x = y;
+    inverse.inverse = true;
+    cpu().rope(inverse, {back, false});
+    CHECK(relative_error(back.values(), in) < bound);
+  }
+}
+
+TEST_CASE("AdamW is the published update") {
+  const double rate = 0.01, beta1 = 0.9, beta2 = 0.99, epsilon = 1e-8, decay = 0.1, scale = 0.5;
+  for (DType dtype : {DType::F32, DType::F64}) {
+    const Tensor w = normal_tensor({17}, dtype, 1), m = Tensor::zeros({17}, dtype);
+    const Tensor v = Tensor::zeros({17}, dtype);
+    Numbers exact_w = w.values(), exact_m(17), exact_v(17);
+    for (int t = 1; t <= 5; ++t) {
+      const Tensor g = normal_tensor({17}, dtype, static_cast<uint64_t>(10 + t));
+      const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
+      cpu().adamw({w, g, m, v, rate, beta1, beta2, epsilon, decay, scale, c1, c2});
+      for (size_t i = 0; i < 17; ++i) {
+        const double gradient = scale * g.values()[i];
+        exact_m[i] = beta1 * exact_m[i] + (1 - beta1) * gradient;
+        exact_v[i] = beta2 * exact_v[i] + (1 - beta2) * gradient * gradient;
+        exact_w[i] -=
+            rate * (exact_m[i] / c1 / (std::sqrt(exact_v[i] / c2) + epsilon) + decay * exact_w[i]);
+      }
+    }
+    CHECK(relative_error(w.values(), exact_w) < (dtype == DType::F64 ? 1e-13 : 1e-6));
+    CHECK(relative_error(v.values(), exact_v) < (dtype == DType::F64 ? 1e-13 : 1e-5));
+  }
+}
+
+TEST_CASE("dropout keeps the expectation and draws per element, not per call") {
+  const Tensor x = Tensor::full({40000}, 1, DType::F64), y = Tensor::empty({40000}, DType::F64);
+  cpu().dropout({x, 0.1, 1, 2, 0}, {y, false});
+  double sum = 0;
+  for (double value : y.values()) sum += value;
+  CHECK(sum / 40000 == Approx(1).margin(0.01));
+  for (int64_t first : {1, 3, 20000}) {
+    const Tensor part = Tensor::empty({100}, DType::F64);
+    cpu().dropout({x.slice(0, 100), 0.1, 1, 2, first}, {part, false});
+    CHECK(same_bits(part, y.slice(first, first + 100)));
+  }
+}
+
+TEST_CASE("a backend without a kernel says so") {
+  const KernelTable none;
+  CHECK_THROWS_WITH(none.softmax({}, {}), Contains("[softmax] this backend has no such kernel"));
+  CHECK_THROWS_AS(kernels({Device::Kind::Cuda, 0}), Error);
+  CHECK(std::string(cpu().backend) == "cpu");
+}
+
+}  // namespace regla::test
