@@ -18,11 +18,11 @@ Parameter ParameterFactory::filled(const std::string& name, const Tensor& values
   return {.name = name, .value = values.to(dtype_), .gradient = {}};
 }
 
-Random ParameterFactory::random(const std::string& name) const { return {seed_, stream_of(name)}; }
+Random random_numbers(uint64_t seed, const std::string& name) { return {seed, stream_of(name)}; }
 
 Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
                                    double deviation) const {
-  const Random numbers = random(name);
+  const Random numbers = random_numbers(seed_, name);
   Tensor values = Tensor::empty(shape, DType::F64);
   double* value = values.data<double>();
   for (int64_t i = 0; i < values.numel(); ++i) {
@@ -33,7 +33,7 @@ Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
 
 Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
                                     double high, double (*map)(double)) const {
-  const Random numbers = random(name);
+  const Random numbers = random_numbers(seed_, name);
   Tensor values = Tensor::empty(shape, DType::F64);
   double* value = values.data<double>();
   for (int64_t i = 0; i < values.numel(); ++i) {

@@ -7,6 +7,9 @@
 
 namespace regla {
 
+/// The random numbers that belong to a name under a seed.
+Random random_numbers(uint64_t seed, const std::string& name);
+
 /// Makes parameters with reproducible initial values: element i of parameter `name` depends on the
 /// seed, the name and i, so neither the order of construction nor the rest of the model matters.
 class ParameterFactory {
@@ -20,9 +23,6 @@ class ParameterFactory {
   Parameter uniform(const std::string& name, const Shape& shape, double low, double high,
                     double (*map)(double)) const;
   Parameter constant(const std::string& name, const Shape& shape, double value) const;
-  /// The random numbers behind `name`, for what is drawn but not trained.
-  Random random(const std::string& name) const;
-
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
 

@@ -58,7 +58,7 @@ void HeadLinear::parameters(ParameterList& list) {
 Phi::Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFactory& make,
          const std::string& name)
     : config_(config),
-      make_(make),
+      dtype_(make.dtype()),
       name_(name),
       heads_(sizes.heads),
       qk_dim_(feature_sizes(config, sizes.hidden / sizes.heads).qk_dim),
@@ -142,9 +142,9 @@ void Phi::begin_step(int64_t updates_done) {
 void Phi::draw(int64_t number) {
   if (number == drawn_) return;
   const bool favor = config_.feature_map == FeatureMap::Favor;
-  const Random random = make_.random(name_ + ".random." + std::to_string(number));
-  random_ =
-      random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor).to(make_.dtype());
+  const Random random = random_numbers(static_cast<uint64_t>(config_.feature_seed),
+                                       name_ + ".random." + std::to_string(number));
+  random_ = random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor).to(dtype_);
   drawn_ = number;
 }
 

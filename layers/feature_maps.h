@@ -59,8 +59,8 @@ class Phi {
   Features operator()(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset);
 
   void parameters(ParameterList& list);
-  /// Draws the random matrix of number updates_done / redraw_every. It is a function of seed, name
-  /// and that number, not a parameter: no checkpoint holds it.
+  /// Draws the random matrix of number updates_done / redraw_every. It is a function of
+  /// feature_seed, name and that number, not a parameter: no checkpoint holds it.
   void begin_step(int64_t updates_done);
   /// Operations per token of matrices that are no parameters, or are used twice.
   double flops_per_token() const;
@@ -73,7 +73,7 @@ class Phi {
   void draw(int64_t number);
 
   MixerConfig config_;
-  ParameterFactory make_;
+  DType dtype_;
   std::string name_;
   int64_t heads_, qk_dim_, K_;
   std::optional<HeadLinear> query_, key_;  // learned; only query_ when tied

@@ -110,6 +110,7 @@ struct MixerConfig {
   bool tie_feature_map = false;
   HedgehogForm hedgehog_form = HedgehogForm::Separate;
   int64_t dpfp_nu = 3;
+  int64_t feature_seed = 0;
   int64_t redraw_every = 0;
   Rope rope = Rope::Full;
   double rotary_pct = 0.25;
@@ -157,6 +158,10 @@ void fields(Config& c, Visitor&& visit) {
   visit("hedgehog_form", c.hedgehog_form,
         "[softmax(Wx), softmax(-Wx)], or one softmax([2Wx, -2Wx])");
   visit("dpfp_nu", c.dpfp_nu, "dpfp: how many rolls are multiplied");
+  visit(
+      "feature_seed", c.feature_seed,
+      "favor and cos_sin: seed of the random matrix, which no checkpoint holds: configuration and "
+      "weights alone make the model");
   visit("redraw_every", c.redraw_every,
         "favor and cos_sin: updates between draws of the random matrix; 0: never drawn again");
   visit("rope", c.rope, "rotary positions on all of a head's query and key, on a part, or none");

@@ -37,6 +37,7 @@ void check_mixer(const MixerConfig& mixer, int64_t head_dim, const std::string& 
   check_size(where + ".feature_dim", mixer.feature_dim, 0);
   check_size(where + ".qk_dim", mixer.qk_dim, 0);
   check_size(where + ".dpfp_nu", mixer.dpfp_nu, 1);
+  check_size(where + ".feature_seed", mixer.feature_seed, 0);
   check_size(where + ".redraw_every", mixer.redraw_every, 0);
   check_size(where + ".gate_rank", mixer.gate_rank, 1);
   check_size(where + ".chunk", mixer.chunk, 0);

@@ -29,8 +29,8 @@ class MixerOracle {
     qk_ = feature_sizes(config, V_).qk_dim;
     K_ = feature_sizes(config, V_).K;
     const bool favor = c_.feature_map == FeatureMap::Favor;
-    const Random random =
-        ParameterFactory(3, DType::F64).random("mixer.random." + std::to_string(draw));
+    const Random random = random_numbers(static_cast<uint64_t>(config.feature_seed),
+                                         "mixer.random." + std::to_string(draw));
     random_ = random_directions(random, H_, favor ? K_ : K_ / 2, qk_, favor).values();
   }
 
