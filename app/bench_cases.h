@@ -35,7 +35,7 @@ std::vector<BenchRow> bench_decode(const BenchOptions& options);
 // Each compares its results with another form of the same computation first. A difference is an
 // Error: a wrong result has no speed.
 
-/// GFLOP/s of float matrix products that fit the caches, one per thread: what this machine gives
+/// GFLOP/s of the best of ten large float matrix products on all threads: what this machine gives
 /// at best right now.
 double sgemm_peak();
 

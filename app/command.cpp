@@ -1,6 +1,9 @@
 #include "app/command.h"
 
+#include <unistd.h>
+
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 
 #include "backends/kernels.h"
@@ -26,6 +29,19 @@ void print_json(const Json& value, int indent) {
 
 void print_row(const std::string& name, const std::string& value) {
   std::printf("%-22s %s\n", name.c_str(), value.c_str());
+}
+
+void show_scoring(int64_t done, int64_t total) {
+  static std::chrono::steady_clock::time_point next;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next || ::isatty(::fileno(stderr)) != 1) return;
+  next = now + std::chrono::milliseconds(100);
+  std::fprintf(stderr, "\rscored %s of %s tokens\033[K", grouped(done).c_str(),
+               grouped(total).c_str());
+}
+
+void end_scoring() {
+  if (::isatty(::fileno(stderr)) == 1) std::fputs("\r\033[K", stderr);
 }
 
 std::string grouped(int64_t number) {

@@ -34,6 +34,11 @@ void print_json(const Json& value, int indent = 2);
 /// Writes `name   value` to standard output, values in one column.
 void print_row(const std::string& name, const std::string& value);
 
+/// Shows on a terminal, in a line that is written over, how far an evaluation is.
+void show_scoring(int64_t done, int64_t total);
+/// Clears that line.
+void end_scoring();
+
 /// 12,345,678
 std::string grouped(int64_t number);
 /// printf's %.<digits>g

@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <map>
 #include <optional>
 
 #include "app/command.h"
@@ -7,7 +5,6 @@
 #include "text/corpus.h"
 #include "training/checkpoint.h"
 #include "training/evaluation.h"
-#include "training/progress.h"
 
 namespace regla::app {
 namespace {
@@ -54,17 +51,12 @@ int eval(const EvalArguments& arguments) {
   if (arguments.context) {
     options.context = *arguments.context == "window" ? Context::Window : Context::Carried;
   }
-  const bool is_shown = ::isatty(::fileno(stderr)) == 1;
-  const Evaluation result =
-      evaluate(*model.decoder, text, model.tokenizer->end_of_text(), options,
-               [&](int64_t done, int64_t total) {
-                 if (is_shown) {
-                   std::fprintf(stderr, "\r%s of %s tokens\033[K", grouped(done).c_str(),
-                                grouped(total).c_str());
-                 }
-                 return true;
-               });
-  if (is_shown) std::fputs("\r\033[K", stderr);
+  const Evaluation result = evaluate(*model.decoder, text, model.tokenizer->end_of_text(), options,
+                                     [](int64_t done, int64_t total) {
+                                       show_scoring(done, total);
+                                       return true;
+                                     });
+  end_scoring();
   print_result(arguments, file, options, text, result);
   return 0;
 }

@@ -12,17 +12,20 @@ namespace {
 struct GenerateArguments {
   std::string run, prompt;
   GenerationOptions options;
+  int64_t seed = 0;
   bool json = false;
 };
 
 int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
+  check(arguments.seed >= 0, "[generate] expected a seed of at least 0, got ", arguments.seed);
   const Model model = load_model(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tokenizer& tokenizer = *model.tokenizer;
   std::vector<int32_t> prompt = tokenizer.encode_with_specials(arguments.prompt);
   if (prompt.empty()) prompt.push_back(tokenizer.end_of_text());
   GenerationOptions options = arguments.options;
+  options.sampling.seed = static_cast<uint64_t>(arguments.seed);
   options.vocab = tokenizer.vocab_size();
   options.stop = tokenizer.end_of_text();
   if (arguments.json) {
@@ -64,7 +67,7 @@ void add_generate(CLI::App& program, Action& action) {
   command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens; 0: all");
   command->add_option("--top-p", sampling.top_p,
                       "draw from the most probable tokens that together reach p, default 1");
-  command->add_option("--seed", sampling.seed, "of the draws, default 0");
+  command->add_option("--seed", arguments->seed, "of the draws, default 0");
   command->add_flag("--json", arguments->json, "print prompt, text, ids and prompt_ids as JSON");
   command->callback(
       [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });

@@ -118,8 +118,12 @@ bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const Token
   events.on_step = [&](const ProgressState& now, bool is_logged) {
     progress.update(now, is_logged);
   };
-  events.on_evaluation = [&](const EvalMetrics& metrics) {
+  events.on_scoring = [&](int64_t done, int64_t total) {
     progress.finish();
+    show_scoring(done, total);
+  };
+  events.on_evaluation = [&](const EvalMetrics& metrics) {
+    end_scoring();
     print_evaluation(metrics);
   };
   events.should_stop = [] { return stop_requested != 0; };

@@ -39,26 +39,42 @@ class Scorer {
 
   /// The sum of -ln p over what the windows score; `state`, when given, is carried.
   double score(std::span<const Window> windows, DecoderState* state) const {
-    std::vector<int32_t> inputs, targets, reset;
+    std::vector<int32_t> inputs, reset;
     for (const Window& window : windows) {
       for (int64_t t = window.begin; t < window.begin + window.length; ++t) {
         inputs.push_back(t == 0 ? end_of_text_ : ids_[static_cast<size_t>(t - 1)]);
         reset.push_back(inputs.back() == end_of_text_);
-        const bool counts = t >= window.begin + window.length - window.scored;
-        targets.push_back(counts ? ids_[static_cast<size_t>(t)] : -1);
       }
     }
     const Shape shape = {static_cast<int64_t>(windows.size()), windows[0].length};
     const Segment segment = {.reset = resets_ ? Tensor::of(shape, reset) : Tensor{}, .chunk = 0};
-    const Var hidden = decoder_.hidden(Tensor::of(shape, inputs), segment, state);
-    double nats = 0;
-    for (const double loss : decoder_.losses(hidden, Tensor::of(shape, targets)).values()) {
-      nats += loss;
-    }
-    return nats;
+    const Tensor hidden = decoder_.hidden(Tensor::of(shape, inputs), segment, state).value;
+    return nats(windows, hidden.reshape({shape.numel(), hidden.dim(-1)}));
   }
 
  private:
+  /// Only the rows that count meet the output projection. hidden [windows * length, D].
+  double nats(std::span<const Window> windows, const Tensor& hidden) const {
+    std::vector<int32_t> targets;
+    for (const Window& window : windows) {
+      const auto end = ids_.begin() + window.begin + window.length;
+      targets.insert(targets.end(), end - window.scored, end);
+    }
+    const auto count = static_cast<int64_t>(targets.size());
+    Tensor rows = Tensor::empty({count, hidden.dim(1)}, hidden.dtype());
+    int64_t from = 0, to = 0;
+    for (const Window& window : windows) {
+      from += window.length;
+      rows.slice(to, to + window.scored).copy_from(hidden.slice(from - window.scored, from));
+      to += window.scored;
+    }
+    double sum = 0;
+    for (const double loss : decoder_.losses(rows, Tensor::of({count}, targets)).values()) {
+      sum += loss;
+    }
+    return sum;
+  }
+
   Decoder& decoder_;
   std::span<const int32_t> ids_;
   int32_t end_of_text_;

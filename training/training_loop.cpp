@@ -1,7 +1,7 @@
 #include "training/training_loop.h"
 
 #include <chrono>
-#include <limits>
+#include <cmath>
 
 #include "models/inspection.h"
 
@@ -111,7 +111,8 @@ class TrainingLoop {
     state_.evaluated_step = step;
     record(reported);
     if (compared.tokens == 0) compared = reported;  // eval_every = 0: there is only this one
-    if (state_.best_step >= 0 && !(compared.loss() < state_.best_loss)) return false;
+    const bool is_best = state_.best_step < 0 || compared.loss() < state_.best_loss;
+    if (!is_best || !std::isfinite(compared.loss())) return false;
     state_.best_step = step;
     state_.best_loss = compared.loss();
     return true;
@@ -121,7 +122,10 @@ class TrainingLoop {
     EvaluationOptions options = EvaluationOptions::of(config_);
     options.max_batches = batches;
     return evaluate(*model_.decoder, *valid_, model_.tokenizer->end_of_text(), options,
-                    [this](int64_t, int64_t) { return !stopped(); });
+                    [this](int64_t done, int64_t total) {
+                      if (events_.on_scoring) events_.on_scoring(done, total);
+                      return !stopped();
+                    });
   }
 
   void record(const Evaluation& result) {

@@ -17,6 +17,8 @@ namespace regla {
 struct TrainingEvents {
   /// After every update. `is_logged` marks those that have a line in metrics.jsonl.
   std::function<void(const ProgressState&, bool is_logged)> on_step;
+  /// Within validations: tokens scored so far, of the whole split.
+  std::function<void(int64_t done, int64_t total)> on_scoring;
   /// After every validation.
   std::function<void(const EvalMetrics&)> on_evaluation;
   /// Asked after every update and within validations: true saves and ends the training.

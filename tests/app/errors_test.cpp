@@ -178,6 +178,8 @@ TEST_CASE("generation's options and evaluation's data are checked") {
              Contains("temperature"));
   CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--top-p", "0"}),
              Contains("top_p"));
+  CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--seed", "-1"}),
+             Contains("seed"));
   CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--max-new-tokens", "-1"}),
              Contains("new tokens"));
   fs::remove(shop / "data/t.test.txt");

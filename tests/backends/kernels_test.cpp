@@ -61,6 +61,52 @@ TEST_CASE("matmul is three loops, in every combination of its flags") {
   }
 }
 
+TEST_CASE("the loss in slices of rows is the sum over its rows") {
+  const int64_t R = 450, D = 3, vocab = 20000, step = 50;  // slices of 209 rows
+  const Tensor hidden = normal_tensor({R, D}, DType::F64, 1);
+  const Tensor weight = normal_tensor({vocab, D}, DType::F64, 2);
+  const Tensor targets = random_ids({R}, 3, vocab);
+  const auto empty = [](const Shape& shape) { return Tensor::empty(shape, DType::F64); };
+  const Tensor losses = empty({R}), d_hidden = empty({R, D}), d_weight = empty({vocab, D});
+  cpu().cross_entropy({hidden, weight, targets, 0.1}, losses, d_hidden, d_weight);
+  const Tensor sum = Tensor::zeros({vocab, D}, DType::F64), part = empty({vocab, D});
+  for (int64_t r = 0; r < R; r += step) {
+    const Tensor few = empty({step}), d_few = empty({step, D});
+    cpu().cross_entropy({hidden.slice(r, r + step), weight, targets.slice(r, r + step), 0.1}, few,
+                        d_few, part);
+    CHECK(relative_error(few, losses.slice(r, r + step)) < 1e-13);
+    CHECK(relative_error(d_few, d_hidden.slice(r, r + step)) < 1e-13);
+    cpu().accumulate(part, 1, {sum, true});
+  }
+  CHECK(relative_error(d_weight, sum) < 1e-13);
+}
+
+TEST_CASE("the norm's gradients over many rows are the sums over its rows") {
+  const int64_t R = 900, N = 5;
+  for (int64_t G : {1, 3}) {
+    const auto empty = [](const Shape& shape) { return Tensor::empty(shape, DType::F64); };
+    const Tensor x = normal_tensor({R, N}, DType::F64, 1),
+                 d_y = normal_tensor({R, N}, DType::F64, 2);
+    const Tensor gain = normal_tensor({G, N}, DType::F64, 3);
+    const Tensor sum = Tensor::zeros({2 * G, N}, DType::F64);
+    const auto run = [&](int64_t begin, int64_t end, const Sink& d_gain, const Sink& d_bias) {
+      const NormArgs args = {x.slice(begin, end), gain, gain, 1e-5, true};
+      const Tensor y = empty({end - begin, N}), d_x = empty(y.shape());
+      const Tensor mean = empty({end - begin}), inverse = empty({end - begin});
+      cpu().norm(args, y, mean, inverse);
+      cpu().norm_backward(args, mean, inverse, d_y.slice(begin, end), {d_x, false}, d_gain, d_bias);
+      return d_x;
+    };
+    const Tensor both = empty({2 * G, N});
+    const Tensor d_x = run(0, R, {both.slice(0, G), false}, {both.slice(G, 2 * G), false});
+    for (int64_t r = 0; r < R; r += 9) {
+      const Tensor few = run(r, r + 9, {sum.slice(0, G), true}, {sum.slice(G, 2 * G), true});
+      CHECK(relative_error(few, d_x.slice(r, r + 9)) < 1e-13);
+    }
+    CHECK(relative_error(both, sum) < 1e-12);
+  }
+}
+
 TEST_CASE("sums over columns and over everything") {
   for (DType dtype : {DType::F32, DType::F64}) {
     const Tensor x = normal_tensor({301, 67}, dtype, 1), before = normal_tensor({67}, dtype, 2);

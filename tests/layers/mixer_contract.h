@@ -165,7 +165,7 @@ inline void check_mixer_chunks(const TestMixer& exact, const TestMixer& single, 
   const int64_t T = exact.n.T;
   s.chunk = 1;
   const Named reference = run_segments(exact, s);
-  for (int64_t chunk : {0L, 2L, 7L, 16L, 64L, long{T}, long{T + 5}}) {
+  for (int64_t chunk : std::vector<int64_t>{0, 2, 7, 16, 64, T, T + 5}) {
     INFO("chunk " << chunk);
     s.chunk = chunk;
     check_close(run_segments(exact, s), reference, 1e-10);
@@ -180,7 +180,7 @@ inline void check_mixer_chunks(const TestMixer& exact, const TestMixer& single, 
   }
   s.x = s.x.to(DType::F32);
   s.d_y = s.d_y.to(DType::F32);
-  for (int64_t chunk : {1L, 16L, long{T}}) {
+  for (int64_t chunk : std::vector<int64_t>{1, 16, T}) {
     INFO("float, chunk " << chunk);
     s.chunk = chunk;
     check_close(run_segments(single, s), reference, 1e-4);
@@ -340,7 +340,7 @@ inline void check_mixer_contract(const MixerConfig& config, bool sees_the_future
   check_mixer_resets(exact, s);
   check_saved_state(exact, s);
   s.reset = {};
-  for (int64_t chunk : {0L, 1L, 7L, 16L, long{sizes.T}}) {
+  for (int64_t chunk : std::vector<int64_t>{0, 1, 7, 16, sizes.T}) {
     INFO("chunk " << chunk);
     CHECK(past_is_unchanged(exact, s, chunk) != sees_the_future);
   }

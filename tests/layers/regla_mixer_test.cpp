@@ -1,6 +1,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "layers/feature_maps.h"
 #include "tests/layers/mixer_contract.h"
 #include "tests/matchers.h"
 #include "tests/oracle.h"
@@ -47,7 +48,7 @@ class PaperRegla {
     in.d_o = Numbers(in.u.size());
     in.d_state = Numbers(at(B * H * K * V));
     Numbers o = Oracle(in).result().o;  // Eq. 15
-    normalise(o);
+    if (config_.norm != MixerNorm::None) normalise(o);
     return project(o, "output", D);
   }
 
@@ -168,6 +169,19 @@ TEST_CASE("the ReGLA mixer is the paper's equations") {
       CHECK(relative_error(y.value.values(), expected) < 1e-4);
     }
   }
+}
+
+TEST_CASE("without the norm the scale of the scores shows") {
+  CHECK(score_scale(ScoreScale::Variance, 64) == Approx(0.018193).epsilon(1e-4));
+  CHECK(score_scale(ScoreScale::SqrtD, 64) == 0.125);
+  CHECK(score_scale(ScoreScale::None, 64) == 1);
+  MixerConfig config = small_config();
+  config.norm = MixerNorm::None;
+  config.key_max = KeyMax::Sequence;
+  const TestMixer mixer(config, sizes(), DType::F64);
+  const Settings s = settings();
+  const Var y = mixer->chunked(s.x, {}, nullptr);
+  CHECK(relative_error(y.value.values(), PaperRegla(mixer, config)(s.x.values())) < 1e-10);
 }
 
 TEST_CASE("running and sequence maximum agree after the stable norm, in value and gradient") {

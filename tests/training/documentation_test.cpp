@@ -12,7 +12,8 @@ TEST_CASE("docs/configuration.md lists every configuration key as it is") {
   const std::string expected =
       "# Configuration\n\n"
       "A configuration is a JSON object with any of these keys; absent ones keep their defaults.\n"
-      "`--set key=value` on the command line reaches all of them (`--set mixer.gate_axis=key`).\n\n" +
+      "`--set key=value` on the command line reaches all of them (`--set "
+      "mixer.gate_axis=key`).\n\n" +
       regla::describe_config();
   if (std::getenv("REGLA_UPDATE_DOCS") != nullptr) regla::write_file(path, expected);
   CHECK(regla::read_file(path) == expected);
