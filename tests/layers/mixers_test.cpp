@@ -233,7 +233,7 @@ TEST_CASE("whole mixers have the gradients of finite differences, the normaliser
       std::vector<double> numeric, analytic;
       const std::vector<double> all = result.at(which).values();
       for (int64_t i = 0; i < value.numel(); i += 5) {
-        numeric.push_back(slope(value, i, loss, 2e-4));
+        numeric.push_back(slope(value, i, loss, 2e-5));  // short: maxima change hands nearby
         analytic.push_back(all[static_cast<size_t>(i)]);
       }
       INFO(which);
