@@ -64,6 +64,37 @@ struct SafeExp {
 /// z [B, T, H, K]; m0 [B, H] the maximum so far or undefined; reset [B, T] I32 or undefined.
 SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale);
 
+/// A matrix of its own per head: x [B, T, H, N], weight [H F, N], bias [H F] or undefined ->
+/// [B, T, H, F].
+Var head_linear(const Var& x, const Var& weight, const Var& bias);
+/// max(x, 0)
+Var relu(const Var& x);
+/// elu(x) + 1 (Katharopoulos et al. 2020), as x > 0 ? x + 1 : e^x.
+Var elu_plus_one(const Var& x);
+/// z - |x|^2 / 2: the exponent of FAVOR+ (Choromanski et al. 2021), z [B, T, H, F] = W x of
+/// x [B, T, H, N].
+Var favor_exponent(const Var& z, const Var& x);
+/// HedgeHog (Zhang et al. 2024): z [..., N] -> [softmax(z), softmax(-z)] [..., 2N], or
+/// softmax([2z, -2z]) when `joint`.
+Var hedgehog(const Var& z, bool joint);
+/// Random Fourier features (Peng et al. 2021): z [..., N] -> [sin z, cos z] [..., 2N].
+Var cos_sin(const Var& z);
+/// DPFP (Schlag et al. 2021): with x' = [relu(x), relu(-x)], x [..., N] -> the products
+/// x' * roll(x', i) for i = 1..nu, divided by their sum + 1e-5 [..., 2 N nu].
+Var dpfp(const Var& x, int64_t nu);
+
+/// (1 - e^log_g) x: what is written where a gate keeps e^log_g. x [B, T, H, N], log_g [B, T, H, N]
+/// or one per head, [B, T, H].
+Var write_gate(const Var& x, const Var& log_g);
+/// x swish(z) = x z sigma(z), equal shapes.
+Var swish_gate(const Var& x, const Var& z);
+
+/// v [..., V] with a column of ones behind, [..., V + 1]: what the normaliser of a sum norm writes.
+Var append_one(const Var& v);
+/// The sum norm (Eq. 2, 5): o [..., V + 1] -> its first V columns divided by the last, x, kept away
+/// from 0: max(x, 1e-6), or sign(x) max(|x|, 1) where features change sign.
+Var sum_norm(const Var& o, bool changes_sign);
+
 /// Decays of a linear attention as logs, each at most 0 and each optional.
 struct LogDecays {
   Var key;     // [B, T, H, K]: a

@@ -77,6 +77,14 @@ struct SafeExpResult {
   Tensor argmax;    // [B, T, H] I32: for the backward pass, what attains m_t (see safe_exp.cpp)
 };
 
+/// y[r, h, f] = sum_n weight[h F + f, n] x[r, h, n] (+ bias[h F + f]): a matrix of its own per
+/// head.
+struct HeadLinearArgs {
+  Tensor x;       // [R, H, N]
+  Tensor weight;  // [H F, N]
+  Tensor bias;    // [H F] or undefined
+};
+
 /// The recurrence of MATH.md section 1, per head:
 ///   S_t[i,j] = a_t[i] b_t[j] s_t S_{t-1}[i,j] + k_t[i] u_t[j]      o_t[j] = sum_i q_t[i] S_t[i,j]
 struct LinearAttentionArgs {
@@ -159,6 +167,48 @@ struct KernelTable {
          void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
               const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
       safe_exp_backward;
+
+  // The feature maps of the other linear attentions; equations in their files and in ops.h.
+  Kernel<"head_linear", void(const HeadLinearArgs&, Tensor y)> head_linear;
+  Kernel<"head_linear_backward",
+         void(const HeadLinearArgs&, const Tensor& d_y, Sink d_x, Sink d_weight)>
+      head_linear_backward;
+  Kernel<"relu", void(const Tensor& x, Tensor y)> relu;
+  Kernel<"relu_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)> relu_backward;
+  Kernel<"elu_plus_one", void(const Tensor& x, Tensor y)> elu_plus_one;
+  Kernel<"elu_plus_one_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
+      elu_plus_one_backward;
+  // y[r, f] = z[r, f] - |x[r]|^2 / 2; the gradient of z is d_y itself
+  Kernel<"favor_exponent", void(const Tensor& z, const Tensor& x, Tensor y)> favor_exponent;
+  Kernel<"favor_exponent_backward", void(const Tensor& x, const Tensor& d_y, Sink d_x)>
+      favor_exponent_backward;
+  Kernel<"hedgehog", void(const Tensor& z, bool joint, Tensor y)> hedgehog;  // [R, N] -> [R, 2N]
+  Kernel<"hedgehog_backward", void(const Tensor& y, bool joint, const Tensor& d_y, Sink d_z)>
+      hedgehog_backward;
+  Kernel<"cos_sin", void(const Tensor& z, Tensor y)> cos_sin;  // [R, N] -> [R, 2N]
+  Kernel<"cos_sin_backward", void(const Tensor& y, const Tensor& d_y, Sink d_z)> cos_sin_backward;
+  Kernel<"dpfp", void(const Tensor& x, int64_t nu, Tensor y)> dpfp;  // [R, N] -> [R, 2 N nu]
+  Kernel<"dpfp_backward",
+         void(const Tensor& x, int64_t nu, const Tensor& y, const Tensor& d_y, Sink d_x)>
+      dpfp_backward;
+
+  // y = (1 - e^log_g) x, log_g [R, N] or [R, 1] for x [R, N]
+  Kernel<"write_gate", void(const Tensor& x, const Tensor& log_g, Tensor y)> write_gate;
+  Kernel<"write_gate_backward",
+         void(const Tensor& x, const Tensor& log_g, const Tensor& d_y, Sink d_x, Sink d_log_g)>
+      write_gate_backward;
+  // y = x z sigma(z)
+  Kernel<"swish_gate", void(const Tensor& x, const Tensor& z, Tensor y)> swish_gate;
+  Kernel<"swish_gate_backward",
+         void(const Tensor& x, const Tensor& z, const Tensor& d_y, Sink d_x, Sink d_z)>
+      swish_gate_backward;
+  // [R, V] -> [R, V + 1] with ones in the last column, and o[R, V + 1] -> o[:, :V] / o[:, V]
+  Kernel<"append_one", void(const Tensor& v, Tensor y)> append_one;
+  Kernel<"append_one_backward", void(const Tensor& d_y, Sink d_v)> append_one_backward;
+  Kernel<"sum_norm", void(const Tensor& o, bool changes_sign, Tensor y)> sum_norm;
+  Kernel<"sum_norm_backward",
+         void(const Tensor& o, bool changes_sign, const Tensor& y, const Tensor& d_y, Sink d_o)>
+      sum_norm_backward;
 
   Kernel<"linear_attention", void(const LinearAttentionArgs&, LinearAttentionResult&)>
       linear_attention;

@@ -2,8 +2,6 @@
 
 #include <vector>
 
-#include "core/random.h"
-
 namespace regla {
 namespace {
 
@@ -20,24 +18,26 @@ Parameter ParameterFactory::filled(const std::string& name, const Tensor& values
   return {.name = name, .value = values.to(dtype_), .gradient = {}};
 }
 
+Random random_numbers(uint64_t seed, const std::string& name) { return {seed, stream_of(name)}; }
+
 Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
                                    double deviation) const {
-  const Random random(seed_, stream_of(name));
+  const Random numbers = random_numbers(seed_, name);
   Tensor values = Tensor::empty(shape, DType::F64);
   double* value = values.data<double>();
   for (int64_t i = 0; i < values.numel(); ++i) {
-    value[i] = deviation * random.normal(static_cast<uint64_t>(i));
+    value[i] = deviation * numbers.normal(static_cast<uint64_t>(i));
   }
   return filled(name, values);
 }
 
 Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
                                     double high, double (*map)(double)) const {
-  const Random random(seed_, stream_of(name));
+  const Random numbers = random_numbers(seed_, name);
   Tensor values = Tensor::empty(shape, DType::F64);
   double* value = values.data<double>();
   for (int64_t i = 0; i < values.numel(); ++i) {
-    value[i] = map(low + (high - low) * random.uniform(static_cast<uint64_t>(i)));
+    value[i] = map(low + (high - low) * numbers.uniform(static_cast<uint64_t>(i)));
   }
   return filled(name, values);
 }

@@ -3,8 +3,12 @@
 #include <string>
 
 #include "autograd/ops.h"
+#include "core/random.h"
 
 namespace regla {
+
+/// The random numbers that belong to a name under a seed.
+Random random_numbers(uint64_t seed, const std::string& name);
 
 /// Makes parameters with reproducible initial values: element i of parameter `name` depends on the
 /// seed, the name and i, so neither the order of construction nor the rest of the model matters.
@@ -19,7 +23,6 @@ class ParameterFactory {
   Parameter uniform(const std::string& name, const Shape& shape, double low, double high,
                     double (*map)(double)) const;
   Parameter constant(const std::string& name, const Shape& shape, double value) const;
-
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
 

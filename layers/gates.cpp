@@ -1,5 +1,6 @@
 #include "layers/gates.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace regla {
@@ -24,48 +25,85 @@ void GateLinear::parameters(ParameterList& list) {
   up.parameters(list);
 }
 
-ForgetGate::ForgetGate(const MixerConfig& config, const MixerSizes& sizes, int64_t axis_size,
-                       const ParameterFactory& make, const std::string& name)
-    : config_(config), heads_(sizes.heads), axis_size_(axis_size) {
-  if (config.gate == Gate::None) return;
-  const bool per_head = config.gate_projection == GateProjection::PerHead;
-  const int64_t outputs = per_head ? heads_ : heads_ * axis_size;
-  const auto projection = [&](const char* which, double bias, double (*uniform)(double)) {
-    const std::string full = name + "." + which;
-    GateLinear gate(config, make, full, sizes.hidden, outputs, sizes.deviation);
-    if (config.gate_bias_init == GateBiasInit::Uniform) {
-      const double edge = 1 / static_cast<double>(std::max<int64_t>(outputs, 2));
-      gate.up.bias = make.uniform(name + ".gate_bias_init", {outputs}, edge, 1 - edge, uniform);
-      gate.up.bias.name = full + ".bias";
-      gate.up.bias.decay = false;
-    } else {
-      gate.up.bias = make.constant(full + ".bias", {outputs}, bias);
-    }
-    return gate;
-  };
-  // Gu 2020: the forget gates start uniform, the refining gates mirror them.
-  forget_ = projection("gate", config.gate_bias, [](double u) { return std::log(u / (1 - u)); });
+namespace {
+
+/// The projection of a gate with its initial bias.
+GateLinear gate_linear(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
+                       const ParameterFactory& make, const std::string& name,
+                       const std::string& which, const std::string& suffix, double bias,
+                       double (*uniform)(double)) {
+  const std::string full = name + "." + which + suffix;
+  GateLinear gate(config, make, full, sizes.hidden, outputs, sizes.deviation);
+  if (config.gate_bias_init == GateBiasInit::Uniform) {
+    // The forget and the refining gate of an axis read the same draws.
+    const double edge = 1 / static_cast<double>(std::max<int64_t>(outputs, 2));
+    const std::string draws = name + ".gate_bias_init" + suffix;
+    gate.up.bias = make.uniform(draws, {outputs}, edge, 1 - edge, uniform);
+    gate.up.bias.name = full + ".bias";
+    gate.up.bias.decay = false;
+  } else {
+    gate.up.bias = make.constant(full + ".bias", {outputs}, bias);
+  }
+  return gate;
+}
+
+}  // namespace
+
+// Gu 2020: the forget gates start uniform, the refining gates mirror them.
+AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
+                   const ParameterFactory& make, const std::string& name, const std::string& suffix)
+    : temperature_(config.gate_temperature),
+      forget_(gate_linear(config, sizes, outputs, make, name, "gate", suffix, config.gate_bias,
+                          [](double u) { return std::log(u / (1 - u)); })) {
   if (config.gate == Gate::Refined) {
-    refine_ =
-        projection("refine", config.refine_bias, [](double u) { return std::log((1 - u) / u); });
+    refine_ = gate_linear(config, sizes, outputs, make, name, "refine", suffix, config.refine_bias,
+                          [](double u) { return std::log((1 - u) / u); });
+  }
+}
+
+Var AxisGate::operator()(const Var& x) {
+  const Var log_gate = refine_ ? refined_gate(forget_(x), (*refine_)(x))  // Eq. 16
+                               : log_sigmoid(forget_(x));
+  return temperature_ == 1 ? log_gate : scale(log_gate, 1 / temperature_);
+}
+
+void AxisGate::parameters(ParameterList& list) {
+  forget_.parameters(list);
+  if (refine_) refine_->parameters(list);
+}
+
+ForgetGate::ForgetGate(const MixerConfig& config, const MixerSizes& sizes, int64_t K, int64_t V,
+                       const ParameterFactory& make, const std::string& name)
+    : heads_(sizes.heads), K_(K), V_(V) {
+  if (config.gate == Gate::None) return;
+  if (config.gate_projection == GateProjection::PerHead) {
+    scalar_.emplace(config, sizes, heads_, make, name, "");
+    return;
+  }
+  const bool both = config.gate_axis == GateAxis::Both;
+  if (both || config.gate_axis == GateAxis::Key) {
+    key_.emplace(config, sizes, heads_ * K, make, name, both ? "_key" : "");
+  }
+  if (both || config.gate_axis == GateAxis::Value) {
+    value_.emplace(config, sizes, heads_ * V, make, name, both ? "_value" : "");
   }
 }
 
 LogDecays ForgetGate::operator()(const Var& x) {
-  if (!forget_) return {};
-  const Var log_decay = refine_ ? refined_gate((*forget_)(x), (*refine_)(x))  // Eq. 16
-                                : log_sigmoid((*forget_)(x));
-  if (config_.gate_projection == GateProjection::PerHead) {
-    return {.key = {}, .value = {}, .scalar = log_decay};
-  }
-  const Var heads = reshape(log_decay, {x.dim(0), x.dim(1), heads_, axis_size_});
-  if (config_.gate_axis == GateAxis::Key) return {.key = heads, .value = {}, .scalar = {}};
-  return {.key = {}, .value = heads, .scalar = {}};
+  const auto heads = [&](const Var& log_decay, int64_t size) {
+    return reshape(log_decay, {x.dim(0), x.dim(1), heads_, size});
+  };
+  LogDecays decays;
+  if (scalar_) decays.scalar = (*scalar_)(x);
+  if (key_) decays.key = heads((*key_)(x), K_);
+  if (value_) decays.value = heads((*value_)(x), V_);
+  return decays;
 }
 
 void ForgetGate::parameters(ParameterList& list) {
-  if (forget_) forget_->parameters(list);
-  if (refine_) refine_->parameters(list);
+  for (std::optional<AxisGate>* gate : {&scalar_, &key_, &value_}) {
+    if (*gate) (*gate)->parameters(list);
+  }
 }
 
 }  // namespace regla

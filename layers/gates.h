@@ -19,22 +19,41 @@ struct GateLinear {
   void parameters(ParameterList& list);
 };
 
-/// The forget gate of a linear attention, as log-decays. Refined (Eq. 16-18):
+/// The decay along one axis of the state. Sigmoid: g = sigma(W_g x + b_g). Refined (Eq. 16-18):
 ///     g = sigma(W_g x + b_g),  r = sigma(W_r x + b_r),  F = (1-r) g^2 + r (1 - (1-g)^2)
+/// Divided by the temperature as a log (GLA): F^(1/temperature).
+class AxisGate {
+ public:
+  /// Parameters are called `name`.gate<suffix>.* and `name`.refine<suffix>.*.
+  AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
+           const ParameterFactory& make, const std::string& name, const std::string& suffix);
+
+  /// x [B, T, D] -> log F [B, T, outputs]
+  Var operator()(const Var& x);
+  void parameters(ParameterList& list);
+
+ private:
+  double temperature_;
+  GateLinear forget_;
+  std::optional<GateLinear> refine_;
+};
+
+/// The forget gate of a linear attention, as log-decays: none, one per head, one per component of
+/// the key axis or of the value axis, or both, whose product is Fast Decay's outer product (Eq.
+/// 10).
 class ForgetGate {
  public:
-  /// `axis_size`: N, the components of a head on the gated axis.
-  ForgetGate(const MixerConfig& config, const MixerSizes& sizes, int64_t axis_size,
+  /// K and V: the components of a head on the key and on the value axis.
+  ForgetGate(const MixerConfig& config, const MixerSizes& sizes, int64_t K, int64_t V,
              const ParameterFactory& make, const std::string& name);
 
-  /// x [B, T, D] -> the log-decays [B, T, H, N] on the configured axis, or [B, T, H] per head.
+  /// x [B, T, D] -> the log-decays [B, T, H, K], [B, T, H, V] or [B, T, H].
   LogDecays operator()(const Var& x);
   void parameters(ParameterList& list);
 
  private:
-  MixerConfig config_;
-  int64_t heads_, axis_size_;
-  std::optional<GateLinear> forget_, refine_;
+  int64_t heads_, K_, V_;
+  std::optional<AxisGate> scalar_, key_, value_;
 };
 
 }  // namespace regla

@@ -68,13 +68,13 @@ MixerState MixerState::clone() const {
 
 std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,
                                   const ParameterFactory& make, const std::string& name) {
+  check_combination(config, sizes.hidden / sizes.heads, name);
   switch (config.type) {
-    case MixerType::Regla:
-      return std::make_unique<LinearAttentionMixer>(config, sizes, make, name);
     case MixerType::Softmax:
       return std::make_unique<SoftmaxAttentionMixer>(config, sizes, make, name);
+    default:  // the others are one mixer under other settings
+      return std::make_unique<LinearAttentionMixer>(config, sizes, make, name);
   }
-  fail("[mixer] no such type: ", static_cast<int>(config.type));
 }
 
 Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next) {

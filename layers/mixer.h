@@ -13,7 +13,7 @@ namespace regla {
 /// What a mixer remembers of the tokens before: one value, which can be copied, saved and restored.
 /// Members that a mixer does not use stay undefined.
 struct MixerState {
-  Var S;               // [B, H, K, V] state of a linear attention
+  Var S;               // [B, H, K, V] state of a linear attention; V + 1 with a sum norm
   Var m;               // [B, H] running maximum of the keys; -infinity: nothing seen
   Var keys, values;    // [B, capacity, H, .] key-value cache of softmax attention
   int64_t length = 0;  // entries of the cache that are in use
@@ -50,6 +50,9 @@ class Mixer {
   virtual Tensor step(const Tensor& x, MixerState& state) = 0;
   virtual MixerState initial_state(int64_t batch) const = 0;
   virtual void parameters(ParameterList& list) = 0;
+  /// Sets what depends on the number of updates done and is not trained: random features that are
+  /// drawn again.
+  virtual void begin_step(int64_t updates_done) { static_cast<void>(updates_done); }
 
   /// Floating-point operations per token beyond the products with weights, forward, when `length`
   /// tokens are processed as one segment.

@@ -33,18 +33,25 @@ void check_rope(const MixerConfig& mixer, int64_t qk_dim, const std::string& whe
         qk_dim);
 }
 
-void check_mixer(const MixerConfig& mixer, int64_t qk_dim, const std::string& where) {
+void check_mixer(const MixerConfig& mixer, int64_t head_dim, const std::string& where) {
   check_size(where + ".feature_dim", mixer.feature_dim, 0);
+  check_size(where + ".qk_dim", mixer.qk_dim, 0);
+  check_size(where + ".dpfp_nu", mixer.dpfp_nu, 1);
+  check_size(where + ".feature_seed", mixer.feature_seed, 0);
+  check_size(where + ".redraw_every", mixer.redraw_every, 0);
   check_size(where + ".gate_rank", mixer.gate_rank, 1);
   check_size(where + ".chunk", mixer.chunk, 0);
   check_size(where + ".window", mixer.window, 0);
   check(mixer.norm_epsilon >= 0, "[config] expected ", where, ".norm_epsilon of at least 0, got ",
         mixer.norm_epsilon);
-  check_rope(mixer, qk_dim, where);
+  check_combination(mixer, head_dim, where);
+  check_rope(mixer, feature_sizes(mixer, head_dim).qk_dim, where);
 }
 
 MixerConfig resolved_mixer(const ModelConfig& model, MixerConfig mixer) {
-  mixer.feature_dim = model.feature_dim(mixer);
+  const FeatureSizes sizes = feature_sizes(mixer, model.head_dim());
+  mixer.feature_dim = sizes.K;
+  mixer.qk_dim = sizes.qk_dim;
   mixer.score_scale = resolved_score_scale(mixer);
   return mixer;
 }
@@ -80,7 +87,7 @@ void ModelConfig::validate() const {
         mixer.size());
   for (size_t i = 0; i < mixer.size(); ++i) {
     const std::string where = mixer.size() == 1 ? "mixer" : "mixer." + std::to_string(i);
-    check_mixer(mixer[i], feature_dim(mixer[i]), where);
+    check_mixer(mixer[i], head_dim(), where);
   }
 }
 

@@ -32,12 +32,12 @@ struct ModelConfig {
   int64_t mlp_width() const { return mlp > 0 ? mlp : 4 * hidden; }
   /// K of a mixer, its 0 resolved.
   int64_t feature_dim(const MixerConfig& config) const {
-    return config.feature_dim > 0 ? config.feature_dim : head_dim();
+    return feature_sizes(config, head_dim()).K;
   }
   /// The mixer of a layer, counted from 0, with nothing left to resolve.
   MixerConfig mixer_of(int64_t layer) const;
   /// The same configuration with the defaults that depend on other keys (mlp, feature_dim,
-  /// score_scale) written out. `vocab` stays 0 until a tokenizer is known.
+  /// qk_dim, score_scale) written out. `vocab` stays 0 until a tokenizer is known.
   ModelConfig resolved() const;
   /// An Error naming the key unless the configuration describes a decoder.
   void validate() const;

@@ -125,6 +125,10 @@ void Decoder::check_state(const DecoderState& state) const {
         blocks_.size(), " layers, got ", state.size());
 }
 
+void Decoder::begin_step(int64_t updates_done) {
+  for (Block& block : blocks_) block.mixer->begin_step(updates_done);
+}
+
 DecoderState Decoder::initial_state(int64_t batch) const {
   DecoderState state;
   for (const Block& block : blocks_) state.push_back(block.mixer->initial_state(batch));

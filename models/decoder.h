@@ -53,6 +53,9 @@ class Decoder {
   Tensor step(const Tensor& ids, DecoderState& state);
 
   DecoderState initial_state(int64_t batch) const;
+  /// Sets what depends on the number of updates done and is not trained: random features with
+  /// `redraw_every`. A new decoder stands at 0.
+  void begin_step(int64_t updates_done);
   /// Every parameter, in the order of the computation. Names are those of the checkpoint.
   const ParameterList& parameters() const { return parameters_; }
   const ModelConfig& config() const { return config_; }

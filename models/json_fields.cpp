@@ -51,11 +51,14 @@ MixerConfig read_mixer(const Json& json, std::string_view key) {
   const std::string prefix = std::string(key) + ".";
   if (json.is_string()) {
     read_value(json, prefix + "type", mixer.type);
-  } else {
-    check(json.is_object(), "[config] expected a mixer's name or an object for ", key, ", got ",
-          shown(json));
-    read_fields(json, prefix, mixer);
+    return preset(mixer.type);
   }
+  check(json.is_object(), "[config] expected a mixer's name or an object for ", key, ", got ",
+        shown(json));
+  // The name's fields first, whatever the order of the keys; then those that are given.
+  if (json.contains("type")) read_value(json["type"], prefix + "type", mixer.type);
+  mixer = preset(mixer.type);
+  read_fields(json, prefix, mixer);
   return mixer;
 }
 

@@ -6,52 +6,13 @@
 #include <vector>
 
 #include "autograd/ops.h"
-#include "tests/support.h"
+#include "tests/all_ops_mixers.h"
+#include "tests/op_sample.h"
 
 // One sample per op of autograd/ops.h and per value of each of its flags. Loops over the list give
 // the gradient check, the F32-against-F64 check, the thread-count check, the accumulation check and
 // the shape errors; a new op needs a sample here and nothing else.
 namespace regla::test {
-
-/// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
-struct Input {
-  Shape shape;
-  double low = -2, high = 2;
-  bool differentiable = true;
-  /// Replaces the values where given.
-  std::function<void(Tensor&)> edit = {};
-};
-
-struct OpSample {
-  std::string op;     // the function in autograd/ops.h
-  std::string flags;  // what this sample is about
-  std::vector<Input> inputs;
-  /// The op; an entry that is undefined is an absent optional output.
-  std::function<Vars(const Vars&)> apply;
-
-  std::string name() const { return op + ", " + flags; }
-
-  Tensors make(DType dtype) const {
-    Tensors values;
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      Tensor value =
-          spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
-      if (inputs[i].edit) inputs[i].edit(value);
-      values.push_back(value.to(dtype));
-    }
-    return values;
-  }
-};
-
-/// A call that must fail with an Error beginning with the op's name in brackets.
-struct WrongCall {
-  std::string op, flags;
-  std::function<void()> call;
-};
-
-inline Var f32(const Shape& shape) { return Tensor::zeros(shape, DType::F32); }
-inline Var f64(const Shape& shape) { return Tensor::zeros(shape, DType::F64); }
-inline Tensor i32(const Shape& shape) { return Tensor::zeros(shape, DType::I32); }
 
 inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"add", "", {{{3, 5, 7}}, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
@@ -302,6 +263,7 @@ inline std::vector<OpSample> all_ops() {
   add_safe_exp_samples(list);
   add_attention_samples(list);
   add_sequence_samples(list);
+  add_mixer_samples(list);
   return list;
 }
 
@@ -357,6 +319,7 @@ inline std::vector<OpSample> large_ops() {
            return {softmax_attention(in[0], in[1], in[2], {}, 100, 0.2)};
          });
   }
+  add_large_mixer_samples(list);
   return list;
 }
 

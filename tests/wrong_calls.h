@@ -149,6 +149,7 @@ inline std::vector<WrongCall> wrong_calls() {
   std::vector<WrongCall> list;
   add_basic_wrong_calls(list);
   add_attention_wrong_calls(list);
+  add_mixer_wrong_calls(list);
   return list;
 }
 

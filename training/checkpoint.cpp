@@ -110,6 +110,10 @@ Model load_model(const fs::path& run) {
   Model model = make_model(read_config(folder / "config.json"),
                            load_tokenizer((folder / "tokenizer.json").string()));
   read_weights(folder / "model.safetensors", *model.decoder);
+  // Random features that are drawn again follow from the number of updates.
+  if (fs::exists(folder / "state.json")) {
+    model.decoder->begin_step(read_training_state(folder).step);
+  }
   return model;
 }
 

@@ -139,6 +139,9 @@ void check_carried(const ModelConfig& model) {
         mixer.type != MixerType::Softmax || mixer.window > 0,
         "[config] carry_state needs mixer.window above 0 for softmax attention, whose cache grows "
         "with the text otherwise");
+    check(mixer.redraw_every == 0,
+          "[config] carry_state needs mixer.redraw_every = 0: what a state holds belongs to the "
+          "random features it was written with");
   }
 }
 

@@ -80,6 +80,7 @@ StepResult Trainer::step() {
   optimizer_.update(steps_done_ + 1, result.learning_rate,
                     clip_factor(result.gradient_norm, config_.grad_clip));
   ++steps_done_;
+  decoder_.begin_step(steps_done_);
   return result;
 }
 
@@ -157,6 +158,7 @@ DecoderState Trainer::carried_state() const {
 }
 
 void Trainer::resume(int64_t steps, const DecoderState& carried) {
+  decoder_.begin_step(steps);
   steps_done_ = steps;
   const int64_t rows = config_.batch_size / config_.micro_batches;
   for (size_t i = 0; i < carried_.size(); ++i) {

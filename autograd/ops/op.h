@@ -33,6 +33,12 @@ inline void check_rank(const char* op, const char* what, const Var& x, int rank)
         x.shape());
 }
 
+inline void check_inner(const char* op, const char* what, const Var& x) {
+  check_float(op, what, x);
+  check(x.value.rank() >= 1 && x.dim(-1) > 0, "[", op, "] expected ", what,
+        " with a non-empty inner axis, got ", x.shape());
+}
+
 /// Optional I32 masks and positions [B, T].
 inline void check_indices(const char* op, const char* what, const Tensor& x, const Shape& shape) {
   check(x.dtype() == DType::I32 && x.shape() == shape, "[", op, "] expected ", what, " I32 ", shape,

@@ -32,6 +32,21 @@ namespace regla::cpu::math {
 }
 inline double exp(double x) { return std::exp(x); }
 
+/// e^x - 1, exact to rounding near 0.
+[[gnu::always_inline]] inline float expm1(float x) {
+  // Within 1/2 of 0 the series; further out the subtraction loses at most one digit.
+  float p = 1.0f / 5040;
+  p = p * x + 1.0f / 720;
+  p = p * x + 1.0f / 120;
+  p = p * x + 1.0f / 24;
+  p = p * x + 1.0f / 6;
+  p = p * x + 0.5f;
+  p = p * x + 1.0f;
+  const float near = p * x, far = exp(x) - 1;
+  return x > -0.5f && x < 0.5f ? near : far;
+}
+inline double expm1(double x) { return std::expm1(x); }
+
 /// ln x for normal x > 0.
 [[gnu::always_inline]] inline float log(float x) {
   // x = 2^n m with m in [sqrt(1/2), sqrt(2)), and ln m = 2 atanh((m - 1) / (m + 1)).
@@ -66,6 +81,34 @@ template <class T>
 template <class T>
 [[gnu::always_inline]] inline T log_sigmoid(T x) {
   return (x < 0 ? x : T(0)) - log1p(exp(x < 0 ? x : -x));
+}
+
+/// sin x and cos x to 2e-7 absolute for |x| up to a few thousand.
+[[gnu::always_inline]] inline void sin_cos(float x, float& sine, float& cosine) {
+  // x = n pi/2 + r; adding 1.5 * 2^23 rounds to an integer that sits in the low mantissa bits.
+  constexpr float kQuadrants = 2 * std::numbers::inv_pi_v<float>;
+  const float shifted = x * kQuadrants + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  const float r = ((x - n * 1.5703125f) - n * 4.837512969970703125e-4f) - n * 7.549789948768648e-8f;
+  const float r2 = r * r;
+  // sin r = r + r^3 P(r^2) and cos r = 1 - r^2/2 + r^4 Q(r^2), fitted on [-pi/4, pi/4].
+  float s = -1.9508741388563067e-4f;
+  s = s * r2 + 8.332112804055214e-3f;
+  s = s * r2 - 1.6666653752326965e-1f;
+  s = s * r2 * r + r;
+  float c = 2.4425680749118328e-5f;
+  c = c * r2 - 1.3887251261621714e-3f;
+  c = c * r2 + 4.166664555668831e-2f;
+  c = c * r2 * r2 - 0.5f * r2 + 1;
+  const uint32_t quadrant = std::bit_cast<uint32_t>(shifted);
+  const bool swaps = (quadrant & 1) != 0;
+  const float a = swaps ? c : s, b = swaps ? s : c;
+  sine = std::bit_cast<float>(std::bit_cast<uint32_t>(a) ^ ((quadrant & 2) << 30));
+  cosine = std::bit_cast<float>(std::bit_cast<uint32_t>(b) ^ (((quadrant + 1) & 2) << 30));
+}
+inline void sin_cos(double x, double& sine, double& cosine) {
+  sine = std::sin(x);
+  cosine = std::cos(x);
 }
 
 /// tanh to 1e-7 absolute.

@@ -8,15 +8,20 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
                                            const ParameterFactory& make, const std::string& name)
     : config_(config),
       heads_(sizes.heads),
-      K_(config.feature_dim > 0 ? config.feature_dim : sizes.hidden / sizes.heads),
+      qk_dim_(feature_sizes(config, sizes.hidden / sizes.heads).qk_dim),
+      K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
-      query_(make, name + ".query", sizes.hidden, heads_ * K_, sizes.deviation),
-      key_(make, name + ".key", sizes.hidden, heads_ * K_, sizes.deviation),
+      query_(make, name + ".query", sizes.hidden, heads_ * qk_dim_, sizes.deviation),
+      key_(make, name + ".key", sizes.hidden, heads_ * qk_dim_, sizes.deviation),
       value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation),
-      gate_(config, sizes, config.gate_axis == GateAxis::Key ? K_ : V_, make, name),
+      phi_(config, sizes, make, name),
+      gate_(config, sizes, K_, V_, make, name),
       output_(make, name + ".output", heads_ * V_, sizes.hidden, sizes.output_deviation) {
   if (config.norm != MixerNorm::None) norm_ = make.constant(name + ".norm.weight", {heads_, V_}, 1);
+  if (config.output_gate == OutputGate::Swish) {
+    output_gate_.emplace(make, name + ".output_gate", sizes.hidden, heads_ * V_, sizes.deviation);
+  }
 }
 
 Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
@@ -28,7 +33,7 @@ Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSta
     state->S = result.state;
     state->m = in.m;
   }
-  return finish(result.o);
+  return finish(result.o, x);
 }
 
 Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
@@ -36,7 +41,7 @@ Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
   const Inputs in = prepare(token, {}, &state);
   const Tensor o = linear_attention_step(in.q, in.k, in.u, in.decays, {}, state.S.value);
   state.m = in.m;
-  return finish(o).value.reshape(x.shape());
+  return finish(o, token).value.reshape(x.shape());
 }
 
 LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Tensor& reset,
@@ -50,28 +55,38 @@ LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const T
     return reshape(z, {B, steps, heads_, size});
   };
   const auto turned = [&](const Var& z) {
-    return rope(heads(z, K_), positions, rotary_dim(config_, K_), config_.rope_base);
+    return rope(heads(z, qk_dim_), positions, rotary_dim(config_, qk_dim_), config_.rope_base);
   };
-  const Features phi = feature_map(config_, turned(query_(x)), turned(key_(x)),
-                                   state && carries_maximum(config_) ? state->m : Var{}, reset);
+  const Features phi = phi_(turned(query_(x)), turned(key_(x)),
+                            state && carries_maximum(config_) ? state->m : Var{}, reset);
   Inputs in = {phi.q, phi.k, heads(value_(x), V_), gate_(x), phi.m};
+  // The normaliser of a sum norm is one more value, written as 1 (Eq. 4).
+  if (config_.sum_norm) in.u = append_one(in.u);
+  // A gate g that also writes: (1 - g) k u^T (Eq. 6-7), on the axis it acts on.
+  LogDecays& decays = in.decays;
+  if (config_.write_gate && decays.key.defined()) {
+    in.k = write_gate(in.k, decays.key);
+  } else if (config_.write_gate) {
+    in.u = write_gate(in.u, decays.value.defined() ? decays.value : decays.scalar);
+  }
   // The running maximum is one more scalar decay.
   if (phi.log_rho.defined()) {
-    Var& scalar = in.decays.scalar;
-    scalar = scalar.defined() ? add(scalar, phi.log_rho) : phi.log_rho;
+    decays.scalar = decays.scalar.defined() ? add(decays.scalar, phi.log_rho) : phi.log_rho;
   }
   return in;
 }
 
-Var LinearAttentionMixer::finish(const Var& o) {
+Var LinearAttentionMixer::finish(const Var& o, const Var& x) {
   const bool center = config_.norm == MixerNorm::LayerNorm;
-  const Var stable = norm_ ? head_norm(o, use(*norm_), config_.norm_epsilon, center) : o;
-  return output_(reshape(stable, {o.dim(0), o.dim(1), heads_ * V_}));
+  const Var mean = config_.sum_norm ? sum_norm(o, changes_sign(config_.feature_map)) : o;
+  const Var stable = norm_ ? head_norm(mean, use(*norm_), config_.norm_epsilon, center) : mean;
+  const Var y = reshape(stable, {o.dim(0), o.dim(1), heads_ * V_});
+  return output_(output_gate_ ? swish_gate(y, (*output_gate_)(x)) : y);
 }
 
 MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, V_}, dtype_);
+  state.S = Tensor::zeros({batch, heads_, K_, columns()}, dtype_);
   if (carries_maximum(config_)) {
     state.m = Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), dtype_);
   }
@@ -83,18 +98,21 @@ void LinearAttentionMixer::parameters(ParameterList& list) {
   query_.parameters(list);
   key_.parameters(list);
   value_.parameters(list);
+  phi_.parameters(list);
   gate_.parameters(list);
   if (norm_) list.push_back(&*norm_);
+  if (output_gate_) output_gate_->parameters(list);
   output_.parameters(list);
 }
 
 double LinearAttentionMixer::flops_per_token(int64_t) const {
-  return 4.0 * static_cast<double>(heads_ * K_ * V_);  // write k u^T, read q S
+  // write k u^T, read q S
+  return 4.0 * static_cast<double>(heads_ * K_ * columns()) + phi_.flops_per_token();
 }
 
 int64_t LinearAttentionMixer::state_bytes(int64_t, DType dtype) const {
   const int64_t maximum = carries_maximum(config_) ? 1 : 0;
-  return heads_ * (K_ * V_ + maximum) * static_cast<int64_t>(size_of(dtype));
+  return heads_ * (K_ * columns() + maximum) * static_cast<int64_t>(size_of(dtype));
 }
 
 }  // namespace regla

@@ -15,6 +15,10 @@ namespace regla {
 ///     F = refined gate of x                                                   Eq. 16-18
 ///     S <- F * S + k v^T,  o = q S                                            Eq. 15
 ///     y = W_o norm(o)                                           stable norm   section 3.2
+///
+/// and the other rows of Table 3 differ in phi, in the axes of F, in u = (1 - F) v written instead
+/// of v (Eq. 6), in a sum norm o / (q c) whose c is one more column of S (Eq. 4-5, 7), and in
+/// y = W_o (norm(o) * swish(W_r x)) (GLA).
 class LinearAttentionMixer : public Mixer {
  public:
   LinearAttentionMixer(const MixerConfig& config, const MixerSizes& sizes,
@@ -24,6 +28,7 @@ class LinearAttentionMixer : public Mixer {
   Tensor step(const Tensor& x, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
+  void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }
   double flops_per_token(int64_t length) const override;
   int64_t state_bytes(int64_t length, DType dtype) const override;
 
@@ -35,14 +40,18 @@ class LinearAttentionMixer : public Mixer {
     Var m;  // the keys' maximum after the segment
   };
   Inputs prepare(const Var& x, const Tensor& reset, MixerState* state);
-  Var finish(const Var& o);
+  Var finish(const Var& o, const Var& x);
+  /// Columns of the state: the values, and with a sum norm the normaliser.
+  int64_t columns() const { return V_ + (config_.sum_norm ? 1 : 0); }
 
   MixerConfig config_;
-  int64_t heads_, K_, V_;
+  int64_t heads_, qk_dim_, K_, V_;
   DType dtype_;
   Linear query_, key_, value_;
+  Phi phi_;
   ForgetGate gate_;
   std::optional<Parameter> norm_;  // [H, V]
+  std::optional<Linear> output_gate_;
   Linear output_;
 };
 

@@ -121,6 +121,37 @@ TEST_CASE("tanh is good to 1e-7 absolutely and erf to 5e-7 relatively") {
   CHECK(std::isnan(math::erf(kNan)));
 }
 
+TEST_CASE("expm1 keeps its digits near 0") {
+  const auto got = [](float x) { return math::expm1(x); };
+  const auto exact = [](double x) { return std::expm1(x); };
+  CHECK(worst(-87, -0.5, true, got, exact) < 4e-7);
+  CHECK(worst(-0.5, 0.5, true, got, exact) < 4e-7);
+  CHECK(worst(0.5, 88, true, got, exact) < 4e-7);
+  for (float x = 1e-37f; x < 0.5f; x *= 1.91f) {
+    CHECK(std::abs(math::expm1(-x) - std::expm1(-static_cast<double>(x))) <= 4e-7 * x);
+  }
+  CHECK(math::expm1(-kInfinity) == -1);
+  CHECK(math::expm1(0.0f) == 0);
+  CHECK(std::isnan(math::expm1(kNan)));
+}
+
+TEST_CASE("sin and cos are good to 2e-7 absolutely") {
+  const auto part = [](bool cosine) {
+    return [=](float x) {
+      float s, c;
+      math::sin_cos(x, s, c);
+      return cosine ? c : s;
+    };
+  };
+  for (double range : {0.01, 3.2, 30.0, 3000.0}) {
+    CHECK(worst(-range, range, false, part(false), [](double x) { return std::sin(x); }) < 2e-7);
+    CHECK(worst(-range, range, false, part(true), [](double x) { return std::cos(x); }) < 2e-7);
+  }
+  CHECK(part(false)(0.0f) == 0);
+  CHECK(part(true)(0.0f) == 1);
+  CHECK(std::isnan(part(false)(kNan)));
+}
+
 TEST_CASE("the double versions are the standard library's") {
   CHECK(math::exp(1.5) == std::exp(1.5));
   CHECK(math::log(1.5) == std::log(1.5));

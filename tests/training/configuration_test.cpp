@@ -1,7 +1,9 @@
 #include "training/configuration.h"
 
+#include <filesystem>
 #include <fstream>
 #include <set>
+#include <vector>
 
 #include "core/check.h"
 #include "core/files.h"
@@ -53,6 +55,49 @@ TEST_CASE("a mixer is a name, an object or a list") {
   CHECK_THROWS_AS(hybrid.mixer_of(2), Error);
 }
 
+TEST_CASE("a mixer's name sets its fields, and what is given beside it wins") {
+  const auto mixer_of = [](const std::string& text) { return from_json(text).model.mixer[0]; };
+  CHECK(mixer_of(R"({"mixer": "gla"})") == preset(MixerType::Gla));
+  const MixerConfig gla = mixer_of(R"({"mixer": {"gate_rank": 8, "type": "gla"}})");
+  CHECK(gla.gate_rank == 8);
+  CHECK(gla.gate_temperature == 16);
+  CHECK(gla.feature_map == FeatureMap::Identity);
+  CHECK(gla.output_gate == OutputGate::Swish);
+  CHECK(with("{}", {"mixer=hedgehog", "mixer.hedgehog_form=joint2x"}).model.mixer[0].feature_map ==
+        FeatureMap::Hedgehog);
+  for (const std::string_view name : names_of(MixerType{})) {
+    const auto config = from_json(R"({"mixer": ")" + std::string(name) + R"("})");
+    CHECK(from_json(config.to_json()) == config.resolved());
+    CHECK(name_of(config.model.mixer[0].type) == name);
+  }
+  const MixerConfig hedgehog =
+      from_json(R"({"hidden": 128, "heads": 2, "mixer": "hedgehog"})").resolved().model.mixer[0];
+  CHECK(hedgehog.feature_dim == 64);
+  CHECK(hedgehog.qk_dim == 64);
+  CHECK_THAT(error_of(R"({"mixer": {"type": "linear_elu", "gate": "refined"}})"),
+             Contains("mixer.sum_norm without a gate on the value axis"));
+  CHECK_THAT(error_of(R"({"layers": 2, "mixer": ["regla", {"type": "gla", "key_max": "token"}]})"),
+             Contains("mixer.1.key_max only with safe_exp or favor"));
+}
+
+TEST_CASE(
+    "every file in configs describes a model, and the rows of a table differ in mixers only") {
+  const std::filesystem::path folder = std::string(REGLA_SOURCE_DIR) + "/configs";
+  std::vector<TrainingConfig> rows;
+  int files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.path().extension() != ".json") continue;
+    INFO(entry.path().string());
+    TrainingConfig config = read_config(entry.path());
+    ++files;
+    if (entry.path().parent_path().filename() != "tables") continue;
+    config.model.mixer = {MixerConfig{}};
+    rows.push_back(config);
+    CHECK(config == rows.front());
+  }
+  CHECK(files >= 19);
+}
+
 TEST_CASE("what is written is resolved and reads as the same") {
   const auto config = from_json(
       R"({"layers": 2, "hidden": 64, "heads": 4, "dtype": "f64", "learning_rate": 0.1,
@@ -72,16 +117,16 @@ TEST_CASE("what is written is resolved and reads as the same") {
 }
 
 TEST_CASE("every key of the table is written, once") {
-  const std::string table = describe_config(), text = TrainingConfig{}.to_json();
-  std::set<std::string> keys;
   const TrainingConfig config;
+  const std::string table = describe_config(), text = config.to_json();
+  std::set<std::string> keys;
   fields(config, [&](const char* name, const auto&, const char* meaning) {
     CHECK(keys.insert(name).second);
     CHECK_THAT(table, Contains("| `" + std::string(name) + "` |"));
     CHECK_THAT(text, Contains("\"" + std::string(name) + "\":"));
     CHECK_THAT(std::string(meaning), !Contains("|") && !Contains("\n"));
   });
-  CHECK_THAT(table, Contains("| `mixer.gate_axis` | `value`, `key` | `\"value\"` |"));
+  CHECK_THAT(table, Contains("| `mixer.gate_axis` | `value`, `key`, `both` | `\"value\"` |"));
 }
 
 TEST_CASE("unknown keys name the nearest known one and where they are") {
@@ -110,7 +155,8 @@ TEST_CASE("wrong types and values are errors") {
   CHECK_THAT(error_of(R"({"tokenizer": 1})"), Contains("expected a string"));
   CHECK_THAT(error_of(R"({"schedule": "cosin"})"), Contains("one of constant, linear, cosine"));
   CHECK_THAT(error_of(R"({"mixer": 3})"), Contains("a mixer's name or an object for mixer, got 3"));
-  CHECK_THAT(error_of(R"({"mixer": "rwkv"})"), Contains("one of regla, softmax for mixer.type"));
+  CHECK_THAT(error_of(R"({"mixer": "rwkv"})"),
+             Contains("one of regla, softmax, ") && Contains(" for mixer.type"));
   CHECK_THAT(error_of(R"({"mixer": []})"), Contains("got 0"));
   CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw or empty"));
   CHECK_THAT(error_of("[]"), Contains("expected an object, got []"));

@@ -35,7 +35,8 @@ inline TokenStream small_text(int64_t count, uint64_t seed = 1) {
 inline const std::vector<std::string>& small_mixers() {
   static const std::vector<std::string> all = {
       R"("regla")", R"({"type": "softmax", "window": 6})",
-      R"([{"type": "softmax", "window": 11}, {"gate_axis": "key"}])"};
+      R"([{"type": "softmax", "window": 11}, {"gate_axis": "key"}])",
+      R"(["performer", {"type": "rfa", "feature_seed": 5}])"};
   return all;
 }
 

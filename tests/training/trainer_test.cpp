@@ -142,6 +142,30 @@ TEST_CASE("a resumed trainer goes on with the same bits") {
   }
 }
 
+TEST_CASE("random features that are drawn again follow the number of updates") {
+  const TrainingConfig config = small_config(R"({"type": "performer", "redraw_every": 2})");
+  const TokenStream text = small_text(500);
+  Decoder straight(config.model, 3, DType::F64), second(config.model, 4, DType::F64);
+  Trainer a(config, straight, text, kEnd);
+  for (int step = 0; step < 5; ++step) a.step();
+  for (size_t i = 0; i < straight.parameters().size(); ++i) {
+    second.parameters()[i]->value.copy_from(straight.parameters()[i]->value);
+  }
+  const Tensor ids = Tensor::of({1, 4}, std::vector<int32_t>{3, 1, 4, 1});
+  const Tensor y = straight.hidden(ids).value;
+  CHECK(y.values() != second.hidden(ids).value.values());  // still at the first draw
+  Trainer(config, second, text, kEnd).resume(5, {});
+  CHECK(y.values() == second.hidden(ids).value.values());
+}
+
+TEST_CASE("a state of features that are drawn again cannot be carried") {
+  const TrainingConfig config = small_config(R"({"type": "performer", "redraw_every": 2})");
+  CHECK_NOTHROW(config.validate());
+  TrainingConfig carrying = config;
+  carrying.carry_state = true;
+  CHECK_THROWS_AS(carrying.validate(), Error);
+}
+
 TEST_CASE("one batch is learnt by heart") {
   for (const char* mixer : {R"("regla")", R"("softmax")"}) {
     TrainingConfig config = small_config(mixer);

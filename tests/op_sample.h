@@ -1,0 +1,53 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "autograd/ops.h"
+#include "tests/support.h"
+
+// What a sample of an op and a refused call consist of; the lists are all_ops.h and wrong_calls.h.
+namespace regla::test {
+
+/// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
+struct Input {
+  Shape shape;
+  double low = -2, high = 2;
+  bool differentiable = true;
+  /// Replaces the values where given.
+  std::function<void(Tensor&)> edit = {};
+};
+
+struct OpSample {
+  std::string op;     // the function in autograd/ops.h
+  std::string flags;  // what this sample is about
+  std::vector<Input> inputs;
+  /// The op; an entry that is undefined is an absent optional output.
+  std::function<Vars(const Vars&)> apply;
+
+  std::string name() const { return op + ", " + flags; }
+
+  Tensors make(DType dtype) const {
+    Tensors values;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      Tensor value =
+          spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
+      if (inputs[i].edit) inputs[i].edit(value);
+      values.push_back(value.to(dtype));
+    }
+    return values;
+  }
+};
+
+/// A call that must fail with an Error beginning with the op's name in brackets.
+struct WrongCall {
+  std::string op, flags;
+  std::function<void()> call;
+};
+
+inline Var f32(const Shape& shape) { return Tensor::zeros(shape, DType::F32); }
+inline Var f64(const Shape& shape) { return Tensor::zeros(shape, DType::F64); }
+inline Tensor i32(const Shape& shape) { return Tensor::zeros(shape, DType::I32); }
+
+}  // namespace regla::test
