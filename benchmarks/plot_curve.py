@@ -10,9 +10,10 @@ import subprocess
 
 
 def curve(run):
-    """Millions of tokens and bits per byte of every validation."""
+    """Millions of tokens and bits per byte of the periodic validations. The last validation of a run
+    is on the whole split, the others on `eval_batches` of it: it is no point of the same curve."""
     rows = [json.loads(line) for line in open(pathlib.Path(run) / "metrics.jsonl")]
-    return [(row["tokens"] / 1e6, row["bits_per_byte"]) for row in rows if "split" in row]
+    return [(row["tokens"] / 1e6, row["bits_per_byte"]) for row in rows if "split" in row][:-1]
 
 
 def main():
