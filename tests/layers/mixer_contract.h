@@ -7,6 +7,7 @@
 
 #include "layers/mixer.h"
 #include "tests/catch.h"
+#include "tests/sequence.h"
 #include "tests/support.h"
 
 // The contract of every mixer: `chunked` with any chunk, `step`, and any split of the sequence with
@@ -55,29 +56,6 @@ class TestMixer {
  private:
   std::unique_ptr<Mixer> mixer_, typed_;
 };
-
-/// Tokens [begin, end) of x [B, T, ...].
-inline Tensor tokens(const Tensor& x, int64_t begin, int64_t end) {
-  if (!x) return {};
-  std::vector<int64_t> sizes(x.shape().sizes().begin(), x.shape().sizes().end());
-  sizes[1] = end - begin;
-  Tensor part = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype());
-  if (part.numel() == 0) return part;
-  const auto row = static_cast<size_t>(part.bytes() / (x.dim(0) * (end - begin)));
-  for (int64_t b = 0; b < x.dim(0); ++b) {
-    std::memcpy(static_cast<char*>(part.raw()) + static_cast<size_t>(b * (end - begin)) * row,
-                static_cast<const char*>(x.raw()) + static_cast<size_t>(b * x.dim(1) + begin) * row,
-                static_cast<size_t>(end - begin) * row);
-  }
-  return part;
-}
-
-inline Tensor joined(const Tensors& parts) {
-  const NoGrad guard;
-  Var whole;
-  for (const Tensor& part : parts) whole = concatenate(whole, part);
-  return whole.value;
-}
 
 /// Values and gradients by name.
 using Named = std::map<std::string, Tensor>;
