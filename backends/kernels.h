@@ -96,10 +96,12 @@ struct LinearAttentionArgs {
   Tensor reset;  // [B, T] I32 or undefined: 1 empties the state before this token
   Tensor state;  // [B, H, K, V] before the first token, or undefined (0)
   int64_t chunk;
+  bool keep;  // whether a backward pass follows
 };
 struct LinearAttentionResult {
   Tensor o;      // [B, T, H, V]
   Tensor state;  // [B, H, K, V] after the last token
+  Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
 };
 struct LinearAttentionGradients {
   Tensor d_o, d_state;                                      // in; d_state may be undefined
@@ -115,10 +117,12 @@ struct DeltaRuleArgs {
   Tensor reset;  // [B, T] I32 or undefined: 1 empties the state before this token
   Tensor state;  // [B, H, K, V] before the first token, or undefined (0)
   int64_t chunk;
+  bool keep;  // whether a backward pass follows
 };
 struct DeltaRuleResult {
   Tensor o;      // [B, T, H, V]
   Tensor state;  // [B, H, K, V] after the last token
+  Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
 };
 struct DeltaRuleGradients {
   Tensor d_o, d_state;                // in; d_state may be undefined
@@ -233,13 +237,14 @@ struct KernelTable {
 
   Kernel<"linear_attention", void(const LinearAttentionArgs&, LinearAttentionResult&)>
       linear_attention;
-  Kernel<"linear_attention_backward",
-         void(const LinearAttentionArgs&, const Tensor& o, const LinearAttentionGradients&)>
+  Kernel<"linear_attention_backward", void(const LinearAttentionArgs&, const LinearAttentionResult&,
+                                           const LinearAttentionGradients&)>
       linear_attention_backward;
   // T = 1, in place on args.state
   Kernel<"linear_attention_step", void(const LinearAttentionArgs&, Tensor o)> linear_attention_step;
   Kernel<"delta_rule", void(const DeltaRuleArgs&, DeltaRuleResult&)> delta_rule;
-  Kernel<"delta_rule_backward", void(const DeltaRuleArgs&, const DeltaRuleGradients&)>
+  Kernel<"delta_rule_backward",
+         void(const DeltaRuleArgs&, const DeltaRuleResult&, const DeltaRuleGradients&)>
       delta_rule_backward;
   // T = 1, in place on args.state
   Kernel<"delta_rule_step", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;

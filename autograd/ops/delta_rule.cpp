@@ -5,6 +5,7 @@ namespace {
 
 struct DeltaRuleOp : Op {
   DeltaRuleArgs args;
+  DeltaRuleResult result;
   explicit DeltaRuleOp(DeltaRuleArgs settings) : args(std::move(settings)) {}
   const char* name() const override { return "delta_rule"; }
 
@@ -14,9 +15,10 @@ struct DeltaRuleOp : Op {
     args.v = in[2];
     args.g = in[3];
     args.state = in[4];
+    args.keep = Tape::current() != nullptr;
     const Tensor o = Tensor::empty_like(args.v);
     const Shape state_shape = {args.q.dim(0), args.q.dim(2), args.q.dim(3), args.v.dim(3)};
-    DeltaRuleResult result = {o, Tensor::empty(state_shape, o.dtype(), o.device())};
+    result = {o, Tensor::empty(state_shape, o.dtype(), o.device()), {}};
     kernels_of(o).delta_rule(args, result);
     return {result.o, result.state};
   }
@@ -30,7 +32,7 @@ struct DeltaRuleOp : Op {
         .d_v = d_in[2]->sink(args.v),
         .d_g = d_in[3]->sink(args.g),
         .d_state0 = args.state ? d_in[4]->sink(args.state) : Sink{}};
-    kernels_of(args.v).delta_rule_backward(args, gradients);
+    kernels_of(args.v).delta_rule_backward(args, result, gradients);
   }
 };
 
@@ -74,7 +76,8 @@ Tensor delta_rule_step(const Var& q, const Var& k, const Var& v, const Var& g, c
                                  .g = g.value,
                                  .reset = reset,
                                  .state = std::move(state),
-                                 .chunk = 1},
+                                 .chunk = 1,
+                                 .keep = false},
                                 o);
   return o;
 }

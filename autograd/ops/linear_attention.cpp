@@ -5,7 +5,7 @@ namespace {
 
 struct LinearAttentionOp : Op {
   LinearAttentionArgs args;
-  Tensor o;
+  LinearAttentionResult result;
   explicit LinearAttentionOp(LinearAttentionArgs settings) : args(std::move(settings)) {}
   const char* name() const override { return "linear_attention"; }
 
@@ -18,9 +18,10 @@ struct LinearAttentionOp : Op {
     args.log_b = in[4];
     args.log_s = in[5];
     args.state = state;
-    o = Tensor::empty_like(args.u);
+    args.keep = Tape::current() != nullptr;
+    const Tensor o = Tensor::empty_like(args.u);
     const Shape state_shape = {args.q.dim(0), args.q.dim(2), args.q.dim(3), args.u.dim(3)};
-    LinearAttentionResult result = {o, Tensor::empty(state_shape, o.dtype(), o.device())};
+    result = {o, Tensor::empty(state_shape, o.dtype(), o.device()), {}};
     kernels_of(o).linear_attention(args, result);
     return {result.o, result.state};
   }
@@ -29,16 +30,17 @@ struct LinearAttentionOp : Op {
     const auto sink = [&](size_t i, const Tensor& like) {
       return like.defined() ? d_in[i]->sink(like) : Sink{};
     };
-    const LinearAttentionGradients gradients = {.d_o = d_out[0] ? d_out[0] : Tensor::zeros_like(o),
-                                                .d_state = d_out[1],
-                                                .d_q = sink(0, args.q),
-                                                .d_k = sink(1, args.k),
-                                                .d_u = sink(2, args.u),
-                                                .d_log_a = sink(3, args.log_a),
-                                                .d_log_b = sink(4, args.log_b),
-                                                .d_log_s = sink(5, args.log_s),
-                                                .d_state0 = sink(6, args.state)};
-    kernels_of(o).linear_attention_backward(args, o, gradients);
+    const LinearAttentionGradients gradients = {
+        .d_o = d_out[0] ? d_out[0] : Tensor::zeros_like(args.u),
+        .d_state = d_out[1],
+        .d_q = sink(0, args.q),
+        .d_k = sink(1, args.k),
+        .d_u = sink(2, args.u),
+        .d_log_a = sink(3, args.log_a),
+        .d_log_b = sink(4, args.log_b),
+        .d_log_s = sink(5, args.log_s),
+        .d_state0 = sink(6, args.state)};
+    kernels_of(args.u).linear_attention_backward(args, result, gradients);
   }
 };
 
@@ -87,7 +89,8 @@ Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const Log
                                        .log_s = decays.scalar.value,
                                        .reset = reset,
                                        .state = std::move(state),
-                                       .chunk = 1},
+                                       .chunk = 1,
+                                       .keep = false},
                                       o);
   return o;
 }

@@ -4,7 +4,12 @@
 #include <cstdint>
 
 #include "backends/cpu/triangular.h"
+#include "core/tensor.h"
 
+// The states before the chunks of a head, for its backward pass. The forward pass keeps the state
+// before each segment of chunks; those inside a segment are computed again. A segment has at least
+// K V / (K + V) tokens, so what is kept takes no more room than the keys and values do, however
+// small the chunk.
 namespace regla::cpu {
 
 /// Tokens per chunk: what was asked for, or what is fastest here; never more than there are.
@@ -13,78 +18,78 @@ inline int64_t chunk_size(int64_t asked, int64_t steps) {
   return std::min(asked > 0 ? asked : kFastest, steps);
 }
 
-/// The states before the chunks of a head, for its backward pass. They are kept for one segment of
-/// chunks at a time and recomputed from the segment's first state: a segment has about K tokens, so
-/// that all the states kept take about as much room as the values do, however small the chunk.
+/// How a head's chunks are grouped.
+struct Segments {
+  int64_t steps, capacity;  // tokens, tokens of a chunk; the last may have fewer
+  int64_t chunks;           // per segment
+  Segments(int64_t K, int64_t V, int64_t length, int64_t chunk)
+      : steps(length), capacity(chunk), chunks((K * V / (K + V) + chunk) / chunk) {}
+
+  int64_t span() const { return chunks * capacity; }
+  int64_t count() const { return (steps + span() - 1) / span(); }
+};
+
+/// Room for the states that a forward pass keeps: [heads, segments, K, V].
+template <class T>
+Tensor kept_states(const Segments& segments, int64_t heads, int64_t K, int64_t V) {
+  return Tensor::empty({heads, segments.count(), K, V}, dtype_of<T>);
+}
+
+/// Keeps the state S before the chunk that starts at `begin` if a segment starts there. `kept`:
+/// the head's part of the room, null when there is no backward pass.
+template <class T>
+void keep_state(const Segments& segments, int64_t begin, int64_t size, const T* S, T* kept) {
+  if (kept == nullptr || begin % segments.span() != 0) return;
+  std::copy_n(S, size, kept + begin / segments.span() * size);
+}
+
 template <class T>
 class ChunkStates {
  public:
-  static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
-    const int64_t chunks = chunks_per_segment(K, capacity);
-    return (steps / (chunks * capacity) + 2 + chunks) * K * V;
+  static int64_t scratch(const Segments& segments, int64_t K, int64_t V) {
+    return segments.chunks * K * V;
   }
 
-  /// `capacity`: tokens of a chunk; the last may have fewer.
-  ChunkStates(int64_t K, int64_t V, int64_t steps, int64_t capacity, Arena<T>& arena)
-      : size_(K * V),
-        steps_(steps),
-        capacity_(capacity),
-        chunks_(chunks_per_segment(K, capacity)),
-        inside_(arena.take(chunks_ * size_)),
-        firsts_(arena.take((segments() + 1) * size_)) {}
+  /// `kept`: the head's states before each segment; `last`: the state after the last.
+  ChunkStates(const Segments& segments, int64_t K, int64_t V, const T* kept, const T* last,
+              Arena<T>& arena)
+      : segments_(segments),
+        size_(K * V),
+        kept_(kept),
+        last_(last),
+        inside_(arena.take(scratch(segments, K, V))) {}
 
   /// Calls `backward(begin, before, after)` for the chunk that starts at each `begin`, from the
   /// last to the first, with the states before and after it. `advance(begin, S)` moves S over a
-  /// chunk; `initial` null stands for 0.
+  /// chunk.
   template <class Advance, class Backward>
-  void run(const T* initial, Advance&& advance, Backward&& backward) {
-    keep_first_states(initial, advance);
-    for (int64_t segment = segments() - 1; segment >= 0; --segment) {
-      const int64_t start = segment * span(), stop = std::min(steps_, start + span());
-      const int64_t chunks = (stop - start + capacity_ - 1) / capacity_;
+  void run(Advance&& advance, Backward&& backward) {
+    const int64_t capacity = segments_.capacity;
+    const T* after = last_;
+    for (int64_t segment = segments_.count() - 1; segment >= 0; --segment) {
+      const int64_t start = segment * segments_.span();
+      const int64_t stop = std::min(segments_.steps, start + segments_.span());
+      const int64_t chunks = (stop - start + capacity - 1) / capacity;
+      const T* first = kept_ + segment * size_;
       for (int64_t c = 1; c < chunks; ++c) {
-        std::copy_n(before(segment, c - 1), size_, before(segment, c));
-        advance(start + (c - 1) * capacity_, before(segment, c));
+        std::copy_n(c == 1 ? first : inside(c - 1), size_, inside(c));
+        advance(start + (c - 1) * capacity, inside(c));
       }
-      const T* after = before(segment + 1, 0);
       for (int64_t c = chunks - 1; c >= 0; --c) {
-        backward(start + c * capacity_, static_cast<const T*>(before(segment, c)), after);
-        after = before(segment, c);
+        const T* before = c == 0 ? first : inside(c);
+        backward(start + c * capacity, before, after);
+        after = before;
       }
     }
   }
 
  private:
-  static int64_t chunks_per_segment(int64_t K, int64_t capacity) {
-    return std::max<int64_t>(1, K / capacity);
-  }
-  int64_t span() const { return chunks_ * capacity_; }
-  int64_t segments() const { return (steps_ + span() - 1) / span(); }
+  T* inside(int64_t c) const { return inside_ + c * size_; }
 
-  /// The state before chunk c of a segment.
-  T* before(int64_t segment, int64_t c) const {
-    return c == 0 ? firsts_ + segment * size_ : inside_ + c * size_;
-  }
-
-  /// The states before each segment, and the one after the last.
-  template <class Advance>
-  void keep_first_states(const T* initial, Advance&& advance) {
-    if (initial != nullptr) {
-      std::copy_n(initial, size_, firsts_);
-    } else {
-      std::fill_n(firsts_, size_, T(0));
-    }
-    for (int64_t begin = 0; begin < steps_; begin += capacity_) {
-      T* S = before(begin / span() + 1, 0);
-      if (begin % span() == 0) std::copy_n(S - size_, size_, S);
-      advance(begin, S);
-    }
-  }
-
-  int64_t size_, steps_;
-  int64_t capacity_, chunks_;  // tokens per chunk, chunks per segment
-  T* inside_;                  // states before the chunks of the current segment
-  T* firsts_;                  // state before each segment, and after the last
+  Segments segments_;
+  int64_t size_;
+  const T *kept_, *last_;
+  T* inside_;  // states before the chunks of the current segment, but the first
 };
 
 }  // namespace regla::cpu

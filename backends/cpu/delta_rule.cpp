@@ -10,21 +10,24 @@ namespace {
 
 /// The chunked form of one head: o and the last state, S [K, V] being updated in place.
 ///     O = Q S + tril(Q K^T) U,   S += K^T U
+/// `kept` takes the states that backward starts from.
 template <class T>
-void forward_head(const DeltaRuleHead<T>& head, int64_t capacity, Arena<T> arena, T* o, T* S) {
+void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<T> arena, T* o,
+                  T* S, T* kept) {
+  const int64_t capacity = segments.capacity;
   const int64_t K = head.K, V = head.V;
   T* out = arena.take(capacity * V);
   T* W = arena.take(capacity * capacity);
   DeltaRuleChunk<T> chunk(K, V, capacity, arena);
   for (int64_t begin = 0; begin < head.steps; begin = chunk.first + chunk.C) {
+    keep_state(segments, begin, K * V, S, kept);
     const int64_t full = std::min(head.steps, (begin / capacity + 1) * capacity);
     chunk.load(head, begin, head.piece_end(begin, full));
     const int64_t C = chunk.C;
     if (head.resets(begin)) std::fill_n(S, K * V, T(0));
     chunk.solve(S);
     lower_product(C, K, chunk.q, chunk.k_turned, W);
-    std::fill_n(out, C * V, T(0));
-    small_gemm(C, V, K, View<T>{chunk.q, K}, S, V, out, V);
+    small_product(C, V, K, View<T>{chunk.q, K}, S, V, out, V);
     multiply_lower(C, V, W, chunk.U, out);
     chunk.advance(S);
     for (int64_t t = 0; t < C; ++t) std::copy_n(out + t * V, V, o + (begin + t) * head.v_pitch);
@@ -40,6 +43,9 @@ void delta_rule(const DeltaRuleArgs& args, DeltaRuleResult& result) {
     const int64_t K = args.q.dim(3), V = args.v.dim(3), capacity = chunk_size(args.chunk, steps);
     const int64_t size = DeltaRuleChunk<T>::scratch(K, V, capacity) + capacity * (V + capacity);
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    const Segments segments(K, V, steps, capacity);
+    if (args.keep) result.kept = kept_states<T>(segments, heads, K, V);
+    T* kept = args.keep ? result.kept.data<T>() : nullptr;
     T *buffers = scratch.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
@@ -50,8 +56,9 @@ void delta_rule(const DeltaRuleArgs& args, DeltaRuleResult& result) {
         } else {
           std::fill_n(S, K * V, T(0));
         }
-        forward_head(head, capacity, Arena<T>{buffers + thread_index() * size},
-                     o + (n / H * steps * H + n % H) * V, S);
+        forward_head(head, segments, Arena<T>{buffers + thread_index() * size},
+                     o + (n / H * steps * H + n % H) * V, S,
+                     kept ? kept + n * segments.count() * K * V : nullptr);
       }
     });
   });

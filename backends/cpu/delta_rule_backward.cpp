@@ -47,17 +47,18 @@ void outputs_backward(const DeltaRuleChunk<T>& chunk, ChunkGradients<T>& to, T* 
   transpose(C, V, chunk.U, V, to.U_turned);
   transpose(K, V, d_S, V, to.d_S_turned);
   lower_product(C, K, chunk.q, chunk.k_turned, to.W);
-  std::fill_n(to.d_U, C * V, T(0));  // d_U = W^T d_O + K d_S
+  // d_U = K d_S + W^T d_O
+  small_product(C, V, K, View<T>{chunk.k, K}, d_S, V, to.d_U, V);
   multiply_lower_transposed(C, V, to.W, to.d_o, to.d_U);
-  small_gemm(C, V, K, View<T>{chunk.k, K}, d_S, V, to.d_U, V);
-  lower_product(C, V, to.d_o, to.U_turned, to.d_W);  // d_W = tril(d_O U^T)
-  std::fill_n(to.d_q, C * K, T(0));                  // d_Q = d_O S^T + d_W K
-  small_gemm(C, K, V, View<T>{to.d_o, V}, to.S_turned, K, to.d_q, K);
+  // d_W = tril(d_O U^T), d_Q = d_O S^T + d_W K
+  lower_product(C, V, to.d_o, to.U_turned, to.d_W);
+  small_product(C, K, V, View<T>{to.d_o, V}, to.S_turned, K, to.d_q, K);
   multiply_lower(C, K, to.d_W, chunk.k, to.d_q);
-  std::fill_n(to.d_k, C * K, T(0));  // d_K = U d_S^T + d_W^T Q
-  small_gemm(C, K, V, View<T>{chunk.U, V}, to.d_S_turned, K, to.d_k, K);
+  // d_K = U d_S^T + d_W^T Q
+  small_product(C, K, V, View<T>{chunk.U, V}, to.d_S_turned, K, to.d_k, K);
   multiply_lower_transposed(C, K, to.d_W, chunk.q, to.d_k);
-  small_gemm(K, V, C, transposed(chunk.q, K), to.d_o, V, d_S, V);  // d_S += Q^T d_O
+  // d_S += Q^T d_O
+  small_gemm(K, V, C, transposed(chunk.q, K), to.d_o, V, d_S, V);
 }
 
 /// U = (I + A)^{-1} R with R = G E and A = G stril(K K^T), and E = V - K S.
@@ -93,33 +94,33 @@ void writes_backward(const DeltaRuleChunk<T>& chunk, ChunkGradients<T>& to, T* d
 template <class T>
 class HeadBackward {
  public:
-  static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
-    return DeltaRuleChunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) +
-           ChunkStates<T>::scratch(K, V, steps, capacity) + K * V;
+  static int64_t scratch(const Segments& segments, int64_t K, int64_t V) {
+    const int64_t C = segments.capacity;
+    return DeltaRuleChunk<T>::scratch(K, V, C) + ChunkGradients<T>::scratch(K, V, C) +
+           ChunkStates<T>::scratch(segments, K, V) + K * V;
   }
 
-  HeadBackward(const DeltaRuleHead<T>& head, int64_t capacity, Arena<T> arena,
-               const HeadGradients<T>& to)
+  HeadBackward(const DeltaRuleHead<T>& head, const Segments& segments, const T* kept, const T* last,
+               Arena<T> arena, const HeadGradients<T>& to)
       : head_(head),
-        capacity_(capacity),
+        capacity_(segments.capacity),
         to_(to),
-        chunk_(head.K, head.V, capacity, arena),
-        gradients_(head.K, head.V, capacity, arena),
-        states_(head.K, head.V, head.steps, capacity, arena),
+        chunk_(head.K, head.V, capacity_, arena),
+        gradients_(head.K, head.V, capacity_, arena),
+        states_(segments, head.K, head.V, kept, last, arena),
         zeros_(arena.take(head.K * head.V)) {
     std::fill_n(zeros_, head.K * head.V, T(0));
   }
 
   /// `d_S` comes in as the gradient of the last state and leaves as that of the first.
   void run(T* d_S) {
-    states_.run(
-        head_.state, [&](int64_t begin, T* S) { advance(begin, S); },
-        [&](int64_t begin, const T* before, const T*) {
-          for (int64_t end = chunk_end(begin); end > begin; end = chunk_.first) {
-            chunk_.load(head_, head_.piece_begin(begin, end), end);
-            piece_backward(before, d_S);
-          }
-        });
+    states_.run([&](int64_t begin, T* S) { advance(begin, S); },
+                [&](int64_t begin, const T* before, const T*) {
+                  for (int64_t end = chunk_end(begin); end > begin; end = chunk_.first) {
+                    chunk_.load(head_, head_.piece_begin(begin, end), end);
+                    piece_backward(before, d_S);
+                  }
+                });
   }
 
  private:
@@ -167,14 +168,17 @@ class HeadBackward {
 
 }  // namespace
 
-void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleGradients& to) {
+void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleResult& forward,
+                         const DeltaRuleGradients& to) {
   for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
     using T = decltype(tag);
     const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
     const int64_t K = args.q.dim(3), V = args.v.dim(3), capacity = chunk_size(args.chunk, steps);
-    const int64_t size = HeadBackward<T>::scratch(K, V, steps, capacity);
+    const Segments segments(K, V, steps, capacity);
+    const int64_t size = HeadBackward<T>::scratch(segments, K, V);
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     Tensor d_states = to.d_state ? to.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
+    const T *kept = forward.kept.data<T>(), *last = forward.state.data<T>();
     T *buffers = scratch.data<T>(), *d_S = d_states.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
@@ -185,7 +189,8 @@ void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleGradients& to
                                                  .d_v = Rows<T>(to.d_v, first, V, H * V),
                                                  .d_g = Rows<T>(to.d_g, first, 1, H)};
         const DeltaRuleHead<T> head(args, n);
-        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, head_gradients)
+        HeadBackward<T>(head, segments, kept + n * segments.count() * K * V, last + n * K * V,
+                        Arena<T>{buffers + thread_index() * size}, head_gradients)
             .run(d_S + n * K * V);
         Rows<T>(to.d_state0, n, K * V, 0).put(0, d_S + n * K * V, K * V);
       }

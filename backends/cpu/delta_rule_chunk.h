@@ -101,8 +101,7 @@ struct DeltaRuleChunk {
   void solve(const T* S) {
     transpose(C, K, k, K, k_turned);
     lower_product(C, K, k, k_turned, keys);
-    std::fill_n(E, C * V, T(0));
-    small_gemm(C, V, K, View<T>{k, K}, S, V, E, V);
+    small_product(C, V, K, View<T>{k, K}, S, V, E, V);
     for (int64_t t = 0; t < C; ++t) {
       for (int64_t s = 0; s < t; ++s) L[t * C + s] = -g[t] * keys[t * C + s];
       for (int64_t j = t * V; j < (t + 1) * V; ++j) {

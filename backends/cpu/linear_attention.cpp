@@ -10,21 +10,20 @@ namespace {
 
 /// The chunked form of one head: o and the last state, S [K, V] being updated in place.
 ///     o = mix(scores(q, k), u) + (q decayed from the chunk's start) S
+/// `kept` takes the states that backward starts from.
 template <class T>
-void forward_head(const LinearAttentionHead<T>& head, int64_t capacity, Arena<T> arena, T* o,
-                  T* S) {
-  const int64_t K = head.K, V = head.V;
+void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, Arena<T> arena,
+                  T* o, T* S, T* kept) {
+  const int64_t K = head.K, V = head.V, capacity = segments.capacity;
   T* out = arena.take(capacity * V);
-  T* from_state = arena.take(capacity * V);
   Chunk<T> chunk(head, capacity, arena);
   for (int64_t begin = 0; begin < head.steps; begin += capacity) {
+    keep_state(segments, begin, K * V, S, kept);
     chunk.load(head, begin, std::min(head.steps, begin + capacity));
     const int64_t C = chunk.C;
-    std::fill_n(from_state, C * V, T(0));
     const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
-    small_gemm(C, V, K, View<T>{q, K}, S, V, from_state, V);
-    const T* decayed = chunk.values.decayed_from_start(C, from_state, chunk.values.rows);
-    std::copy_n(decayed, C * V, out);
+    small_product(C, V, K, View<T>{q, K}, S, V, out, V);
+    chunk.values.decayed_from_start(C, out, out);
     scores(C, chunk.q, chunk.k, chunk.keys, chunk.W);
     mix(C, chunk.W, chunk.u, chunk.values, out);
     chunk.advance(S);
@@ -41,6 +40,9 @@ void linear_attention(const LinearAttentionArgs& args, LinearAttentionResult& re
     const int64_t K = args.q.dim(3), V = args.u.dim(3), capacity = chunk_size(args.chunk, steps);
     const int64_t size = Chunk<T>::scratch(K, V, capacity) + 2 * capacity * V;
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    const Segments segments(K, V, steps, capacity);
+    if (args.keep) result.kept = kept_states<T>(segments, heads, K, V);
+    T* kept = args.keep ? result.kept.data<T>() : nullptr;
     T *buffers = scratch.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
@@ -51,8 +53,9 @@ void linear_attention(const LinearAttentionArgs& args, LinearAttentionResult& re
         } else {
           std::fill_n(S, K * V, T(0));
         }
-        forward_head(head, capacity, Arena<T>{buffers + thread_index() * size},
-                     o + (n / H * steps * H + n % H) * V, S);
+        forward_head(head, segments, Arena<T>{buffers + thread_index() * size},
+                     o + (n / H * steps * H + n % H) * V, S,
+                     kept ? kept + n * segments.count() * K * V : nullptr);
       }
     });
   });

@@ -21,11 +21,10 @@ template <class T>
 struct ChunkGradients {
   T *o, *d_o, *d_q, *d_k, *d_u;  // [C, V], [C, V], [C, K], [C, K], [C, V]
   T* dW;                         // [C, C]
-  T *by_key, *by_value;          // [C, K], [C, V] scratch
   T *S_turned, *dS_turned;       // [V, K]
 
   static int64_t scratch(int64_t K, int64_t V, int64_t C) {
-    return C * (3 * K + 4 * V + C) + 2 * K * V;
+    return C * (2 * K + 3 * V + C) + 2 * K * V;
   }
   ChunkGradients(int64_t K, int64_t V, int64_t C, Arena<T>& arena)
       : o(arena.take(C * V)),
@@ -34,8 +33,6 @@ struct ChunkGradients {
         d_k(arena.take(C * K)),
         d_u(arena.take(C * V)),
         dW(arena.take(C * C)),
-        by_key(arena.take(C * K)),
-        by_value(arena.take(C * V)),
         S_turned(arena.take(K * V)),
         dS_turned(arena.take(K * V)) {}
 };
@@ -49,21 +46,18 @@ void states_backward(Chunk<T>& chunk, ChunkGradients<T>& g, const T* S, T* dS) {
   transpose(K, V, dS, V, g.dS_turned);
   // S_out = decay S_in + (keys to the end)^T (values to the end)
   const T* u_end = chunk.values.decayed_to(C, chunk.u, chunk.values.rows);
-  std::fill_n(g.by_key, C * K, T(0));
-  small_gemm(C, K, V, View<T>{u_end, V}, g.dS_turned, K, g.by_key, K);
-  std::copy_n(chunk.keys.decayed_to(C, g.by_key, chunk.keys.rows), C * K, g.d_k);
+  small_product(C, K, V, View<T>{u_end, V}, g.dS_turned, K, g.d_k, K);
+  chunk.keys.decayed_to(C, g.d_k, g.d_k);
   const T* k_end = chunk.keys.decayed_to(C, chunk.k, chunk.keys.rows);
-  std::fill_n(g.by_value, C * V, T(0));
-  small_gemm(C, V, K, View<T>{k_end, K}, dS, V, g.by_value, V);
-  std::copy_n(chunk.values.decayed_to(C, g.by_value, chunk.values.rows), C * V, g.d_u);
+  small_product(C, V, K, View<T>{k_end, K}, dS, V, g.d_u, V);
+  chunk.values.decayed_to(C, g.d_u, g.d_u);
   chunk.decay_state(dS);
   // o += (q from the start) S_in, decayed from the start
   const T* d_o = chunk.values.decayed_from_start(C, g.d_o, chunk.values.rows);
   const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
   small_gemm(K, V, C, transposed(q, K), d_o, V, dS, V);
-  std::fill_n(g.by_key, C * K, T(0));
-  small_gemm(C, K, V, View<T>{d_o, V}, g.S_turned, K, g.by_key, K);
-  std::copy_n(chunk.keys.decayed_from_start(C, g.by_key, chunk.keys.rows), C * K, g.d_q);
+  small_product(C, K, V, View<T>{d_o, V}, g.S_turned, K, g.d_q, K);
+  chunk.keys.decayed_from_start(C, g.d_q, g.d_q);
 }
 
 /// The tokens' effect on each other: reverses scores and mix.
@@ -99,8 +93,7 @@ void decays_backward(const LinearAttentionHead<T>& head, const Chunk<T>& chunk,
                      const HeadGradients<T>& to) {
   const int64_t K = head.K, V = head.V;
   const auto put_scalar = [&](int64_t token, const T* total, int64_t N) {
-    T sum = 0;
-    for (int64_t n = 0; n < N; ++n) sum += total[n];
+    const T sum = sum_of(N, [=](int64_t n) { return total[n]; });
     to.d_log_s.put(token, &sum, 1);
   };
   const bool scalar_on_values = to.d_log_s && !head.scalar_on_keys();
@@ -125,21 +118,22 @@ void decays_backward(const LinearAttentionHead<T>& head, const Chunk<T>& chunk,
 template <class T>
 class HeadBackward {
  public:
-  static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
-    return Chunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) + K + V +
-           ChunkStates<T>::scratch(K, V, steps, capacity);
+  static int64_t scratch(const Segments& segments, int64_t K, int64_t V) {
+    const int64_t C = segments.capacity;
+    return Chunk<T>::scratch(K, V, C) + ChunkGradients<T>::scratch(K, V, C) + K + V +
+           ChunkStates<T>::scratch(segments, K, V);
   }
 
-  HeadBackward(const LinearAttentionHead<T>& head, int64_t capacity, Arena<T> arena,
-               const HeadGradients<T>& to)
+  HeadBackward(const LinearAttentionHead<T>& head, const Segments& segments, const T* kept,
+               const T* last, Arena<T> arena, const HeadGradients<T>& to)
       : head_(head),
-        capacity_(capacity),
+        capacity_(segments.capacity),
         to_(to),
-        chunk_(head, capacity, arena),
-        g_(head.K, head.V, capacity, arena),
+        chunk_(head, capacity_, arena),
+        g_(head.K, head.V, capacity_, arena),
         key_total_(arena.take(head.K)),
         value_total_(arena.take(head.V)),
-        states_(head.K, head.V, head.steps, capacity, arena) {}
+        states_(segments, head.K, head.V, kept, last, arena) {}
 
   /// `dS` comes in as the gradient of the last state and leaves as that of the first.
   void run(T* dS) {
@@ -147,7 +141,6 @@ class HeadBackward {
       chunk_.load(head_, begin, std::min(head_.steps, begin + capacity_));
     };
     states_.run(
-        head_.state,
         [&](int64_t begin, T* S) {
           load(begin);
           chunk_.advance(S);
@@ -159,17 +152,23 @@ class HeadBackward {
   }
 
  private:
-  void chunk_backward(const T* before, const T* after, T* dS) {
+  /// The boundary terms sum(S_out * dS_out) of the axes that decay.
+  void state_totals(const T* after, const T* dS) {
     const int64_t K = head_.K, V = head_.V;
-    std::fill_n(key_total_, K, T(0));
     std::fill_n(value_total_, V, T(0));
     for (int64_t i = 0; i < K; ++i) {
-      for (int64_t j = 0; j < V; ++j) {
-        const T product = after[i * V + j] * dS[i * V + j];
-        key_total_[i] += product;
-        value_total_[j] += product;
+      const T *row = after + i * V, *d_row = dS + i * V;
+      if (head_.values_decay()) {
+        for (int64_t j = 0; j < V; ++j) value_total_[j] += row[j] * d_row[j];
       }
+      if (head_.keys_decay())
+        key_total_[i] = sum_of(V, [=](int64_t j) { return row[j] * d_row[j]; });
     }
+  }
+
+  void chunk_backward(const T* before, const T* after, T* dS) {
+    const int64_t K = head_.K, V = head_.V;
+    state_totals(after, dS);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t row = (chunk_.first + t) * head_.v_pitch;
       std::copy_n(to_.o + row, V, g_.o + t * V);
@@ -197,22 +196,25 @@ class HeadBackward {
 
 }  // namespace
 
-void linear_attention_backward(const LinearAttentionArgs& args, const Tensor& o,
+void linear_attention_backward(const LinearAttentionArgs& args,
+                               const LinearAttentionResult& forward,
                                const LinearAttentionGradients& gradients) {
   for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
     const int64_t K = args.q.dim(3), V = args.u.dim(3), capacity = chunk_size(args.chunk, steps);
-    const int64_t size = HeadBackward<T>::scratch(K, V, steps, capacity);
+    const Segments segments(K, V, steps, capacity);
+    const int64_t size = HeadBackward<T>::scratch(segments, K, V);
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     Tensor d_states =
         gradients.d_state ? gradients.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
+    const T *kept = forward.kept.data<T>(), *last = forward.state.data<T>();
     T *buffers = scratch.data<T>(), *dS = d_states.data<T>();
     const LinearAttentionGradients& to = gradients;
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const int64_t first = n / H * steps * H + n % H;
-        const HeadGradients<T> head_gradients = {.o = o.data<T>() + first * V,
+        const HeadGradients<T> head_gradients = {.o = forward.o.data<T>() + first * V,
                                                  .d_o = to.d_o.data<T>() + first * V,
                                                  .d_q = Rows<T>(to.d_q, first, K, H * K),
                                                  .d_k = Rows<T>(to.d_k, first, K, H * K),
@@ -221,7 +223,8 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Tensor& o,
                                                  .d_log_b = Rows<T>(to.d_log_b, first, V, H * V),
                                                  .d_log_s = Rows<T>(to.d_log_s, first, 1, H)};
         const LinearAttentionHead<T> head(args, n);
-        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, head_gradients)
+        HeadBackward<T>(head, segments, kept + n * segments.count() * K * V, last + n * K * V,
+                        Arena<T>{buffers + thread_index() * size}, head_gradients)
             .run(dS + n * K * V);
         Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
       }

@@ -100,8 +100,6 @@ struct Axis {
     }
     return out;
   }
-
-  T decay_over_chunk(int64_t n) const { return present ? through[n] : T(1); }
 };
 
 template <class T>
@@ -140,26 +138,61 @@ void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
   }
 }
 
+// Inside a block, for as many columns as V has elements (a vector or one number); rows are `pitch`
+// apart, W is the block's corner of [C, C]. A whole block's sums stay in registers.
+
+/// out_t += sum_{s<=t} W_ts D_ts right_s
+template <class V, bool kWhole, class T>
+void mix_rows(int64_t count, const T* W, int64_t C, const T* right, const T* factor, int64_t pitch,
+              T* out) {
+  const int rows = kWhole ? kBlock : static_cast<int>(count);
+  V sum[kBlock];
+  for (int t = 0; t < rows; ++t) sum[t] = load<V>(out + t * pitch);
+#pragma GCC unroll 16
+  for (int s = 0; s < rows; ++s) {
+    V decayed = load<V>(right + s * pitch);
+    sum[s] += W[s * C + s] * decayed;
+#pragma GCC unroll 16
+    for (int t = s + 1; t < rows; ++t) {
+      decayed *= load<V>(factor + t * pitch);
+      sum[t] += W[t * C + s] * decayed;
+    }
+  }
+  for (int t = 0; t < rows; ++t) store(out + t * pitch, sum[t]);
+}
+
+/// out_s += sum_{t>=s} W_ts D_ts left_t: from the last row, sum_s <- (sum_s + W_ts left_t)
+/// factor_t.
+template <class V, bool kWhole, class T>
+void mix_rows_transposed(int64_t count, const T* W, int64_t C, const T* left, const T* factor,
+                         int64_t pitch, T* out) {
+  const int rows = kWhole ? kBlock : static_cast<int>(count);
+  V sum[kBlock] = {};
+#pragma GCC unroll 16
+  for (int t = rows - 1; t >= 0; --t) {
+    const V x = load<V>(left + t * pitch), decay = load<V>(factor + t * pitch);
+#pragma GCC unroll 16
+    for (int s = 0; s < t; ++s) sum[s] = (sum[s] + W[t * C + s] * x) * decay;
+    sum[t] += W[t * C + t] * x;
+  }
+  for (int s = 0; s < rows; ++s) store(out + s * pitch, load<V>(out + s * pitch) + sum[s]);
+}
+
 template <class T>
 void mix(int64_t C, const T* W, const T* right, Axis<T>& axis, T* out) {
   const int64_t N = axis.N;
   if (!axis.present) return multiply_lower(C, N, W, right, out);
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
-    std::fill_n(axis.other, rows * N, T(0));
-    small_gemm(rows, N, p, View<T>{W + p * C, C}, axis.decayed_to(p, right, axis.rows), N,
-               axis.other, N);
+    small_product(rows, N, p, View<T>{W + p * C, C}, axis.decayed_to(p, right, axis.rows), N,
+                  axis.other, N);
     for (int64_t i = 0; i < rows * N; ++i) out[p * N + i] += axis.prefix[p * N + i] * axis.other[i];
-    for (int64_t s = p; s < p + rows; ++s) {
-      T* decayed = axis.rows;
-      std::copy_n(right + s * N, N, decayed);
-      for (int64_t t = s; t < p + rows; ++t) {
-        const T w = W[t * C + s];
-        for (int64_t n = 0; n < N; ++n) out[t * N + n] += w * decayed[n];
-        if (t + 1 == p + rows) break;
-        for (int64_t n = 0; n < N; ++n) decayed[n] *= axis.factor[(t + 1) * N + n];
-      }
-    }
+    const T *x = right + p * N, *factor = axis.factor + p * N;
+    by_columns<T>(N, [&](auto columns, int64_t n) {
+      using V = typename decltype(columns)::type;
+      const auto mix_block = rows == kBlock ? mix_rows<V, true, T> : mix_rows<V, false, T>;
+      mix_block(rows, W + p * C + p, C, x + n, factor + n, N, out + p * N + n);
+    });
   }
 }
 
@@ -171,23 +204,16 @@ void mix_transposed(int64_t C, const T* W, const T* left, Axis<T>& axis, T* out)
     const int64_t rows = std::min(kBlock, C - p);
     multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
     T* earlier = axis.turned;  // [p, N]
-    std::fill_n(earlier, p * N, T(0));
-    small_gemm(p, N, rows, transposed(W + p * C, C), axis.other, N, earlier, N);
+    small_product(p, N, rows, transposed(W + p * C, C), axis.other, N, earlier, N);
     axis.decayed_to(p, earlier, axis.rows);
     for (int64_t i = 0; i < p * N; ++i) out[i] += axis.rows[i];
-    // From the block's end: sum <- (sum + W_ts left_t) * factor_t.
-    for (int64_t s = p; s < p + rows; ++s) {
-      T* sum = axis.rows;
-      std::fill_n(sum, N, T(0));
-      for (int64_t t = p + rows - 1; t > s; --t) {
-        const T w = W[t * C + s];
-        for (int64_t n = 0; n < N; ++n) {
-          sum[n] = (sum[n] + w * left[t * N + n]) * axis.factor[t * N + n];
-        }
-      }
-      const T w = W[s * C + s];
-      for (int64_t n = 0; n < N; ++n) out[s * N + n] += sum[n] + w * left[s * N + n];
-    }
+    const T *x = left + p * N, *factor = axis.factor + p * N;
+    by_columns<T>(N, [&](auto columns, int64_t n) {
+      using V = typename decltype(columns)::type;
+      const auto mix_block =
+          rows == kBlock ? mix_rows_transposed<V, true, T> : mix_rows_transposed<V, false, T>;
+      mix_block(rows, W + p * C + p, C, x + n, factor + n, N, out + p * N + n);
+    });
   }
 }
 

@@ -85,8 +85,13 @@ struct Chunk {
   void decay_state(T* S) const {
     if (!keys.present && !values.present) return;
     for (int64_t i = 0; i < keys.N; ++i) {
-      const T a = keys.decay_over_chunk(i);
-      for (int64_t j = 0; j < values.N; ++j) S[i * values.N + j] *= a * values.decay_over_chunk(j);
+      const T a = keys.present ? keys.through[i] : T(1);
+      T* row = S + i * values.N;
+      if (values.present) {
+        for (int64_t j = 0; j < values.N; ++j) row[j] *= a * values.through[j];
+      } else {
+        for (int64_t j = 0; j < values.N; ++j) row[j] *= a;
+      }
     }
   }
 

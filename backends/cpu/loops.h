@@ -33,6 +33,15 @@ void write(Sink& out, F&& f) {
   });
 }
 
+/// The sum of f(i) over [0, count), vectorised.
+template <class F>
+auto sum_of(int64_t count, F&& f) {
+  decltype(f(int64_t{0})) sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += f(i);
+  return sum;
+}
+
 /// Rows per block so that a block holds about kGrain elements.
 inline int64_t row_grain(int64_t row_size) {
   return row_size >= kGrain ? 1 : kGrain / (row_size > 0 ? row_size : 1);

@@ -12,16 +12,44 @@ constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kVectorBytes = 32;
 #endif
 
-template <class T>
+template <class T, int64_t kBytes>
 struct VectorOf;
-template <>
-struct VectorOf<float> {
-  typedef float type __attribute__((vector_size(kVectorBytes)));
+template <int64_t kBytes>
+struct VectorOf<float, kBytes> {
+  typedef float type __attribute__((vector_size(kBytes)));
 };
-template <>
-struct VectorOf<double> {
-  typedef double type __attribute__((vector_size(kVectorBytes)));
+template <int64_t kBytes>
+struct VectorOf<double, kBytes> {
+  typedef double type __attribute__((vector_size(kBytes)));
 };
+
+template <class V, class T>
+V load(const T* from) {
+  V vector;
+  std::memcpy(&vector, from, sizeof(V));
+  return vector;
+}
+template <class V, class T>
+void store(T* to, const V& vector) {
+  std::memcpy(to, &vector, sizeof(V));
+}
+
+/// Names a type that holds some neighbouring columns: a vector, or one number.
+template <class V>
+struct Columns {
+  using type = V;
+};
+
+/// Calls f(Columns<V>, n) for pieces that cover the columns [0, N): whole vectors first, then what
+/// is left in smaller ones.
+template <class T, class F>
+[[gnu::always_inline]] inline void by_columns(int64_t N, F&& f) {
+  constexpr int64_t size = sizeof(T), lanes = kVectorBytes / size, few = 16 / size;
+  int64_t n = 0;
+  for (; n + lanes <= N; n += lanes) f(Columns<typename VectorOf<T, kVectorBytes>::type>{}, n);
+  for (; n + few <= N; n += few) f(Columns<typename VectorOf<T, 16>::type>{}, n);
+  for (; n < N; ++n) f(Columns<T>{}, n);
+}
 
 /// A small matrix inside a chunk, read as element (r, c) at data[r * row + c * column].
 template <class T>
@@ -35,47 +63,51 @@ View<T> transposed(const T* data, int64_t pitch) {
   return {data, 1, pitch};
 }
 
-/// R rows of one vector of columns of C += A B, kept in R registers while the loop runs over K.
-/// Eight rows hide the latency of the multiply-add; wider tiles measured slower, because the
-/// compiler spills them.
-template <int R, class T>
+/// R rows of one piece of columns of C = A B (or C += A B), kept in R registers while the loop runs
+/// over K. Eight rows hide the latency of the multiply-add; wider tiles measured slower, because
+/// the compiler spills them.
+template <bool kAdd, int R, class V, class T>
 void gemm_tile(int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
-  using Vector = typename VectorOf<T>::type;
-  Vector sum[R];
-  for (int r = 0; r < R; ++r) std::memcpy(&sum[r], C + r * ldc, sizeof(Vector));
+  V sum[R];
+  for (int r = 0; r < R; ++r) sum[r] = kAdd ? load<V>(C + r * ldc) : V{};
   for (int64_t k = 0; k < K; ++k) {
-    Vector b;
-    std::memcpy(&b, B + k * ldb, sizeof(Vector));
+    const V b = load<V>(B + k * ldb);
     for (int r = 0; r < R; ++r) sum[r] += A.data[r * A.row + k * A.column] * b;
   }
-  for (int r = 0; r < R; ++r) std::memcpy(C + r * ldc, &sum[r], sizeof(Vector));
+  for (int r = 0; r < R; ++r) store(C + r * ldc, sum[r]);
 }
 
-/// R rows of C += A B, all N columns.
-template <int R, class T>
+/// R rows of C, all N columns.
+template <bool kAdd, int R, class T>
 void gemm_rows(int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
-  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
-  int64_t n = 0;
-  for (; n + lanes <= N; n += lanes) gemm_tile<R>(K, A, B + n, ldb, C + n, ldc);
-  if (n == N) return;
-  for (int64_t r = 0; r < R; ++r) {
-    for (int64_t k = 0; k < K; ++k) {
-      const T a = A.data[r * A.row + k * A.column];
-      for (int64_t j = n; j < N; ++j) C[r * ldc + j] += a * B[k * ldb + j];
-    }
-  }
+  by_columns<T>(N, [&](auto columns, int64_t n) {
+    gemm_tile<kAdd, R, typename decltype(columns)::type>(K, A, B + n, ldb, C + n, ldc);
+  });
 }
 
-/// C[M, N] += A[M, K] B[K, N] for blocks that fit the first-level cache, where a library call costs
-/// more than the product. A may be a transposed view; B and C have contiguous rows.
-template <class T>
-void small_gemm(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
+template <bool kAdd, class T>
+void gemm_block(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
                 int64_t ldc) {
   int64_t m = 0;
   const auto from = [&](int64_t row) { return View<T>{A.data + row * A.row, A.row, A.column}; };
-  for (; m + 8 <= M; m += 8) gemm_rows<8>(N, K, from(m), B, ldb, C + m * ldc, ldc);
-  for (; m + 4 <= M; m += 4) gemm_rows<4>(N, K, from(m), B, ldb, C + m * ldc, ldc);
-  for (; m < M; ++m) gemm_rows<1>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m + 8 <= M; m += 8) gemm_rows<kAdd, 8>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m + 4 <= M; m += 4) gemm_rows<kAdd, 4>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m < M; ++m) gemm_rows<kAdd, 1>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+}
+
+/// C[M, N] = A[M, K] B[K, N] for blocks that fit the first-level cache, where a library call costs
+/// more than the product. A may be a transposed view; B and C have contiguous rows.
+template <class T>
+void small_product(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
+                   int64_t ldc) {
+  gemm_block<false>(M, N, K, A, B, ldb, C, ldc);
+}
+
+/// The same, C += A B.
+template <class T>
+void small_gemm(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
+                int64_t ldc) {
+  gemm_block<true>(M, N, K, A, B, ldb, C, ldc);
 }
 
 /// out[C, R] = in[R, C]^T

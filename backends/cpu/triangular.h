@@ -29,8 +29,7 @@ void lower_product(int64_t C, int64_t N, const T* left, const T* right_turned, T
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
     T* block = W + p * C;
-    for (int64_t t = 0; t < rows; ++t) std::fill_n(block + t * C, p + rows, T(0));
-    small_gemm(rows, p + rows, N, View<T>{left + p * N, N}, right_turned, C, block, C);
+    small_product(rows, p + rows, N, View<T>{left + p * N, N}, right_turned, C, block, C);
     for (int64_t t = 0; t < rows; ++t)
       std::fill(block + t * C + p + t + 1, block + t * C + p + rows, T(0));
   }
@@ -62,7 +61,7 @@ void solve_lower(int64_t C, int64_t N, const T* W, T* x) {
     const int64_t end = std::min(C, p + kBlock);
     small_gemm(end - p, N, p, View<T>{W + p * C, C}, x, N, x + p * N, N);
     for (int64_t t = p + 1; t < end; ++t) {
-      gemm_rows<1>(N, t - p, View<T>{W + t * C + p, C}, x + p * N, N, x + t * N, N);
+      gemm_rows<true, 1>(N, t - p, View<T>{W + t * C + p, C}, x + p * N, N, x + t * N, N);
     }
   }
 }
@@ -75,7 +74,7 @@ void solve_lower_transposed(int64_t C, int64_t N, const T* W, T* x) {
     small_gemm(end - p, N, C - end, transposed(W + end * C + p, C), x + end * N, N, x + p * N, N);
     for (int64_t t = end - 2; t >= p; --t) {
       const View<T> column = transposed(W + (t + 1) * C + t, C);
-      gemm_rows<1>(N, end - 1 - t, column, x + (t + 1) * N, N, x + t * N, N);
+      gemm_rows<true, 1>(N, end - 1 - t, column, x + (t + 1) * N, N, x + t * N, N);
     }
   }
 }
