@@ -52,6 +52,8 @@ Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, i
 /// The same per row, without gradients: [...]. Rows with target -1 are 0.
 Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets);
 
+/// sigma(z) = 1 / (1 + e^-z)
+Var sigmoid(const Var& z);
 /// log sigma(z), the log of the vanilla gate.
 Var log_sigmoid(const Var& z);
 /// log F of the refined gate (Eq. 16): F = g (g + 2r(1-g)), g = sigma(z_g), r = sigma(z_r).
@@ -115,6 +117,18 @@ LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const
 /// One token (T = 1) for decoding, without gradients: `state` is updated in place.
 Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                              const Tensor& reset, Tensor state);
+
+struct DeltaRule {
+  Var o;      // [B, T, H, V]
+  Var state;  // [B, H, K, V]
+};
+/// The delta rule (Eq. 8) S <- S - g k (k^T S) + g k v^T, o = S^T q over q, k [B, T, H, K] and v
+/// [B, T, H, V] with write strengths g [B, T, H]; state, reset and chunk as above.
+DeltaRule delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
+                     const Var& state, int64_t chunk);
+/// One token (T = 1) for decoding, without gradients: `state` is updated in place.
+Tensor delta_rule_step(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
+                       Tensor state);
 
 /// Causal softmax attention (Eq. 1): q [B, T, H, K]; k, v [B, S, H, .] of which the last T belong
 /// to the queries. first [B, T] I32 or undefined: keys before it are hidden. window 0: no limit.

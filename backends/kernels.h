@@ -108,6 +108,25 @@ struct LinearAttentionGradients {
   Sink d_q, d_k, d_u, d_log_a, d_log_b, d_log_s, d_state0;  // out
 };
 
+/// The delta rule (Eq. 8), per head:
+///   S_t = S_{t-1} - g_t k_t (k_t^T S_{t-1}) + g_t k_t v_t^T      o_t = S_t^T q_t
+struct DeltaRuleArgs {
+  Tensor q, k;   // [B, T, H, K]
+  Tensor v;      // [B, T, H, V]
+  Tensor g;      // [B, T, H] write strength
+  Tensor reset;  // [B, T] I32 or undefined: 1 empties the state before this token
+  Tensor state;  // [B, H, K, V] before the first token, or undefined (0)
+  int64_t chunk;
+};
+struct DeltaRuleResult {
+  Tensor o;      // [B, T, H, V]
+  Tensor state;  // [B, H, K, V] after the last token
+};
+struct DeltaRuleGradients {
+  Tensor d_o, d_state;                // in; d_state may be undefined
+  Sink d_q, d_k, d_v, d_g, d_state0;  // out
+};
+
 /// Causal softmax attention (Eq. 1). The last T keys belong to the queries, those before to the
 /// past. Query t sees keys s with s <= S - T + t, s > S - T + t - window and s >= first[b, t].
 struct SoftmaxAttentionArgs {
@@ -156,6 +175,8 @@ struct KernelTable {
          void(const CrossEntropyArgs&, Tensor losses, Tensor d_hidden, Tensor d_weight)>
       cross_entropy;
 
+  Kernel<"sigmoid", void(const Tensor& z, Tensor y)> sigmoid;
+  Kernel<"sigmoid_backward", void(const Tensor& z, const Tensor& d_y, Sink d_z)> sigmoid_backward;
   Kernel<"log_sigmoid", void(const Tensor& z, Tensor y)> log_sigmoid;
   Kernel<"log_sigmoid_backward", void(const Tensor& z, const Tensor& d_y, Sink d_z)>
       log_sigmoid_backward;
@@ -219,6 +240,11 @@ struct KernelTable {
       linear_attention_backward;
   // T = 1, in place on args.state
   Kernel<"linear_attention_step", void(const LinearAttentionArgs&, Tensor o)> linear_attention_step;
+  Kernel<"delta_rule", void(const DeltaRuleArgs&, DeltaRuleResult&)> delta_rule;
+  Kernel<"delta_rule_backward", void(const DeltaRuleArgs&, const DeltaRuleGradients&)>
+      delta_rule_backward;
+  // T = 1, in place on args.state
+  Kernel<"delta_rule_step", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;
   // log_sum: [B, T, H], kept for the backward pass
   Kernel<"softmax_attention", void(const SoftmaxAttentionArgs&, Tensor o, Tensor log_sum)>
       softmax_attention;

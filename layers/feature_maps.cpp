@@ -38,10 +38,16 @@ Maximum maximum_of(KeyMax key_max) {
   }
 }
 
-/// Under the root of |x|^2, where x is scaled to length 1.
-constexpr double kUnitEpsilon = 1e-12;
-
 }  // namespace
+
+UnitLength::UnitLength(const ParameterFactory& make, int64_t heads, int64_t size)
+    : gain_(Tensor::full({heads, size}, 1 / std::sqrt(static_cast<double>(size)), make.dtype(),
+                         make.device())) {}
+
+Var UnitLength::operator()(const Var& x) const {
+  constexpr double kEpsilon = 1e-12;  // under the root of the mean square
+  return head_norm(x, gain_, kEpsilon, false);
+}
 
 HeadLinear::HeadLinear(const ParameterFactory& make, const std::string& name, int64_t heads,
                        int64_t in, int64_t out, bool with_bias)
@@ -73,8 +79,7 @@ Phi::Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFact
   }
   if (is_random(config.feature_map)) draw(0);
   if (config.feature_map == FeatureMap::CosSin) {
-    unit_ = Tensor::full({heads_, qk_dim_}, 1 / std::sqrt(static_cast<double>(qk_dim_)),
-                         make.dtype(), make.device());
+    unit_.emplace(make, heads_, qk_dim_);
   }
 }
 
@@ -118,10 +123,8 @@ Var Phi::mapped(const Var& x, std::optional<HeadLinear>& learned) {
       return elu_plus_one(x);
     case FeatureMap::Hedgehog:
       return hedgehog((*learned)(x), config_.hedgehog_form == HedgehogForm::Joint2x);
-    case FeatureMap::CosSin: {
-      const Var unit = head_norm(x, unit_, kUnitEpsilon, false);
-      return cos_sin(head_linear(unit, random_, {}));
-    }
+    case FeatureMap::CosSin:
+      return cos_sin(head_linear((*unit_)(x), random_, {}));
     case FeatureMap::Dpfp:
       return dpfp(x, config_.dpfp_nu);
     default:

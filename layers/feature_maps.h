@@ -32,6 +32,16 @@ struct HeadLinear {
   void parameters(ParameterList& list);
 };
 
+/// x / |x| over the inner axis of [B, T, H, N], and 0 for x = 0.
+class UnitLength {
+ public:
+  UnitLength(const ParameterFactory& make, int64_t heads, int64_t size);
+  Var operator()(const Var& x) const;
+
+ private:
+  Tensor gain_;  // [H, N] of 1/sqrt(N): RMSNorm makes |x| = sqrt(N)
+};
+
 /// The feature map phi of queries and keys, per head:
 ///
 ///     safe_exp      exp(x - max)                            ReGLA Eq. 11-12
@@ -79,7 +89,7 @@ class Phi {
   std::optional<HeadLinear> query_, key_;  // learned; only query_ when tied
   Tensor random_;                          // [H F, qk_dim]
   int64_t drawn_ = -1;                     // number of the draw in random_
-  Tensor unit_;                            // [H, qk_dim] of 1/sqrt(qk_dim): the norm makes |x| = 1
+  std::optional<UnitLength> unit_;         // of what cos_sin projects
 };
 
 }  // namespace regla

@@ -47,17 +47,20 @@ GateLinear gate_linear(const MixerConfig& config, const MixerSizes& sizes, int64
   return gate;
 }
 
+// Gu 2020: gates start uniform, u = sigma(log(u / (1 - u))), and refining gates mirror them.
+double uniform_gate(double u) { return std::log(u / (1 - u)); }
+double mirrored_gate(double u) { return std::log((1 - u) / u); }
+
 }  // namespace
 
-// Gu 2020: the forget gates start uniform, the refining gates mirror them.
 AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
                    const ParameterFactory& make, const std::string& name, const std::string& suffix)
     : temperature_(config.gate_temperature),
       forget_(gate_linear(config, sizes, outputs, make, name, "gate", suffix, config.gate_bias,
-                          [](double u) { return std::log(u / (1 - u)); })) {
+                          uniform_gate)) {
   if (config.gate == Gate::Refined) {
     refine_ = gate_linear(config, sizes, outputs, make, name, "refine", suffix, config.refine_bias,
-                          [](double u) { return std::log((1 - u) / u); });
+                          mirrored_gate);
   }
 }
 
@@ -105,5 +108,10 @@ void ForgetGate::parameters(ParameterList& list) {
     if (*gate) (*gate)->parameters(list);
   }
 }
+
+WriteStrength::WriteStrength(const MixerConfig& config, const MixerSizes& sizes,
+                             const ParameterFactory& make, const std::string& name)
+    : gate_(gate_linear(config, sizes, sizes.heads, make, name, "gate", "", config.gate_bias,
+                        uniform_gate)) {}
 
 }  // namespace regla

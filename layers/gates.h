@@ -56,4 +56,19 @@ class ForgetGate {
   std::optional<AxisGate> scalar_, key_, value_;
 };
 
+/// The write strength of the delta rule, one per head: g = sigma(W x + b).
+class WriteStrength {
+ public:
+  /// Parameters are called `name`.gate.*.
+  WriteStrength(const MixerConfig& config, const MixerSizes& sizes, const ParameterFactory& make,
+                const std::string& name);
+
+  /// x [B, T, D] -> g [B, T, H]
+  Var operator()(const Var& x) { return sigmoid(gate_(x)); }
+  void parameters(ParameterList& list) { gate_.parameters(list); }
+
+ private:
+  GateLinear gate_;
+};
+
 }  // namespace regla

@@ -1,5 +1,6 @@
 #include "layers/mixer.h"
 
+#include "layers/mixers/delta_net.h"
 #include "layers/mixers/linear_attention.h"
 #include "layers/mixers/softmax_attention.h"
 
@@ -72,6 +73,8 @@ std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& s
   switch (config.type) {
     case MixerType::Softmax:
       return std::make_unique<SoftmaxAttentionMixer>(config, sizes, make, name);
+    case MixerType::DeltaNet:
+      return std::make_unique<DeltaNetMixer>(config, sizes, make, name);
     default:  // the others are one mixer under other settings
       return std::make_unique<LinearAttentionMixer>(config, sizes, make, name);
   }

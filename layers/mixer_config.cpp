@@ -64,6 +64,12 @@ MixerConfig preset(MixerType type) {
       return gated(plain(type, FeatureMap::Identity, false), GateAxis::Both, GateProjection::Full);
     case MixerType::Gla:
       return gla();
+    case MixerType::DeltaNet: {  // Schlag et al. 2021: the gate is the write strength
+      MixerConfig c =
+          gated(plain(type, FeatureMap::Dpfp, false), GateAxis::Value, GateProjection::PerHead);
+      c.norm = MixerNorm::None;
+      return c;
+    }
     case MixerType::Regla:
     case MixerType::Softmax:
       break;
@@ -155,12 +161,38 @@ void check_gates(const MixerConfig& c, const std::string& where) {
         "or sum_norm to false");
 }
 
+/// Eq. 8 decays nothing; its gate is one number per head, the write strength.
+void check_delta_net(const MixerConfig& c, const std::string& where) {
+  check(c.gate == Gate::Sigmoid && c.gate_projection == GateProjection::PerHead,
+        "[config] expected ", where,
+        ".gate = sigmoid and gate_projection = per_head with delta_net, whose gate is the strength "
+        "of a whole write, in (0, 1), got ",
+        name_of(c.gate), " and ", name_of(c.gate_projection));
+  check(c.gate_axis == GateAxis::Value, "[config] expected ", where,
+        ".gate_axis as it is by default with delta_net: its gate acts on no axis, got ",
+        name_of(c.gate_axis));
+  check(c.gate_temperature == 1, "[config] expected ", where,
+        ".gate_temperature = 1 with delta_net: its gate is no decay, whose log could be divided, "
+        "got ",
+        c.gate_temperature);
+  check(!c.write_gate, "[config] expected ", where,
+        ".write_gate = false with delta_net, where the gate is already the strength of the write");
+  check(!c.sum_norm, "[config] expected ", where,
+        ".sum_norm = false with delta_net: Eq. 8 has no normaliser of that form, since what was "
+        "written is partly erased again; its features are normalised instead");
+  check(!has_key_max(c.feature_map) || c.key_max == KeyMax::Token, "[config] expected ", where,
+        ".key_max = token with delta_net and ", name_of(c.feature_map),
+        ": another maximum rescales earlier keys, and the state is not linear in them, got ",
+        name_of(c.key_max));
+}
+
 }  // namespace
 
 void check_combination(const MixerConfig& c, int64_t head_dim, const std::string& where) {
   if (c.type == MixerType::Softmax) return;
   check_features(c, head_dim, where);
   check_gates(c, where);
+  if (c.type == MixerType::DeltaNet) check_delta_net(c, where);
 }
 
 }  // namespace regla

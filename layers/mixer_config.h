@@ -25,8 +25,8 @@ constexpr std::string_view name_of(E value) {
   return names_of(E{})[static_cast<size_t>(value)];
 }
 
-/// Mixers by the names of the paper's tables. All but softmax are the same linear attention under
-/// other settings: `preset` gives the fields that a name stands for.
+/// Mixers by the names of the paper's tables. All but softmax and delta_net are the same linear
+/// attention under other settings: `preset` gives the fields that a name stands for.
 enum class MixerType : uint8_t {
   Regla,
   Softmax,
@@ -37,11 +37,12 @@ enum class MixerType : uint8_t {
   Rfa,
   ScalarGate,
   FastDecay,
-  Gla
+  Gla,
+  DeltaNet
 };
-constexpr std::array<std::string_view, 10> names_of(MixerType) {
-  return {"regla",    "softmax", "linear_elu",  "linear_relu", "performer",
-          "hedgehog", "rfa",     "scalar_gate", "fast_decay",  "gla"};
+constexpr std::array<std::string_view, 11> names_of(MixerType) {
+  return {"regla", "softmax",     "linear_elu", "linear_relu", "performer", "hedgehog",
+          "rfa",   "scalar_gate", "fast_decay", "gla",         "delta_net"};
 }
 
 enum class FeatureMap : uint8_t {
@@ -173,7 +174,10 @@ void fields(Config& c, Visitor&& visit) {
   visit("score_scale", c.score_scale,
         "factor on the scores: 1/(e sqrt(K(e^2-1))), 1/sqrt(K) or 1; auto: none with a sum norm "
         "and for lse, favor, hedgehog and dpfp, variance for safe_exp, sqrt_d otherwise");
-  visit("gate", c.gate, "decay of the state: refined gate, plain sigmoid gate, or none");
+  visit("gate", c.gate,
+        "decay of the state: refined gate, plain sigmoid gate, or none; delta_net: the sigmoid is "
+        "the "
+        "write strength");
   visit("gate_axis", c.gate_axis,
         "the axis of the state that the gate acts on; both: a gate for each (Fast Decay)");
   visit("gate_projection", c.gate_projection, "how the gates are computed from the token");
@@ -229,6 +233,11 @@ constexpr bool is_random(FeatureMap map) {
 /// Whether features, and so scores, may be negative.
 constexpr bool changes_sign(FeatureMap map) {
   return map == FeatureMap::Identity || map == FeatureMap::CosSin;
+}
+
+/// Whether a token's features sum to 1 or 2 whatever the token is.
+constexpr bool sums_to_constant(FeatureMap map) {
+  return map == FeatureMap::Lse || map == FeatureMap::Hedgehog || map == FeatureMap::Dpfp;
 }
 
 /// Whether a maximum is subtracted from the keys.

@@ -106,6 +106,9 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
 }
 
 inline void add_gate_samples(std::vector<OpSample>& list) {
+  list.push_back({"sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
+                    return {sigmoid(in[0])};
+                  }});
   list.push_back({"log_sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
                     return {log_sigmoid(in[0])};
                   }});
@@ -197,6 +200,45 @@ inline OpSample linear_attention_sample(const AttentionSizes& n, const std::stri
           }};
 }
 
+/// The inputs q, k, v, g, then a state. Keys are short: |k|^2 above 2 / g makes the state grow.
+inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key, bool state) {
+  std::vector<Input> inputs = {{{n.B, n.T, n.H, n.K}},
+                               {{n.B, n.T, n.H, n.K}, -key, key},
+                               {{n.B, n.T, n.H, n.V}},
+                               {{n.B, n.T, n.H}, 0, 1}};
+  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+  return inputs;
+}
+
+inline OpSample delta_rule_sample(const AttentionSizes& n, double key, bool with_reset,
+                                  bool with_state, int64_t chunk) {
+  const Tensor reset = with_reset ? random_mask({n.B, n.T}, 6, 0.3) : Tensor{};
+  const std::string flags = std::string(with_reset ? "reset, " : "") +
+                            (with_state ? "state, " : "") + "chunk " + std::to_string(chunk);
+  return {"delta_rule", flags, delta_rule_inputs(n, key, with_state), [=](const Vars& in) -> Vars {
+            const Var state = with_state ? in[4] : Var{};
+            const DeltaRule out = delta_rule(in[0], in[1], in[2], in[3], reset, state, chunk);
+            return {out.o, out.state};
+          }};
+}
+
+inline void add_delta_rule_samples(std::vector<OpSample>& list) {
+  for (bool reset : {false, true}) {
+    for (bool state : {false, true}) list.push_back(delta_rule_sample({}, 0.8, reset, state, 3));
+  }
+  list.push_back(delta_rule_sample({1, 21, 1, 2, 3}, 0.8, true, true, 0));
+  AttentionSizes one;
+  one.T = 1;
+  std::vector<Input> inputs = delta_rule_inputs(one, 0.8, true);
+  for (Input& input : inputs) input.differentiable = false;
+  list.push_back({"delta_rule_step", "", inputs, [](const Vars& in) -> Vars {
+                    const NoGrad guard;
+                    Tensor state = in[4].value.clone();
+                    const Tensor reset = Tensor::of({2, 1}, std::vector<int32_t>{0, 1});
+                    return {delta_rule_step(in[0], in[1], in[2], in[3], reset, state), state};
+                  }});
+}
+
 inline void add_attention_samples(std::vector<OpSample>& list) {
   for (const char* decays : {"", "s", "a", "b", "ab", "as", "bs", "abs"}) {
     for (bool reset : {false, true}) {
@@ -220,6 +262,7 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
                       return {o, state};
                     }});
   }
+  add_delta_rule_samples(list);
   const std::vector<Input> qkv = {{{2, 5, 3, 4}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
   for (int64_t window : {0, 1, 3}) {
     for (int64_t length : {0, 5, 7}) {
@@ -310,6 +353,7 @@ inline std::vector<OpSample> large_ops() {
   push("softmax", "", {{{900, 61}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; });
   push("refined_gate", "", {{{7, 9001}}, {{7, 9001}}},
        [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; });
+  push("sigmoid", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {sigmoid(in[0])}; });
   push("log_sigmoid", "", {{{7, 9001}}},
        [](const Vars& in) -> Vars { return {log_sigmoid(in[0])}; });
   push("rope", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
@@ -323,6 +367,8 @@ inline std::vector<OpSample> large_ops() {
     list.push_back(linear_attention_sample({2, 200, 3, 33, 70}, decays, true, true, 64));
   }
   list.push_back(linear_attention_sample({1, 130, 1, 64, 64}, "bs", false, false, 0));
+  list.push_back(delta_rule_sample({2, 200, 3, 33, 70}, 0.25, false, true, 64));
+  list.push_back(delta_rule_sample({1, 130, 2, 64, 64}, 0.2, false, false, 0));
   for (int64_t heads : {1, 3}) {
     push("softmax_attention", std::to_string(heads) + " heads",
          {{{1, 300, heads, 32}}, {{1, 350, heads, 32}}, {{1, 350, heads, 40}}},

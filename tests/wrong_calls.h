@@ -51,6 +51,7 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), i32({1, 2}), 6, 10000); });
   wrong("rope", "positions", [] { rope(f32({1, 2, 1, 4}), i32({2, 1}), 4, 10000); });
   wrong("rope", "axes", [] { rope(f32({2, 1, 4}), i32({2, 1}), 4, 10000); });
+  wrong("sigmoid", "integers", [] { sigmoid(i32({3})); });
   wrong("log_sigmoid", "integers", [] { log_sigmoid(i32({3})); });
   wrong("refined_gate", "shapes", [] { refined_gate(f32({3}), f32({4})); });
   wrong("refined_gate", "types", [] { refined_gate(f32({3}), f64({3})); });
@@ -147,10 +148,52 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
   }
 }
 
+inline void add_delta_rule_wrong_calls(std::vector<WrongCall>& list) {
+  const auto wrong = [&](const std::string& op, const std::string& flags,
+                         std::function<void()> call) {
+    list.push_back({op, flags, std::move(call)});
+  };
+  const Var q = f32({2, 3, 2, 4}), v = f32({2, 3, 2, 5}), g = f32({2, 3, 2});
+  for (const std::string op : {"delta_rule", "delta_rule_step"}) {
+    const auto attend = [=](const std::string& flags, const Var& key, const Var& value,
+                            const Var& strength, const Tensor& reset, const Var& state) {
+      wrong(op, flags, [=] {
+        if (op == "delta_rule") {
+          delta_rule(q, key, value, strength, reset, state, 2);
+        } else {
+          delta_rule_step(q, key, value, strength, reset, state.value);
+        }
+      });
+    };
+    const Var S = f32({2, 2, 4, 5});
+    attend("k", v, v, g, {}, S);
+    attend("v", q, f32({2, 4, 2, 5}), g, {}, S);
+    attend("v axes", q, f32({2, 4, 2}), g, {}, S);
+    attend("types", q, f64({2, 3, 2, 5}), g, {}, S);
+    attend("per component", q, v, v, {}, S);
+    attend("no strength", q, v, {}, {}, S);
+    attend("reset", q, v, g, i32({3, 2}), S);
+    attend("state", q, v, g, {}, f32({2, 2, 5, 4}));
+  }
+  wrong("delta_rule", "chunk", [=] { delta_rule(q, q, v, g, {}, {}, -1); });
+  wrong("delta_rule", "no tokens", [] {
+    const Var none = f32({2, 0, 2, 4});
+    delta_rule(none, none, none, f32({2, 0, 2}), {}, {}, 1);
+  });
+  const Var one = f32({2, 1, 2, 4}), weight = f32({2, 1, 2}), state = f32({2, 2, 4, 4});
+  wrong("delta_rule_step", "two tokens", [=] { delta_rule_step(q, q, q, g, {}, state.value); });
+  wrong("delta_rule_step", "no state", [=] { delta_rule_step(one, one, one, weight, {}, {}); });
+  wrong("delta_rule_step", "a tape", [=] {
+    const Tape tape;
+    delta_rule_step(one, one, one, weight, {}, state.value);
+  });
+}
+
 inline std::vector<WrongCall> wrong_calls() {
   std::vector<WrongCall> list;
   add_basic_wrong_calls(list);
   add_attention_wrong_calls(list);
+  add_delta_rule_wrong_calls(list);
   add_mixer_wrong_calls(list);
   return list;
 }

@@ -3,6 +3,22 @@
 namespace regla {
 namespace {
 
+struct Sigmoid : Op {
+  Tensor z;
+  const char* name() const override { return "sigmoid"; }
+
+  Tensors forward(const Tensors& in) override {
+    z = in[0];
+    Tensor y = Tensor::empty_like(z);
+    kernels_of(z).sigmoid(z, y);
+    return {y};
+  }
+
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    kernels_of(z).sigmoid_backward(z, d_out[0], d_in[0]->sink(z));
+  }
+};
+
 struct LogSigmoid : Op {
   Tensor z;
   const char* name() const override { return "log_sigmoid"; }
@@ -38,6 +54,11 @@ struct RefinedGate : Op {
 };
 
 }  // namespace
+
+Var sigmoid(const Var& z) {
+  check_float("sigmoid", "z", z);
+  return apply(Sigmoid{}, {z})[0];
+}
 
 Var log_sigmoid(const Var& z) {
   check_float("log_sigmoid", "z", z);

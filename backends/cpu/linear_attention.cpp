@@ -1,5 +1,6 @@
 #include "core/recurrences/linear_attention.h"
 
+#include "backends/cpu/chunk_states.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
 #include "core/parallel.h"

@@ -1,32 +1,13 @@
 #include <algorithm>
 
+#include "backends/cpu/chunk_states.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
-#include "backends/cpu/loops.h"
+#include "backends/cpu/rows.h"
 #include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
-
-/// Rows of a gradient in a tensor; null where nobody wants it.
-template <class T>
-struct Rows {
-  T* data = nullptr;
-  int64_t pitch = 0;
-  bool accumulate = false;
-
-  Rows() = default;
-  /// The rows of the head whose first one is row `first` of the tensor, `pitch` apart.
-  Rows(Sink sink, int64_t first, int64_t row_size, int64_t row_pitch)
-      : pitch(row_pitch), accumulate(sink.accumulate) {
-    if (sink) data = sink.tensor.data<T>() + first * row_size;
-  }
-  explicit operator bool() const { return data != nullptr; }
-
-  void put(int64_t token, const T* row, int64_t count) const {
-    write_range(data + token * pitch, accumulate, 0, count, [=](int64_t n) { return row[n]; });
-  }
-};
 
 /// Where the gradients of one head come from and go to.
 template <class T>
@@ -127,100 +108,57 @@ void decays_backward(const LinearAttentionHead<T>& head, const Chunk<T>& chunk,
   if (to.d_log_b || scalar_on_values) {
     log_decay_backward(head, chunk.first, chunk.C, V, g.o, g.d_o, chunk.u, g.d_u, value_total,
                        [&](int64_t token, const T* total) {
-                         if (to.d_log_b) to.d_log_b.put(token, total, V);
+                         to.d_log_b.put(token, total, V);
                          if (scalar_on_values) put_scalar(token, total, V);
                        });
   }
   if (to.d_log_a || scalar_on_keys) {
     log_decay_backward(head, chunk.first, chunk.C, K, chunk.q, g.d_q, chunk.k, g.d_k, key_total,
                        [&](int64_t token, const T* total) {
-                         if (to.d_log_a) to.d_log_a.put(token, total, K);
+                         to.d_log_a.put(token, total, K);
                          if (scalar_on_keys) put_scalar(token, total, K);
                        });
   }
 }
 
-/// Chunk-start states are kept for one segment of chunks at a time and recomputed from the
-/// segment's first state: a segment has about K tokens, so that all the states kept take about as
-/// much room as u does, however small the chunk.
+/// One head, chunk by chunk from the last.
 template <class T>
 class HeadBackward {
  public:
   static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
-    const int64_t chunks = chunks_per_segment(K, capacity);
-    const int64_t states = steps / (chunks * capacity) + 2 + chunks;
     return Chunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) + K + V +
-           states * K * V;
+           ChunkStates<T>::scratch(K, V, steps, capacity);
   }
 
   HeadBackward(const LinearAttentionHead<T>& head, int64_t capacity, Arena<T> arena,
                const HeadGradients<T>& to)
       : head_(head),
         capacity_(capacity),
-        chunks_(chunks_per_segment(head.K, capacity)),
         to_(to),
         chunk_(head, capacity, arena),
         g_(head.K, head.V, capacity, arena),
         key_total_(arena.take(head.K)),
         value_total_(arena.take(head.V)),
-        inside_(arena.take(chunks_ * size())),
-        firsts_(arena.take((segments() + 1) * size())) {}
+        states_(head.K, head.V, head.steps, capacity, arena) {}
 
   /// `dS` comes in as the gradient of the last state and leaves as that of the first.
   void run(T* dS) {
-    keep_first_states();
-    for (int64_t segment = segments() - 1; segment >= 0; --segment) {
-      const int64_t start = segment * span();
-      const int64_t stop = std::min(head_.steps, start + span());
-      const int64_t chunks = (stop - start + capacity_ - 1) / capacity_;
-      keep_states_inside(segment, chunks);
-      const T* after = first(segment + 1);
-      for (int64_t c = chunks - 1; c >= 0; --c) {
-        const T* before = c == 0 ? first(segment) : inside_ + c * size();
-        load(start + c * capacity_);
-        chunk_backward(before, after, dS);
-        after = before;
-      }
-    }
+    const auto load = [&](int64_t begin) {
+      chunk_.load(head_, begin, std::min(head_.steps, begin + capacity_));
+    };
+    states_.run(
+        head_.state,
+        [&](int64_t begin, T* S) {
+          load(begin);
+          chunk_.advance(S);
+        },
+        [&](int64_t begin, const T* before, const T* after) {
+          load(begin);
+          chunk_backward(before, after, dS);
+        });
   }
 
  private:
-  static int64_t chunks_per_segment(int64_t K, int64_t capacity) {
-    return std::max<int64_t>(1, K / capacity);
-  }
-  int64_t size() const { return head_.K * head_.V; }
-  int64_t span() const { return chunks_ * capacity_; }
-  int64_t segments() const { return (head_.steps + span() - 1) / span(); }
-
-  void load(int64_t begin) { chunk_.load(head_, begin, std::min(head_.steps, begin + capacity_)); }
-
-  T* first(int64_t segment) { return firsts_ + segment * size(); }
-
-  /// The states before each segment, and the one after the last.
-  void keep_first_states() {
-    if (head_.state != nullptr) {
-      std::copy_n(head_.state, size(), firsts_);
-    } else {
-      std::fill_n(firsts_, size(), T(0));
-    }
-    for (int64_t begin = 0; begin < head_.steps; begin += capacity_) {
-      T* S = first(begin / span() + 1);
-      if (begin % span() == 0) std::copy_n(S - size(), size(), S);
-      load(begin);
-      chunk_.advance(S);
-    }
-  }
-
-  /// The states before the chunks of a segment, without that before the first.
-  void keep_states_inside(int64_t segment, int64_t chunks) {
-    for (int64_t c = 1; c < chunks; ++c) {
-      T* S = inside_ + c * size();
-      std::copy_n(c == 1 ? first(segment) : S - size(), size(), S);
-      load(segment * span() + (c - 1) * capacity_);
-      chunk_.advance(S);
-    }
-  }
-
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     std::fill_n(key_total_, K, T(0));
@@ -242,20 +180,19 @@ class HeadBackward {
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t token = chunk_.first + t;
-      if (to_.d_q) to_.d_q.put(token, g_.d_q + t * K, K);
-      if (to_.d_k) to_.d_k.put(token, g_.d_k + t * K, K);
-      if (to_.d_u) to_.d_u.put(token, g_.d_u + t * V, V);
+      to_.d_q.put(token, g_.d_q + t * K, K);
+      to_.d_k.put(token, g_.d_k + t * K, K);
+      to_.d_u.put(token, g_.d_u + t * V, V);
     }
   }
 
   const LinearAttentionHead<T>& head_;
-  int64_t capacity_, chunks_;  // tokens per chunk, chunks per segment
+  int64_t capacity_;  // tokens per chunk
   HeadGradients<T> to_;
   Chunk<T> chunk_;
   ChunkGradients<T> g_;
   T *key_total_, *value_total_;
-  T* inside_;  // states before the chunks of the current segment
-  T* firsts_;  // state before each segment, and after the last
+  ChunkStates<T> states_;
 };
 
 }  // namespace
@@ -286,7 +223,7 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Tensor& o,
         const LinearAttentionHead<T> head(args, n);
         HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, head_gradients)
             .run(dS + n * K * V);
-        if (to.d_state0) Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
+        Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
       }
     });
   });

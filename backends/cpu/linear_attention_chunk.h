@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "backends/cpu/small_gemm.h"
+#include "backends/cpu/triangular.h"
 #include "backends/cpu/vector_math.h"
 
 // The algebra of one chunk of C tokens. With D_ts = the decay of every component from after token s
@@ -22,19 +22,6 @@
 // factors, both at most 1, which turns the sums into matrix products; inside a block the decayed
 // row is carried along token by token.
 namespace regla::cpu {
-
-constexpr int64_t kBlock = 16;
-
-/// Hands out pieces of one scratch buffer.
-template <class T>
-struct Arena {
-  T* next;
-  T* take(int64_t count) {
-    T* piece = next;
-    next += count;
-    return piece;
-  }
-};
 
 /// The decays of one axis (N components) over a chunk of at most C tokens.
 template <class T>
@@ -126,17 +113,15 @@ void multiply_rows(int64_t count, const T* x, const T* y, T* out) {
 template <class T>
 void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
   const int64_t N = axis.N;
-  if (!axis.present) transpose(C, N, right, N, axis.turned);
+  if (!axis.present) {
+    transpose(C, N, right, N, axis.turned);
+    lower_product(C, N, left, axis.turned, W);
+    return;
+  }
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
     T* block = W + p * C;
     for (int64_t t = 0; t < rows; ++t) std::fill_n(block + t * C, p + rows, T(0));
-    if (!axis.present) {
-      small_gemm(rows, p + rows, N, View<T>{left + p * N, N}, axis.turned, C, block, C);
-      for (int64_t t = 0; t < rows; ++t)
-        std::fill(block + t * C + p + t + 1, block + t * C + p + rows, T(0));
-      continue;
-    }
     multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
     transpose(p, N, axis.decayed_to(p, right, axis.rows), N, axis.turned);
     small_gemm(rows, p, N, View<T>{axis.other, N}, axis.turned, p, block, C);
@@ -158,15 +143,12 @@ void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
 template <class T>
 void mix(int64_t C, const T* W, const T* right, Axis<T>& axis, T* out) {
   const int64_t N = axis.N;
+  if (!axis.present) return multiply_lower(C, N, W, right, out);
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
-    const View<T> weights = {W + p * C, C};
-    if (!axis.present) {
-      small_gemm(rows, N, p + rows, weights, right, N, out + p * N, N);
-      continue;
-    }
     std::fill_n(axis.other, rows * N, T(0));
-    small_gemm(rows, N, p, weights, axis.decayed_to(p, right, axis.rows), N, axis.other, N);
+    small_gemm(rows, N, p, View<T>{W + p * C, C}, axis.decayed_to(p, right, axis.rows), N,
+               axis.other, N);
     for (int64_t i = 0; i < rows * N; ++i) out[p * N + i] += axis.prefix[p * N + i] * axis.other[i];
     for (int64_t s = p; s < p + rows; ++s) {
       T* decayed = axis.rows;
@@ -184,12 +166,9 @@ void mix(int64_t C, const T* W, const T* right, Axis<T>& axis, T* out) {
 template <class T>
 void mix_transposed(int64_t C, const T* W, const T* left, Axis<T>& axis, T* out) {
   const int64_t N = axis.N;
+  if (!axis.present) return multiply_lower_transposed(C, N, W, left, out);
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
-    if (!axis.present) {
-      small_gemm(rows, N, C - p, transposed(W + p * C + p, C), left + p * N, N, out + p * N, N);
-      continue;
-    }
     multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
     T* earlier = axis.turned;  // [p, N]
     std::fill_n(earlier, p * N, T(0));

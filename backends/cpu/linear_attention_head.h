@@ -111,10 +111,4 @@ struct Chunk {
   }
 };
 
-/// Tokens per chunk: what was asked for, or what is fastest here; never more than there are.
-inline int64_t chunk_size(int64_t asked, int64_t steps) {
-  constexpr int64_t kFastest = 64;
-  return std::min(asked > 0 ? asked : kFastest, steps);
-}
-
 }  // namespace regla::cpu

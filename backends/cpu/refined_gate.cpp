@@ -4,7 +4,8 @@
 #include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
-// The gates, always as logs: log sigma(z) and log F of the refined gate.
+// The gates: decays always as logs, log sigma(z) and log F of the refined gate, and sigma(z) itself
+// for what is no decay.
 //   F = (1-r) g^2 + r (1 - (1-g)^2) = g (g + 2r(1-g)),  g = sigma(z_g), r = sigma(z_r)   (Eq.
 //   16-18)
 namespace regla::cpu {
@@ -39,6 +40,25 @@ template <class T>
 }
 
 }  // namespace
+
+void sigmoid(const Tensor& z, Tensor y) {
+  for_float_type(z.dtype(), "sigmoid", [&](auto tag) {
+    using T = decltype(tag);
+    const T* in = z.data<T>();
+    Sink out{y};
+    write<T>(out, [=](int64_t i) { return math::sigmoid(in[i]); });
+  });
+}
+
+// From z, not from y: 1 - y has no digits left where y is near 1.
+void sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
+  for_float_type(z.dtype(), "sigmoid", [&](auto tag) {
+    using T = decltype(tag);
+    const T *in = z.data<T>(), *d_out = d_y.data<T>();
+    write<T>(d_z,
+             [=](int64_t i) { return d_out[i] * (math::sigmoid(in[i]) * math::sigmoid(-in[i])); });
+  });
+}
 
 void log_sigmoid(const Tensor& z, Tensor y) {
   for_float_type(z.dtype(), "log_sigmoid", [&](auto tag) {

@@ -8,21 +8,13 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
                                            const ParameterFactory& make, const std::string& name)
     : config_(config),
       heads_(sizes.heads),
-      qk_dim_(feature_sizes(config, sizes.hidden / sizes.heads).qk_dim),
       K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
-      query_(make, name + ".query", sizes.hidden, heads_ * qk_dim_, sizes.deviation),
-      key_(make, name + ".key", sizes.hidden, heads_ * qk_dim_, sizes.deviation),
-      value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation),
+      project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
       gate_(config, sizes, K_, V_, make, name),
-      output_(make, name + ".output", heads_ * V_, sizes.hidden, sizes.output_deviation) {
-  if (config.norm != MixerNorm::None) norm_ = make.constant(name + ".norm.weight", {heads_, V_}, 1);
-  if (config.output_gate == OutputGate::Swish) {
-    output_gate_.emplace(make, name + ".output_gate", sizes.hidden, heads_ * V_, sizes.deviation);
-  }
-}
+      output_(config, sizes, make, name) {}
 
 Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const Inputs in = prepare(x, segment.reset, state);
@@ -46,20 +38,10 @@ Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
 
 LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Tensor& reset,
                                                            MixerState* state) {
-  const int64_t B = x.dim(0), steps = x.dim(1);
-  Tensor from_zero;
-  Tensor& next = state ? state->position : from_zero;
-  const Tensor positions = segment_positions(B, steps, reset, next);
-  // The heads are split off before phi, and positions turn what phi is applied to.
-  const auto heads = [&](const Var& z, int64_t size) {
-    return reshape(z, {B, steps, heads_, size});
-  };
-  const auto turned = [&](const Var& z) {
-    return rope(heads(z, qk_dim_), positions, rotary_dim(config_, qk_dim_), config_.rope_base);
-  };
-  const Features phi = phi_(turned(query_(x)), turned(key_(x)),
-                            state && carries_maximum(config_) ? state->m : Var{}, reset);
-  Inputs in = {phi.q, phi.k, heads(value_(x), V_), gate_(x), phi.m};
+  const HeadProjections::Result z = project_(x, reset, state);
+  const Var m0 = state && carries_maximum(config_) ? state->m : Var{};
+  const Features phi = phi_(z.q, z.k, m0, reset);
+  Inputs in = {phi.q, phi.k, z.v, gate_(x), phi.m};
   // The normaliser of a sum norm is one more value, written as 1 (Eq. 4).
   if (config_.sum_norm) in.u = append_one(in.u);
   // A gate g that also writes: (1 - g) k u^T (Eq. 6-7), on the axis it acts on.
@@ -77,11 +59,7 @@ LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const T
 }
 
 Var LinearAttentionMixer::finish(const Var& o, const Var& x) {
-  const bool center = config_.norm == MixerNorm::LayerNorm;
-  const Var mean = config_.sum_norm ? sum_norm(o, changes_sign(config_.feature_map)) : o;
-  const Var stable = norm_ ? head_norm(mean, use(*norm_), config_.norm_epsilon, center) : mean;
-  const Var y = reshape(stable, {o.dim(0), o.dim(1), heads_ * V_});
-  return output_(output_gate_ ? swish_gate(y, (*output_gate_)(x)) : y);
+  return output_(config_.sum_norm ? sum_norm(o, changes_sign(config_.feature_map)) : o, x);
 }
 
 MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
@@ -95,13 +73,9 @@ MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
 }
 
 void LinearAttentionMixer::parameters(ParameterList& list) {
-  query_.parameters(list);
-  key_.parameters(list);
-  value_.parameters(list);
+  project_.parameters(list);
   phi_.parameters(list);
   gate_.parameters(list);
-  if (norm_) list.push_back(&*norm_);
-  if (output_gate_) output_gate_->parameters(list);
   output_.parameters(list);
 }
 

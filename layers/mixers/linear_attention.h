@@ -1,10 +1,10 @@
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "layers/feature_maps.h"
 #include "layers/gates.h"
+#include "layers/heads.h"
 #include "layers/mixer.h"
 
 namespace regla {
@@ -45,14 +45,12 @@ class LinearAttentionMixer : public Mixer {
   int64_t columns() const { return V_ + (config_.sum_norm ? 1 : 0); }
 
   MixerConfig config_;
-  int64_t heads_, qk_dim_, K_, V_;
+  int64_t heads_, K_, V_;
   DType dtype_;
-  Linear query_, key_, value_;
+  HeadProjections project_;
   Phi phi_;
   ForgetGate gate_;
-  std::optional<Parameter> norm_;  // [H, V]
-  std::optional<Linear> output_gate_;
-  Linear output_;
+  HeadOutput output_;
 };
 
 }  // namespace regla

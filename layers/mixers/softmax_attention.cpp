@@ -53,14 +53,12 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
       K_(config.feature_dim > 0 ? config.feature_dim : sizes.hidden / sizes.heads),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
-      query_(make, name + ".query", sizes.hidden, heads_ * K_, sizes.deviation),
-      key_(make, name + ".key", sizes.hidden, heads_ * K_, sizes.deviation),
-      value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation),
+      project_(config, sizes, K_, make, name),
       output_(make, name + ".output", heads_ * V_, sizes.hidden, sizes.output_deviation) {}
 
 Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const int64_t past = state ? state->length : 0;
-  Inputs in = prepare(x, segment.reset, state);
+  HeadProjections::Result in = project_(x, segment.reset, state);
   const Tensor first =
       first_visible(x.dim(0), x.dim(1), past, segment.reset, state ? &state->first : nullptr);
   if (past > 0) {
@@ -84,7 +82,7 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
 
 Tensor SoftmaxAttentionMixer::step(const Tensor& x, MixerState& state) {
   const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const Inputs in = prepare(token, {}, &state);
+  const HeadProjections::Result in = project_(token, {}, &state);
   const int64_t capacity = state.keys.defined() ? state.keys.dim(1) : 0;
   if (state.length == capacity) {
     // Full: entries outside the window go, or the room doubles.
@@ -105,21 +103,6 @@ Tensor SoftmaxAttentionMixer::step(const Tensor& x, MixerState& state) {
   const Var o = softmax_attention(in.q, state.keys.value, state.values.value, first, config_.window,
                                   score_scale(ScoreScale::SqrtD, K_), state.length);
   return finish(o).value.reshape(x.shape());
-}
-
-SoftmaxAttentionMixer::Inputs SoftmaxAttentionMixer::prepare(const Var& x, const Tensor& reset,
-                                                             MixerState* state) {
-  const int64_t B = x.dim(0), steps = x.dim(1);
-  Tensor from_zero;
-  Tensor& next = state ? state->position : from_zero;
-  const Tensor positions = segment_positions(B, steps, reset, next);
-  const auto heads = [&](const Var& z, int64_t size) {
-    return reshape(z, {B, steps, heads_, size});
-  };
-  const auto turned = [&](const Var& z) {
-    return rope(heads(z, K_), positions, rotary_dim(config_, K_), config_.rope_base);
-  };
-  return {turned(query_(x)), turned(key_(x)), heads(value_(x), V_)};
 }
 
 Var SoftmaxAttentionMixer::finish(const Var& o) {
@@ -155,9 +138,7 @@ MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {
 }
 
 void SoftmaxAttentionMixer::parameters(ParameterList& list) {
-  query_.parameters(list);
-  key_.parameters(list);
-  value_.parameters(list);
+  project_.parameters(list);
   output_.parameters(list);
 }
 

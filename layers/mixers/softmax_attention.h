@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "layers/mixer.h"
+#include "layers/heads.h"
 
 namespace regla {
 
@@ -22,10 +22,6 @@ class SoftmaxAttentionMixer : public Mixer {
   int64_t state_bytes(int64_t length, DType dtype) const override;
 
  private:
-  struct Inputs {
-    Var q, k, v;
-  };
-  Inputs prepare(const Var& x, const Tensor& reset, MixerState* state);
   Var finish(const Var& o);
   /// Drops cache entries that no later token can see.
   void trim(MixerState& state) const;
@@ -33,7 +29,8 @@ class SoftmaxAttentionMixer : public Mixer {
   MixerConfig config_;
   int64_t heads_, K_, V_;
   DType dtype_;
-  Linear query_, key_, value_, output_;
+  HeadProjections project_;
+  Linear output_;
 };
 
 }  // namespace regla

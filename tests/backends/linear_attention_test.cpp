@@ -6,6 +6,7 @@
 #include "autograd/ops.h"
 #include "tests/catch.h"
 #include "tests/oracle.h"
+#include "tests/sequence.h"
 #include "tests/support.h"
 
 namespace regla::test {
@@ -125,35 +126,15 @@ void check_step(const Problem& original, const OracleResult& expected, DType dty
   const Problem p = original.to(dtype);
   const int64_t B = p.q.dim(0), steps = p.q.dim(1), H = p.q.dim(2);
   Tensor state = p.state ? p.state.clone() : Tensor::zeros({B, H, p.q.dim(3), p.u.dim(3)}, dtype);
-  // [B, T, ...] -> the token t of every sequence, [B, 1, ...]
-  const auto at = [&](const Tensor& x, int64_t t) {
-    if (!x) return Tensor{};
-    std::vector<int64_t> sizes(x.shape().sizes().begin(), x.shape().sizes().end());
-    sizes[1] = 1;
-    Tensor token = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype());
-    const auto bytes = static_cast<size_t>(token.bytes() / B);
-    for (int64_t b = 0; b < B; ++b) {
-      std::memcpy(static_cast<char*>(token.raw()) + static_cast<size_t>(b) * bytes,
-                  static_cast<const char*>(x.raw()) + static_cast<size_t>(b * steps + t) * bytes,
-                  bytes);
-    }
-    return token;
-  };
-  Numbers o(expected.o.size());
-  const auto row = static_cast<size_t>(H * p.u.dim(3));
+  Tensors o;
   for (int64_t t = 0; t < steps; ++t) {
-    const LogDecays decays = {at(p.log_a, t), at(p.log_b, t), at(p.log_s, t)};
-    const Numbers token =
-        linear_attention_step(at(p.q, t), at(p.k, t), at(p.u, t), decays, at(p.reset, t), state)
-            .values();
-    for (int64_t b = 0; b < B; ++b) {
-      std::copy_n(token.begin() + b * static_cast<int64_t>(row), row,
-                  o.begin() + (b * steps + t) * static_cast<int64_t>(row));
-    }
+    const auto at = [&](const Tensor& x) { return tokens(x, t, t + 1); };
+    const LogDecays decays = {at(p.log_a), at(p.log_b), at(p.log_s)};
+    o.push_back(linear_attention_step(at(p.q), at(p.k), at(p.u), decays, at(p.reset), state));
   }
   const double bound = dtype == DType::F64 ? 1e-10 : 1e-4;
   INFO("step, " << name_of(dtype));
-  CHECK(relative_error(o, expected.o) < bound);
+  CHECK(relative_error(joined(o).values(), expected.o) < bound);
   CHECK(relative_error(state.values(), expected.state) < bound);
 }
 

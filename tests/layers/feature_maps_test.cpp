@@ -242,6 +242,33 @@ TEST_CASE("every preset makes a mixer, and combinations that mean nothing say wh
   CHECK_THAT(
       refusal(MixerType::FastDecay, [](C& c) { c.gate_projection = GateProjection::PerHead; }),
       Contains("one decay per head"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.sum_norm = true; }),
+             Contains("no normaliser"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.gate = Gate::Refined; }),
+             Contains("strength"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.gate = Gate::None; }),
+             Contains("gate = sigmoid"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.gate_projection = GateProjection::Full; }),
+             Contains("per_head"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.gate_axis = GateAxis::Key; }),
+             Contains("no axis"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.write_gate = true; }),
+             Contains("already the strength"));
+  CHECK_THAT(refusal(MixerType::DeltaNet, [](C& c) { c.gate_temperature = 16; }),
+             Contains("no decay"));
+  for (FeatureMap map : {FeatureMap::SafeExp, FeatureMap::Favor}) {
+    for (KeyMax key_max : {KeyMax::Running, KeyMax::Sequence, KeyMax::Token}) {
+      const std::string message = refusal(MixerType::DeltaNet, [=](C& c) {
+        c.feature_map = map;
+        c.key_max = key_max;
+      });
+      if (key_max == KeyMax::Token) {
+        CHECK(message == "no error");
+      } else {
+        CHECK_THAT(message, Contains("key_max = token"));
+      }
+    }
+  }
   CHECK_THAT(refusal(MixerType::Gla, [](C& c) { c.gate_temperature = 0; }),
              Contains("gate_temperature above 0"));
   CHECK_THAT(refusal(MixerType::Gla, [](C& c) { c.redraw_every = 5; }),

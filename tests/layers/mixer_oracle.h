@@ -14,6 +14,10 @@
 //
 //     o_t[j] = sum_{s<=t} sum_i q_t[i] A_st[i] B_st[j] k_s[i] u_s[j],  A_st = prod_{r=s+1..t} a_r
 //
+// and DeltaNet, whose tokens erase, as
+//
+//     o_t = sum_{s<=t} (q_t^T M_t ... M_{s+1} k_s) g_s v_s,  M_r = I - g_r k_r k_r^T
+//
 // It shares no code with the mixers, except for the drawing of random directions.
 namespace regla::test {
 
@@ -232,9 +236,25 @@ class MixerOracle {
 
   /// What one head of one token brings.
   struct Token {
-    Row q, k, u;  // k: exponents for the maps with a maximum
-    Row a, b;     // decays on both axes
+    Row q, k, u;   // k: exponents for the maps with a maximum
+    Row a, b;      // decays on both axes
+    double g = 0;  // DeltaNet's write strength
   };
+
+  /// Of length 1 where features do not sum to a constant.
+  Row delta_key(Row k) const {
+    if (exponential()) {
+      const double m = largest(k);
+      for (double& v : k)
+        v = std::exp(v - m) / (c_.feature_map == FeatureMap::Favor ? root_K() : 1);
+    }
+    for (FeatureMap own : {FeatureMap::Lse, FeatureMap::Hedgehog, FeatureMap::Dpfp}) {
+      if (c_.feature_map == own) return k;
+    }
+    return scaled(k, 1 / std::sqrt(square(k) + 1e-12 * static_cast<double>(K_)));
+  }
+
+  double root_K() const { return std::sqrt(static_cast<double>(K_)); }
 
   Token token(const Row& x, int64_t h, int64_t t) const {
     Token n;
@@ -246,6 +266,13 @@ class MixerOracle {
     }
     n.q = scaled(n.q, score_factor());
     n.u = head(project(x, "value"), h, V_);
+    if (c_.type == MixerType::DeltaNet) {
+      // The scores' 1/K of FAVOR+ is half the query's; the key's length is 1 in any case.
+      if (c_.feature_map == FeatureMap::Favor) n.q = scaled(n.q, root_K());
+      n.k = delta_key(n.k);
+      n.g = gate(x, "")[at(h)];
+      return n;
+    }
     n.u.push_back(1);  // the normaliser
     n.a = Row(at(K_), 1);
     n.b = Row(at(V_ + 1), 1);
@@ -282,8 +309,20 @@ class MixerOracle {
     return gate * std::exp(tokens[s].k[i] - m);
   }
 
-  /// o_t of one head, normalised.
-  Row output(const std::vector<Token>& tokens, size_t t, int64_t h) const {
+  /// q_t walks back through the factors M_r.
+  Row erased_sum(const std::vector<Token>& tokens, size_t t) const {
+    Row o(at(V_)), p = tokens[t].q;
+    for (size_t s = t + 1; s-- > 0;) {
+      const Token& n = tokens[s];
+      double score = 0;
+      for (size_t i = 0; i < p.size(); ++i) score += p[i] * n.k[i];
+      for (size_t j = 0; j < o.size(); ++j) o[j] += score * n.g * n.u[j];
+      for (size_t i = 0; i < p.size(); ++i) p[i] -= score * n.g * n.k[i];
+    }
+    return o;
+  }
+
+  Row decayed_sum(const std::vector<Token>& tokens, size_t t) const {
     Row o(at(V_ + 1));
     for (size_t s = 0; s <= t; ++s) {
       for (size_t j = 0; j < o.size(); ++j) {
@@ -296,12 +335,16 @@ class MixerOracle {
     }
     double sum = o.back();
     o.pop_back();
-    if (c_.sum_norm) {
-      const bool negative =
-          c_.feature_map == FeatureMap::CosSin || c_.feature_map == FeatureMap::Identity;
-      sum = negative ? std::copysign(std::max(std::abs(sum), 1.0), sum) : std::max(sum, 1e-6);
-      o = scaled(o, 1 / sum);
-    }
+    if (!c_.sum_norm) return o;
+    const bool negative =
+        c_.feature_map == FeatureMap::CosSin || c_.feature_map == FeatureMap::Identity;
+    sum = negative ? std::copysign(std::max(std::abs(sum), 1.0), sum) : std::max(sum, 1e-6);
+    return scaled(o, 1 / sum);
+  }
+
+  /// o_t of one head, normalised.
+  Row output(const std::vector<Token>& tokens, size_t t, int64_t h) const {
+    Row o = c_.type == MixerType::DeltaNet ? erased_sum(tokens, t) : decayed_sum(tokens, t);
     if (c_.norm == MixerNorm::None) return o;
     double mean = 0;
     for (double v : o) mean += v / static_cast<double>(V_);

@@ -148,9 +148,43 @@ Cases gates() {
   return cases;
 }
 
+/// DeltaNet with each feature map and each of its other fields.
+Cases delta_nets() {
+  using C = MixerConfig;
+  Cases cases;
+  const auto add = [&](const std::string& name, auto&& edit) {
+    cases.push_back(with(name, MixerType::DeltaNet, edit));
+  };
+  for (size_t i = 0; i < names_of(FeatureMap{}).size(); ++i) {
+    const auto map = static_cast<FeatureMap>(i);
+    add(std::string(name_of(map)), [=](C& c) {
+      c.feature_map = map;
+      if (has_key_max(map)) c.key_max = KeyMax::Token;
+    });
+  }
+  for (MixerNorm norm : {MixerNorm::Rms, MixerNorm::LayerNorm}) {
+    add("norm " + std::string(name_of(norm)), [=](C& c) {
+      c.feature_map = FeatureMap::Elu1;
+      c.norm = norm;
+    });
+  }
+  add("output gate", [](C& c) {
+    c.feature_map = FeatureMap::Lse;
+    c.output_gate = OutputGate::Swish;
+  });
+  add("gate bias", [](C& c) { c.gate_bias = -3; });
+  add("uniform gates", [](C& c) { c.gate_bias_init = GateBiasInit::Uniform; });
+  add("scaled, rope none", [](C& c) {
+    c.score_scale = ScoreScale::SqrtD;
+    c.rope = Rope::None;
+    c.dpfp_nu = 1;
+  });
+  return cases;
+}
+
 Cases all_cases() {
   Cases all;
-  for (const Cases& part : {presets(), maps(), fields_of_maps(), gates()}) {
+  for (const Cases& part : {presets(), maps(), fields_of_maps(), gates(), delta_nets()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
@@ -201,6 +235,43 @@ TEST_CASE("every gate and norm keeps the contract") {
     INFO(name);
     check_mixer_contract(config);
   }
+}
+
+TEST_CASE("DeltaNet keeps the contract with every feature map") {
+  for (const auto& [name, config] : delta_nets()) {
+    INFO(name);
+    check_mixer_contract(config);
+  }
+}
+
+TEST_CASE("DeltaNet's preset is Schlag's: DPFP, one strength per head, no norm") {
+  const MixerConfig c = preset(MixerType::DeltaNet);
+  CHECK(c.feature_map == FeatureMap::Dpfp);
+  CHECK(c.dpfp_nu == 3);
+  CHECK(c.gate == Gate::Sigmoid);
+  CHECK(c.gate_projection == GateProjection::PerHead);
+  CHECK(c.norm == MixerNorm::None);
+  CHECK(!c.sum_norm);
+  CHECK(resolved_score_scale(c) == ScoreScale::None);
+  const TestMixer mixer(c, kOracleSizes, DType::F32);
+  std::vector<std::string> names;
+  for (const Parameter* parameter : mixer.parameters) names.push_back(parameter->name);
+  CHECK(names == std::vector<std::string>{
+                     "mixer.query.weight", "mixer.query.bias", "mixer.key.weight", "mixer.key.bias",
+                     "mixer.value.weight", "mixer.value.bias", "mixer.gate.weight",
+                     "mixer.gate.bias", "mixer.output.weight", "mixer.output.bias"});
+  // 6 elements of a head make 36 features; what is read, written and read is 2 K V each.
+  CHECK(mixer->initial_state(2).S.shape() == Shape{2, 2, 36, 6});
+  CHECK(mixer->state_bytes(100, DType::F32) == 4 * 2 * 36 * 6);
+  CHECK(mixer->flops_per_token(100) == 6 * 2 * 36 * 6);
+}
+
+TEST_CASE("a strength of 1 stores a value under its key, and the last one counts") {
+  // The same key twice: Eq. 8 replaces what linear attention would add.
+  const Tensor k = Tensor::of({1, 3, 1, 2}, std::vector<double>{1, 0, 0, 1, 1, 0});
+  const Tensor v = Tensor::of({1, 3, 1, 1}, std::vector<double>{5, 7, -2});
+  const Tensor o = delta_rule(k, k, v, Tensor::full({1, 3, 1}, 1, DType::F64), {}, {}, 0).o.value;
+  CHECK(o.values() == std::vector<double>{5, 7, -2});
 }
 
 TEST_CASE("whole mixers have the gradients of finite differences, the normaliser's included") {
@@ -276,7 +347,9 @@ TEST_CASE("the sum norm's state holds its normaliser") {
 
 TEST_CASE("gates that never or always forget are finite with every axis and write gate") {
   for (double bias : {-1e4, -50.0, 50.0, 1e4}) {
-    for (const auto& [name, base] : gates()) {
+    Cases cases = gates();
+    for (const auto& one : delta_nets()) cases.push_back(one);
+    for (const auto& [name, base] : cases) {
       MixerConfig config = base;
       config.gate_bias = bias;
       INFO(name << ", bias " << bias);

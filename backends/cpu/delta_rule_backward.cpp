@@ -1,0 +1,196 @@
+#include "backends/cpu/chunk_states.h"
+#include "backends/cpu/delta_rule_chunk.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/rows.h"
+#include "core/parallel.h"
+
+namespace regla::cpu {
+namespace {
+
+/// Where the gradients of one head come from and go to.
+template <class T>
+struct HeadGradients {
+  const T* d_o;
+  Rows<T> d_q, d_k, d_v, d_g;
+};
+
+/// The gradients of one chunk, packed like the chunk.
+template <class T>
+struct ChunkGradients {
+  T *d_o, *d_q, *d_k, *d_v, *d_g;       // [C, V], [C, K], [C, K], [C, V], [C]
+  T* d_U;                               // [C, V]
+  T *W, *d_W, *d_keys;                  // [C, C]: tril(Q K^T), its gradient, that of stril(K K^T)
+  T *U_turned, *S_turned, *d_S_turned;  // [V, C], [V, K], [V, K]
+
+  static int64_t scratch(int64_t K, int64_t V, int64_t C) {
+    return C * (2 * K + 4 * V + 1 + 3 * C) + 2 * K * V;
+  }
+  ChunkGradients(int64_t K, int64_t V, int64_t C, Arena<T>& arena)
+      : d_o(arena.take(C * V)),
+        d_q(arena.take(C * K)),
+        d_k(arena.take(C * K)),
+        d_v(arena.take(C * V)),
+        d_g(arena.take(C)),
+        d_U(arena.take(C * V)),
+        W(arena.take(C * C)),
+        d_W(arena.take(C * C)),
+        d_keys(arena.take(C * C)),
+        U_turned(arena.take(C * V)),
+        S_turned(arena.take(K * V)),
+        d_S_turned(arena.take(K * V)) {}
+};
+
+/// O = Q S + W U with W = tril(Q K^T), and S_out = S + K^T U. `d_S` is the gradient of S_out.
+template <class T>
+void outputs_backward(const DeltaRuleChunk<T>& chunk, ChunkGradients<T>& to, T* d_S) {
+  const int64_t C = chunk.C, K = chunk.K, V = chunk.V;
+  transpose(C, V, chunk.U, V, to.U_turned);
+  transpose(K, V, d_S, V, to.d_S_turned);
+  lower_product(C, K, chunk.q, chunk.k_turned, to.W);
+  std::fill_n(to.d_U, C * V, T(0));  // d_U = W^T d_O + K d_S
+  multiply_lower_transposed(C, V, to.W, to.d_o, to.d_U);
+  small_gemm(C, V, K, View<T>{chunk.k, K}, d_S, V, to.d_U, V);
+  lower_product(C, V, to.d_o, to.U_turned, to.d_W);  // d_W = tril(d_O U^T)
+  std::fill_n(to.d_q, C * K, T(0));                  // d_Q = d_O S^T + d_W K
+  small_gemm(C, K, V, View<T>{to.d_o, V}, to.S_turned, K, to.d_q, K);
+  multiply_lower(C, K, to.d_W, chunk.k, to.d_q);
+  std::fill_n(to.d_k, C * K, T(0));  // d_K = U d_S^T + d_W^T Q
+  small_gemm(C, K, V, View<T>{chunk.U, V}, to.d_S_turned, K, to.d_k, K);
+  multiply_lower_transposed(C, K, to.d_W, chunk.q, to.d_k);
+  small_gemm(K, V, C, transposed(chunk.q, K), to.d_o, V, d_S, V);  // d_S += Q^T d_O
+}
+
+/// U = (I + A)^{-1} R with R = G E and A = G stril(K K^T), and E = V - K S.
+template <class T>
+void writes_backward(const DeltaRuleChunk<T>& chunk, ChunkGradients<T>& to, T* d_S) {
+  const int64_t C = chunk.C, K = chunk.K, V = chunk.V;
+  T* d_R = to.d_U;  // d_R = (I + A)^{-T} d_U
+  solve_lower_transposed(C, V, chunk.L, d_R);
+  lower_product(C, V, d_R, to.U_turned, to.d_keys);  // d_A = -stril(d_R U^T)
+  for (int64_t t = 0; t < C; ++t) {
+    const T g = chunk.g[t];
+    T *row = to.d_keys + t * C, d_g = 0;
+    for (int64_t s = 0; s < t; ++s) {
+      d_g -= row[s] * chunk.keys[t * C + s];
+      row[s] *= -g;
+    }
+    row[t] = 0;
+    for (int64_t j = t * V; j < (t + 1) * V; ++j) {
+      d_g += d_R[j] * chunk.E[j];
+      to.d_v[j] = g * d_R[j];  // d_V = d_E = G d_R
+      d_R[j] = -to.d_v[j];
+    }
+    to.d_g[t] = d_g;
+  }
+  multiply_lower(C, K, to.d_keys, chunk.k, to.d_k);
+  multiply_lower_transposed(C, K, to.d_keys, chunk.k, to.d_k);
+  const T* minus_d_E = d_R;  // d_K -= d_E S^T,  d_S -= K^T d_E
+  small_gemm(C, K, V, View<T>{minus_d_E, V}, to.S_turned, K, to.d_k, K);
+  small_gemm(K, V, C, transposed(chunk.k, K), minus_d_E, V, d_S, V);
+}
+
+/// One head, chunk by chunk from the last.
+template <class T>
+class HeadBackward {
+ public:
+  static int64_t scratch(int64_t K, int64_t V, int64_t steps, int64_t capacity) {
+    return DeltaRuleChunk<T>::scratch(K, V, capacity) + ChunkGradients<T>::scratch(K, V, capacity) +
+           ChunkStates<T>::scratch(K, V, steps, capacity) + K * V;
+  }
+
+  HeadBackward(const DeltaRuleHead<T>& head, int64_t capacity, Arena<T> arena,
+               const HeadGradients<T>& to)
+      : head_(head),
+        capacity_(capacity),
+        to_(to),
+        chunk_(head.K, head.V, capacity, arena),
+        gradients_(head.K, head.V, capacity, arena),
+        states_(head.K, head.V, head.steps, capacity, arena),
+        zeros_(arena.take(head.K * head.V)) {
+    std::fill_n(zeros_, head.K * head.V, T(0));
+  }
+
+  /// `d_S` comes in as the gradient of the last state and leaves as that of the first.
+  void run(T* d_S) {
+    states_.run(
+        head_.state, [&](int64_t begin, T* S) { advance(begin, S); },
+        [&](int64_t begin, const T* before, const T*) {
+          for (int64_t end = chunk_end(begin); end > begin; end = chunk_.first) {
+            chunk_.load(head_, head_.piece_begin(begin, end), end);
+            piece_backward(before, d_S);
+          }
+        });
+  }
+
+ private:
+  int64_t chunk_end(int64_t begin) const { return std::min(head_.steps, begin + capacity_); }
+
+  void advance(int64_t begin, T* S) {
+    // What a reset inside the chunk empties need not be computed.
+    const int64_t end = chunk_end(begin);
+    chunk_.load(head_, head_.piece_begin(begin, end), end);
+    if (head_.resets(chunk_.first)) std::fill_n(S, head_.K * head_.V, T(0));
+    chunk_.solve(S);
+    chunk_.advance(S);
+  }
+
+  /// `before`: the state before the piece, unless that begins with a reset.
+  void piece_backward(const T* before, T* d_S) {
+    const int64_t K = head_.K, V = head_.V;
+    const bool resets = head_.resets(chunk_.first);
+    const T* S = resets ? zeros_ : before;
+    for (int64_t t = 0; t < chunk_.C; ++t) {
+      std::copy_n(to_.d_o + (chunk_.first + t) * head_.v_pitch, V, gradients_.d_o + t * V);
+    }
+    chunk_.solve(S);
+    transpose(K, V, S, V, gradients_.S_turned);
+    outputs_backward(chunk_, gradients_, d_S);
+    writes_backward(chunk_, gradients_, d_S);
+    if (resets) std::fill_n(d_S, K * V, T(0));
+    for (int64_t t = 0; t < chunk_.C; ++t) {
+      const int64_t token = chunk_.first + t;
+      to_.d_q.put(token, gradients_.d_q + t * K, K);
+      to_.d_k.put(token, gradients_.d_k + t * K, K);
+      to_.d_v.put(token, gradients_.d_v + t * V, V);
+      to_.d_g.put(token, gradients_.d_g + t, 1);
+    }
+  }
+
+  const DeltaRuleHead<T>& head_;
+  int64_t capacity_;  // tokens per chunk
+  HeadGradients<T> to_;
+  DeltaRuleChunk<T> chunk_;
+  ChunkGradients<T> gradients_;
+  ChunkStates<T> states_;
+  T* zeros_;  // [K, V]
+};
+
+}  // namespace
+
+void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleGradients& to) {
+  for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
+    const int64_t K = args.q.dim(3), V = args.v.dim(3), capacity = chunk_size(args.chunk, steps);
+    const int64_t size = HeadBackward<T>::scratch(K, V, steps, capacity);
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    Tensor d_states = to.d_state ? to.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
+    T *buffers = scratch.data<T>(), *d_S = d_states.data<T>();
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const int64_t first = n / H * steps * H + n % H;
+        const HeadGradients<T> head_gradients = {.d_o = to.d_o.data<T>() + first * V,
+                                                 .d_q = Rows<T>(to.d_q, first, K, H * K),
+                                                 .d_k = Rows<T>(to.d_k, first, K, H * K),
+                                                 .d_v = Rows<T>(to.d_v, first, V, H * V),
+                                                 .d_g = Rows<T>(to.d_g, first, 1, H)};
+        const DeltaRuleHead<T> head(args, n);
+        HeadBackward<T>(head, capacity, Arena<T>{buffers + thread_index() * size}, head_gradients)
+            .run(d_S + n * K * V);
+        Rows<T>(to.d_state0, n, K * V, 0).put(0, d_S + n * K * V, K * V);
+      }
+    });
+  });
+}
+
+}  // namespace regla::cpu

@@ -1,0 +1,60 @@
+#include "layers/heads.h"
+
+namespace regla {
+
+HeadProjections::HeadProjections(const MixerConfig& config, const MixerSizes& sizes, int64_t qk_dim,
+                                 const ParameterFactory& make, const std::string& name)
+    : heads_(sizes.heads),
+      qk_dim_(qk_dim),
+      V_(sizes.hidden / sizes.heads),
+      rotary_(rotary_dim(config, qk_dim)),
+      rope_base_(config.rope_base),
+      query_(make, name + ".query", sizes.hidden, heads_ * qk_dim, sizes.deviation),
+      key_(make, name + ".key", sizes.hidden, heads_ * qk_dim, sizes.deviation),
+      value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation) {}
+
+HeadProjections::Result HeadProjections::operator()(const Var& x, const Tensor& reset,
+                                                    MixerState* state) {
+  const int64_t B = x.dim(0), steps = x.dim(1);
+  Tensor from_zero;
+  const Tensor positions = segment_positions(B, steps, reset, state ? state->position : from_zero);
+  const auto heads = [&](const Var& z, int64_t size) {
+    return reshape(z, {B, steps, heads_, size});
+  };
+  const auto turned = [&](const Var& z) {
+    return rope(heads(z, qk_dim_), positions, rotary_, rope_base_);
+  };
+  return {turned(query_(x)), turned(key_(x)), heads(value_(x), V_)};
+}
+
+void HeadProjections::parameters(ParameterList& list) {
+  query_.parameters(list);
+  key_.parameters(list);
+  value_.parameters(list);
+}
+
+HeadOutput::HeadOutput(const MixerConfig& config, const MixerSizes& sizes,
+                       const ParameterFactory& make, const std::string& name)
+    : center_(config.norm == MixerNorm::LayerNorm),
+      epsilon_(config.norm_epsilon),
+      output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {
+  const Shape values = {sizes.heads, sizes.hidden / sizes.heads};
+  if (config.norm != MixerNorm::None) norm_ = make.constant(name + ".norm.weight", values, 1);
+  if (config.output_gate == OutputGate::Swish) {
+    gate_.emplace(make, name + ".output_gate", sizes.hidden, sizes.hidden, sizes.deviation);
+  }
+}
+
+Var HeadOutput::operator()(const Var& o, const Var& x) {
+  const Var stable = norm_ ? head_norm(o, use(*norm_), epsilon_, center_) : o;
+  const Var y = reshape(stable, x.shape());
+  return output_(gate_ ? swish_gate(y, (*gate_)(x)) : y);
+}
+
+void HeadOutput::parameters(ParameterList& list) {
+  if (norm_) list.push_back(&*norm_);
+  if (gate_) gate_->parameters(list);
+  output_.parameters(list);
+}
+
+}  // namespace regla

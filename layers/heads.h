@@ -1,0 +1,53 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "layers/basic.h"
+#include "layers/mixer.h"
+
+namespace regla {
+
+/// What every mixer begins with: queries, keys and values per head, queries and keys rotated.
+class HeadProjections {
+ public:
+  struct Result {
+    Var q, k;  // [B, T, H, qk_dim]
+    Var v;     // [B, T, H, V]
+  };
+
+  /// Parameters are called `name`.query.*, `name`.key.* and `name`.value.*.
+  HeadProjections(const MixerConfig& config, const MixerSizes& sizes, int64_t qk_dim,
+                  const ParameterFactory& make, const std::string& name);
+
+  /// x [B, T, D]. The segment starts at the state's position, which moves on; without a state at 0.
+  Result operator()(const Var& x, const Tensor& reset, MixerState* state);
+  void parameters(ParameterList& list);
+
+ private:
+  int64_t heads_, qk_dim_, V_;
+  int64_t rotary_;  // leading elements of a query and key that turn
+  double rope_base_;
+  Linear query_, key_, value_;
+};
+
+/// What a linear attention ends with: y = W_o (norm(o) * swish(W_r x)), norm and gate optional.
+class HeadOutput {
+ public:
+  /// Parameters are called `name`.norm.weight, `name`.output_gate.* and `name`.output.*.
+  HeadOutput(const MixerConfig& config, const MixerSizes& sizes, const ParameterFactory& make,
+             const std::string& name);
+
+  /// o [B, T, H, V] of the tokens x [B, T, D] -> [B, T, D]
+  Var operator()(const Var& o, const Var& x);
+  void parameters(ParameterList& list);
+
+ private:
+  bool center_;
+  double epsilon_;
+  std::optional<Parameter> norm_;  // [H, V]
+  std::optional<Linear> gate_;
+  Linear output_;
+};
+
+}  // namespace regla

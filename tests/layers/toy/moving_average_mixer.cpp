@@ -1,0 +1,48 @@
+#include "tests/layers/toy/moving_average_mixer.h"
+
+#include "tests/layers/toy/moving_average_op.h"
+
+namespace regla::test {
+
+MovingAverageMixer::MovingAverageMixer(const MixerSizes& sizes, const ParameterFactory& make,
+                                       const std::string& name)
+    : heads_(sizes.heads),
+      V_(sizes.hidden / sizes.heads),
+      dtype_(make.dtype()),
+      value_(make, name + ".value", sizes.hidden, sizes.hidden, sizes.deviation),
+      decay_(make.constant(name + ".decay", {heads_}, 2)),
+      output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {}
+
+Var MovingAverageMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
+  const Var v = reshape(value_(x), {x.dim(0), x.dim(1), heads_, V_});
+  const Var before = state ? state->S : initial_state(x.dim(0)).S;
+  const MovingAverage average = moving_average(v, sigmoid(use(decay_)), segment.reset, before);
+  if (state) state->S = average.state;
+  return output_(reshape(average.o, x.shape()));
+}
+
+Tensor MovingAverageMixer::step(const Tensor& x, MixerState& state) {
+  return chunked(x.reshape({x.dim(0), 1, x.dim(1)}), {}, &state).value.reshape(x.shape());
+}
+
+MixerState MovingAverageMixer::initial_state(int64_t batch) const {
+  MixerState state;
+  state.S = Tensor::zeros({batch, heads_, 1, V_}, dtype_);
+  return state;
+}
+
+void MovingAverageMixer::parameters(ParameterList& list) {
+  value_.parameters(list);
+  list.push_back(&decay_);
+  output_.parameters(list);
+}
+
+double MovingAverageMixer::flops_per_token(int64_t) const {
+  return 3.0 * static_cast<double>(heads_ * V_);
+}
+
+int64_t MovingAverageMixer::state_bytes(int64_t, DType dtype) const {
+  return heads_ * V_ * static_cast<int64_t>(size_of(dtype));
+}
+
+}  // namespace regla::test
