@@ -38,6 +38,8 @@ struct DropoutKey {
 };
 /// Zeroes each element with probability `rate` and divides the others by 1 - rate.
 Var dropout(const Var& x, double rate, const DropoutKey& key);
+/// residual + dropout(x), equal shapes.
+Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key);
 
 /// Rotary position embedding (Su et al. 2024) of x [B, T, H, K] at positions [B, T] I32: the first
 /// `rotary` features turn, half-split.

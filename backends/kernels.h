@@ -40,10 +40,12 @@ struct RopeArgs {
   bool inverse;  // turn back: the backward pass
 };
 
-/// y = x / (1 - rate) where a Philox draw keeps the element, 0 elsewhere. Element i of x is number
-/// `first + i` of stream (seed, stream), so that a part of a batch draws what the whole would.
+/// y = x / (1 - rate) where a Philox draw keeps the element, 0 elsewhere (+ residual). Element i of
+/// x is number `first + i` of stream (seed, stream), so that a part of a batch draws what the whole
+/// would.
 struct DropoutArgs {
   Tensor x;
+  Tensor residual;  // like x, or undefined
   double rate;
   uint64_t seed, stream;
   int64_t first;

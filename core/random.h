@@ -16,18 +16,33 @@ class Random {
 
   /// Four independent 32-bit words.
   std::array<uint32_t, 4> words(uint64_t index) const {
-    std::array<uint32_t, 4> c = {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-                                 static_cast<uint32_t>(stream_),
-                                 static_cast<uint32_t>(stream_ >> 32)};
+    uint32_t w[4][1];
+    draw(index, w);
+    return {w[0][0], w[1][0], w[2][0], w[3][0]};
+  }
+
+  /// w[.][i] = words(first + i), side by side so that the loop over i vectorises.
+  template <int N>
+  void draw(uint64_t first, uint32_t (&w)[4][N]) const {
+    for (int i = 0; i < N; ++i) {
+      const uint64_t index = first + static_cast<uint64_t>(i);
+      w[0][i] = static_cast<uint32_t>(index);
+      w[1][i] = static_cast<uint32_t>(index >> 32);
+      w[2][i] = static_cast<uint32_t>(stream_);
+      w[3][i] = static_cast<uint32_t>(stream_ >> 32);
+    }
     uint32_t k0 = static_cast<uint32_t>(seed_), k1 = static_cast<uint32_t>(seed_ >> 32);
     for (int round = 0; round < 10; ++round) {
-      const uint64_t p0 = uint64_t{0xD2511F53} * c[0], p1 = uint64_t{0xCD9E8D57} * c[2];
-      c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
-           static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
+      for (int i = 0; i < N; ++i) {
+        const uint64_t p0 = uint64_t{0xD2511F53} * w[0][i], p1 = uint64_t{0xCD9E8D57} * w[2][i];
+        w[0][i] = static_cast<uint32_t>(p1 >> 32) ^ w[1][i] ^ k0;
+        w[1][i] = static_cast<uint32_t>(p1);
+        w[2][i] = static_cast<uint32_t>(p0 >> 32) ^ w[3][i] ^ k1;
+        w[3][i] = static_cast<uint32_t>(p0);
+      }
       k0 += 0x9E3779B9;
       k1 += 0xBB67AE85;
     }
-    return c;
   }
 
   /// Uniform in [0, 1) with 53 bits.

@@ -72,13 +72,12 @@ Mlp::Mlp(const ParameterFactory& make, const std::string& name, int64_t hidden, 
       out(make, name + ".out", width, hidden, out_deviation),
       kind(gelu_kind) {}
 
-Var DropoutSource::operator()(const Var& x) {
+DropoutKey DropoutSource::next_key(const Var& x) {
   constexpr int64_t kPlaces = 1 << 16;
   const int64_t row = x.value.numel() / x.dim(0);
-  return dropout(x, rate_,
-                 {.seed = seed_,
-                  .stream = static_cast<uint64_t>(step_ * kPlaces + place_++),
-                  .first = first_row_ * row});
+  return {.seed = seed_,
+          .stream = static_cast<uint64_t>(step_ * kPlaces + place_++),
+          .first = first_row_ * row};
 }
 
 }  // namespace regla

@@ -86,9 +86,15 @@ class DropoutSource {
       : seed_(seed), step_(step), rate_(rate), first_row_(first_row) {}
 
   /// Applies the next mask to x [B, T, D].
-  Var operator()(const Var& x);
+  Var operator()(const Var& x) { return dropout(x, rate_, next_key(x)); }
+  /// residual + the same of x.
+  Var added(const Var& residual, const Var& x) {
+    return add_dropout(residual, x, rate_, next_key(x));
+  }
 
  private:
+  DropoutKey next_key(const Var& x);
+
   uint64_t seed_;
   int64_t step_;
   double rate_;

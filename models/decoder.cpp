@@ -23,7 +23,10 @@ const ModelConfig& validated(const ModelConfig& config) {
   return config;
 }
 
-Var dropped(const Var& x, DropoutSource* dropout) { return dropout ? (*dropout)(x) : x; }
+/// residual + x, with dropout on x in training.
+Var added(const Var& residual, const Var& x, DropoutSource* dropout) {
+  return dropout ? dropout->added(residual, x) : add(residual, x);
+}
 
 }  // namespace
 
@@ -43,10 +46,10 @@ Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
   Var mixed;
   {
     Scope scope(name + ".mixer");
-    mixed = add(x, dropped(mixer->chunked(norm1(x), segment, state), dropout));
+    mixed = added(x, mixer->chunked(norm1(x), segment, state), dropout);
   }
   Scope scope(name + ".mlp");
-  return add(mixed, dropped(mlp(norm2(parallel_residual ? x : mixed)), dropout));
+  return added(mixed, mlp(norm2(parallel_residual ? x : mixed)), dropout);
 }
 
 Tensor Block::step(const Tensor& x, MixerState& state) {
@@ -90,7 +93,8 @@ Var Decoder::hidden(const Tensor& ids, const Segment& segment, DecoderState* sta
   Var x;
   {
     Scope scope("embed_in");
-    x = dropped(embedding_(ids), dropout);
+    x = embedding_(ids);
+    if (dropout) x = (*dropout)(x);
   }
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     x = blocks_[layer].chunked(x, segment, state ? &(*state)[layer] : nullptr, dropout);

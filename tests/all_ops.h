@@ -62,6 +62,14 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0, {1, 2, 5})};
                   }});
+  for (double rate : {0.0, 0.3}) {
+    list.push_back({"add_dropout",
+                    rate > 0 ? "" : "rate 0",
+                    {{{3, 37}}, {{3, 37}}},
+                    [=](const Vars& in) -> Vars {
+                      return {add_dropout(in[0], in[1], rate, {1, 2, 7})};
+                    }});
+  }
   for (int64_t rotary : {0, 4, 10}) {
     list.push_back(
         {"rope", std::to_string(rotary) + " of 10", {{{2, 5, 3, 10}}}, [=](const Vars& in) -> Vars {
@@ -336,6 +344,9 @@ inline std::vector<OpSample> large_ops() {
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
   push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
     return {dropout(in[0], 0.5, {3, 4, 2})};
+  });
+  push("add_dropout", "", {{{7, 9001}}, {{7, 9001}}}, [](const Vars& in) -> Vars {
+    return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
   });
   push("add", "", {{{7, 9001}}, {{7, 9001}}},
        [](const Vars& in) -> Vars { return {add(in[0], in[1])}; });

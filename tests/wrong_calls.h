@@ -45,6 +45,8 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("dropout", "rate 1", [] { dropout(f32({3}), 1, {}); });
   wrong("dropout", "rate below 0", [] { dropout(f32({3}), -0.1, {}); });
   wrong("dropout", "rate NaN", [] { dropout(f32({3}), NAN, {}); });
+  wrong("add_dropout", "shapes", [] { add_dropout(f32({3}), f32({4}), 0.1, {}); });
+  wrong("add_dropout", "rate 1", [] { add_dropout(f32({3}), f32({3}), 1, {}); });
   wrong("rope", "odd", [] { rope(f32({1, 2, 1, 4}), i32({1, 2}), 3, 10000); });
   wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), i32({1, 2}), 6, 10000); });
   wrong("rope", "positions", [] { rope(f32({1, 2, 1, 4}), i32({2, 1}), 4, 10000); });

@@ -3,34 +3,53 @@
 namespace regla {
 namespace {
 
-/// The mask is not kept: backward draws the same numbers again.
+/// y = mask * x (+ residual). The mask is not kept: backward draws the same numbers again.
 struct Dropout : Op {
   double rate;
   DropoutKey key;
   Dropout(double probability, const DropoutKey& numbers) : rate(probability), key(numbers) {}
   const char* name() const override { return "dropout"; }
 
-  DropoutArgs args(const Tensor& x) const {
-    return {.x = x, .rate = rate, .seed = key.seed, .stream = key.stream, .first = key.first};
+  DropoutArgs args(const Tensor& x, const Tensor& residual) const {
+    return {.x = x,
+            .residual = residual,
+            .rate = rate,
+            .seed = key.seed,
+            .stream = key.stream,
+            .first = key.first};
   }
 
   Tensors forward(const Tensors& in) override {
     Tensor y = Tensor::empty_like(in[0]);
-    kernels_of(y).dropout(args(in[0]), Sink{y});
+    kernels_of(y).dropout(args(in[0], in[1]), Sink{y});
     return {y};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    kernels_of(d_out[0]).dropout(args(d_out[0]), d_in[0]->sink(d_out[0]));
+    if (d_in[0]->wanted()) {
+      kernels_of(d_out[0]).dropout(args(d_out[0], {}), d_in[0]->sink(d_out[0]));
+    }
+    d_in[1]->give(std::move(d_out[0]));
   }
 };
+
+void check_rate(const char* op, double rate) {
+  check(rate >= 0 && rate < 1, "[", op, "] expected a rate in [0, 1), got ", rate);
+}
 
 }  // namespace
 
 Var dropout(const Var& x, double rate, const DropoutKey& key) {
   check_float("dropout", "x", x);
-  check(rate >= 0 && rate < 1, "[dropout] expected a rate in [0, 1), got ", rate);
-  return rate == 0 ? x : apply(Dropout(rate, key), {x})[0];
+  check_rate("dropout", rate);
+  return rate == 0 ? x : apply(Dropout(rate, key), {x, Var{}})[0];
+}
+
+Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key) {
+  check_float("add_dropout", "residual", residual);
+  check_same("add_dropout", "x", x, residual.shape(), residual.value.dtype());
+  check_rate("add_dropout", rate);
+  return rate == 0 ? add(residual, x) : apply(Dropout(rate, key), {x, residual})[0];
 }
 
 }  // namespace regla

@@ -1,15 +1,17 @@
 #include <algorithm>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/product.h"
 #include "backends/cpu/vector_math.h"
 #include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
 
-/// Rows of logits held at once: about 16 MB of float, at least 64 rows.
+/// Rows of logits held at once: about 16 MB of float, but enough rows that the weights, which every
+/// slice reads once more, are worth reading.
 int64_t slice_rows(int64_t vocab) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / vocab, 64, 1024);
+  return std::clamp<int64_t>((int64_t{4} << 20) / vocab, 256, 1024);
 }
 
 /// -log softmax(row)[target]; the row becomes scale * (softmax(row) - one_hot(target)).
@@ -35,32 +37,79 @@ T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
   return math::log(sum) + largest - score;
 }
 
+/// The logits of some rows; then, in their place, the gradients of the logits.
+template <class T>
+struct Slice {
+  const CrossEntropyArgs& args;
+  int64_t begin, rows, vocab = args.weight.dim(0), D = args.weight.dim(1);
+  T* logits;  // [rows, vocab], rows padded(vocab) apart
+  const T *hidden = args.hidden.data<T>() + begin * D, *weight = args.weight.data<T>();
+
+  void compute_logits() const {
+    multiply(Product<T>{.M = rows,
+                        .N = vocab,
+                        .K = D,
+                        .transpose_b = true,
+                        .a = hidden,
+                        .a_pitch = D,
+                        .b = weight,
+                        .b_pitch = D,
+                        .c = logits,
+                        .c_pitch = padded(vocab)});
+  }
+
+  void compute_losses(T* losses) const {
+    const int32_t* targets = args.targets.data<int32_t>() + begin;
+    parallel_for(rows, 4, [&](int64_t from, int64_t to) {
+      for (int64_t r = from; r < to; ++r) {
+        losses[begin + r] = cross_entropy_row(logits + r * padded(vocab), vocab, targets[r],
+                                              static_cast<T>(args.scale));
+      }
+    });
+  }
+
+  void add_gradients(T* d_hidden, T* d_weight) const {
+    multiply(Product<T>{.M = rows,
+                        .N = D,
+                        .K = vocab,
+                        .a = logits,
+                        .a_pitch = padded(vocab),
+                        .b = weight,
+                        .b_pitch = D,
+                        .c = d_hidden + begin * D,
+                        .c_pitch = D});
+    multiply(Product<T>{.M = vocab,
+                        .N = D,
+                        .K = rows,
+                        .transpose_a = true,
+                        .a = logits,
+                        .a_pitch = padded(vocab),
+                        .b = hidden,
+                        .b_pitch = D,
+                        .c = d_weight,
+                        .c_pitch = D,
+                        .accumulate = begin > 0});
+  }
+};
+
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
-  const int64_t slice = std::min(R, slice_rows(vocab));
-  Tensor logits = Tensor::empty({slice, vocab}, args.hidden.dtype());
-  for (int64_t begin = 0; begin < R; begin += slice) {
-    const int64_t end = std::min(R, begin + slice);
-    const Tensor hidden = args.hidden.slice(begin, end);
-    Tensor block = logits.slice(0, end - begin);
-    matmul({.a = hidden, .b = args.weight, .bias = {}, .transpose_b = true}, {block, false});
-    for_float_type(hidden.dtype(), "cross_entropy", [&](auto tag) {
-      using T = decltype(tag);
-      T *rows = block.data<T>(), *out = losses.data<T>() + begin;
-      const int32_t* targets = args.targets.data<int32_t>() + begin;
-      parallel_for(end - begin, 4, [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) {
-          out[r] =
-              cross_entropy_row(rows + r * vocab, vocab, targets[r], static_cast<T>(args.scale));
-        }
-      });
-    });
-    if (!d_hidden) continue;
-    matmul({.a = block, .b = args.weight, .bias = {}}, {d_hidden.slice(begin, end), false});
-    matmul({.a = block, .b = hidden, .bias = {}, .transpose_a = true}, {d_weight, begin > 0});
-  }
+  const int64_t most = std::min(R, slice_rows(vocab));
+  for_float_type(args.hidden.dtype(), "cross_entropy", [&](auto tag) {
+    using T = decltype(tag);
+    Tensor logits = Tensor::empty({most, padded(vocab)}, dtype_of<T>);
+    for (int64_t begin = 0; begin < R; begin += most) {
+      const Slice<T> slice = {.args = args,
+                              .begin = begin,
+                              .rows = std::min(most, R - begin),
+                              .logits = logits.data<T>()};
+      slice.compute_logits();
+      slice.compute_losses(losses.data<T>());
+      if (d_hidden) slice.add_gradients(d_hidden.data<T>(), d_weight.data<T>());
+    }
+  });
 }
 
 }  // namespace regla::cpu

@@ -1,29 +1,56 @@
 #include <algorithm>
-#include <array>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
 #include "core/random.h"
 
 namespace regla::cpu {
+namespace {
+
+/// Elements whose numbers are drawn at once: element n takes word n mod 4 of draw n / 4.
+constexpr int64_t kDrawn = 1024;
+
+/// keep[n - first] = 1 / (1 - rate) or 0 for the elements [first, first + kDrawn); first is a
+/// multiple of 4.
+template <class T>
+void draw(const DropoutArgs& args, int64_t first, T* keep) {
+  constexpr int kDraws = 64;
+  const Random random(args.seed, args.stream);
+  const auto threshold = static_cast<uint32_t>(args.rate * 0x1p32);
+  const T scale = static_cast<T>(1 / (1 - args.rate));
+  for (int64_t n = 0; n < kDrawn; n += 4 * kDraws) {
+    uint32_t w[4][kDraws];
+    random.draw(static_cast<uint64_t>((first + n) / 4), w);
+    for (int i = 0; i < kDraws; ++i) {
+      for (int j = 0; j < 4; ++j) keep[n + 4 * i + j] = w[j][i] >= threshold ? scale : T(0);
+    }
+  }
+}
+
+}  // namespace
 
 void dropout(const DropoutArgs& args, Sink y) {
   for_float_type(args.x.dtype(), "dropout", [&](auto tag) {
     using T = decltype(tag);
-    const Random random(args.seed, args.stream);
     const T* x = args.x.data<T>();
+    const T* residual = args.residual ? args.residual.data<T>() : nullptr;
     T* out = y.tensor.data<T>();
-    const T scale = static_cast<T>(1 / (1 - args.rate));
-    const auto threshold = static_cast<uint64_t>(args.rate * 0x1p32);
-    parallel_for(args.x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      std::array<uint32_t, 4> words{};
-      uint64_t drawn = ~uint64_t{0};
-      for (int64_t i = begin; i < end; ++i) {
-        // Element n takes word n mod 4 of draw n / 4.
-        const auto n = static_cast<uint64_t>(args.first + i);
-        if (n / 4 != drawn) words = random.words(drawn = n / 4);
-        const T kept = words[n % 4] >= threshold ? scale * x[i] : T(0);
-        out[i] = y.accumulate ? out[i] + kept : kept;
+    // Element i of x is number `first + i`; blocks of numbers begin at multiples of kDrawn.
+    const int64_t skipped = args.first % kDrawn, start = args.first - skipped;
+    parallel_for(skipped + args.x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      alignas(64) T keep[kDrawn];
+      for (int64_t n = begin; n < end; n += kDrawn) {
+        draw(args, start + n, keep);
+        const int64_t from = std::max(n, skipped), to = std::min(end, n + kDrawn);
+        const int64_t i = from - skipped;
+        const T *in = x + i, *k = keep + (from - n);
+        if (residual != nullptr) {
+          const T* r = residual + i;
+          write_range(out + i, y.accumulate, 0, to - from,
+                      [=](int64_t j) { return r[j] + k[j] * in[j]; });
+        } else {
+          write_range(out + i, y.accumulate, 0, to - from, [=](int64_t j) { return k[j] * in[j]; });
+        }
       }
     });
   });

@@ -1,34 +1,67 @@
+#include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
 
 namespace regla::cpu {
+namespace {
+
+/// Cosines and sines [half] each, once for every position where the tokens share few of them (the
+/// sequences of a batch do), else for every token.
+template <class T>
+class Rotations {
+ public:
+  explicit Rotations(const RopeArgs& args)
+      : positions_(args.positions.data<int32_t>()), half_(args.rotary / 2) {
+    const int64_t tokens = args.positions.numel();
+    if (tokens == 0) return;
+    const auto [low, high] = std::minmax_element(positions_, positions_ + tokens);
+    by_position_ = int64_t{*high} - *low < tokens;
+    lowest_ = *low;
+    const int64_t rows = by_position_ ? *high - lowest_ + 1 : tokens;
+    table_ = Tensor::empty({rows, 2 * half_}, dtype_of<T>);
+    const double direction = args.inverse ? -1 : 1;
+    parallel_for(rows, row_grain(16 * half_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < half_; ++i) {
+        const double exponent = -2 * static_cast<double>(i) / static_cast<double>(args.rotary);
+        const double frequency = std::pow(args.base, exponent);
+        for (int64_t row = begin; row < end; ++row) {
+          // In double: at position 10^5 a float angle has lost its last digits.
+          const double angle = (by_position_ ? lowest_ + row : positions_[row]) * frequency;
+          T* values = table_.data<T>() + row * 2 * half_;
+          values[i] = static_cast<T>(std::cos(angle));
+          values[half_ + i] = static_cast<T>(direction * std::sin(angle));
+        }
+      }
+    });
+  }
+
+  const T* cosines(int64_t token) const {
+    const int64_t row = by_position_ ? positions_[token] - lowest_ : token;
+    return table_.data<T>() + row * 2 * half_;
+  }
+  const T* sines(int64_t token) const { return cosines(token) + half_; }
+
+ private:
+  const int32_t* positions_;
+  int64_t half_, lowest_ = 0;
+  bool by_position_ = false;
+  Tensor table_;
+};
+
+}  // namespace
 
 void rope(const RopeArgs& args, Sink y) {
   for_float_type(args.x.dtype(), "rope", [&](auto tag) {
     using T = decltype(tag);
     const int64_t H = args.x.dim(2), K = args.x.dim(3), half = args.rotary / 2;
     const T* x = args.x.data<T>();
-    const int32_t* positions = args.positions.data<int32_t>();
     T* out = y.tensor.data<T>();
-    std::vector<double> frequency(static_cast<size_t>(half));
-    for (int64_t i = 0; i < half; ++i) {
-      frequency[static_cast<size_t>(i)] =
-          std::pow(args.base, -2.0 * static_cast<double>(i) / static_cast<double>(args.rotary));
-    }
-    const double direction = args.inverse ? -1 : 1;
+    const Rotations<T> rotations(args);
     parallel_for(args.x.dim(0) * args.x.dim(1), row_grain(H * K), [&](int64_t begin, int64_t end) {
-      std::vector<T> cosines(static_cast<size_t>(half)), sines(static_cast<size_t>(half));
       for (int64_t token = begin; token < end; ++token) {
-        for (int64_t i = 0; i < half; ++i) {
-          // In double: at position 10^5 a float angle has lost its last digits.
-          const double angle = positions[token] * frequency[static_cast<size_t>(i)];
-          cosines[static_cast<size_t>(i)] = static_cast<T>(std::cos(angle));
-          sines[static_cast<size_t>(i)] = static_cast<T>(direction * std::sin(angle));
-        }
-        const T *c = cosines.data(), *s = sines.data();
+        const T *c = rotations.cosines(token), *s = rotations.sines(token);
         for (int64_t h = 0; h < H; ++h) {
           const T* in = x + (token * H + h) * K;
           T* row = out + (token * H + h) * K;
