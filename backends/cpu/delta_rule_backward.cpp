@@ -44,8 +44,8 @@ struct ChunkGradients {
 template <class T>
 void outputs_backward(const DeltaRuleChunk<T>& chunk, ChunkGradients<T>& to, T* d_S) {
   const int64_t C = chunk.C, K = chunk.K, V = chunk.V;
-  transpose(C, V, chunk.U, V, to.U_turned);
-  transpose(K, V, d_S, V, to.d_S_turned);
+  transpose(C, V, chunk.U, V, to.U_turned, C);
+  transpose(K, V, d_S, V, to.d_S_turned, K);
   lower_product(C, K, chunk.q, chunk.k_turned, to.W);
   // d_U = K d_S + W^T d_O
   small_product(C, V, K, View<T>{chunk.k, K}, d_S, V, to.d_U, V);
@@ -144,7 +144,7 @@ class HeadBackward {
       std::copy_n(to_.d_o + (chunk_.first + t) * head_.v_pitch, V, gradients_.d_o + t * V);
     }
     chunk_.solve(S);
-    transpose(K, V, S, V, gradients_.S_turned);
+    transpose(K, V, S, V, gradients_.S_turned, K);
     outputs_backward(chunk_, gradients_, d_S);
     writes_backward(chunk_, gradients_, d_S);
     if (resets) std::fill_n(d_S, K * V, T(0));

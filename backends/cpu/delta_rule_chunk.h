@@ -99,7 +99,7 @@ struct DeltaRuleChunk {
 
   /// E and U from the state before the chunk.
   void solve(const T* S) {
-    transpose(C, K, k, K, k_turned);
+    transpose(C, K, k, K, k_turned, C);
     lower_product(C, K, k, k_turned, keys);
     small_product(C, V, K, View<T>{k, K}, S, V, E, V);
     for (int64_t t = 0; t < C; ++t) {

@@ -42,8 +42,8 @@ struct ChunkGradients {
 template <class T>
 void states_backward(Chunk<T>& chunk, ChunkGradients<T>& g, const T* S, T* dS) {
   const int64_t C = chunk.C, K = chunk.keys.N, V = chunk.values.N;
-  transpose(K, V, S, V, g.S_turned);
-  transpose(K, V, dS, V, g.dS_turned);
+  transpose(K, V, S, V, g.S_turned, K);
+  transpose(K, V, dS, V, g.dS_turned, K);
   // S_out = decay S_in + (keys to the end)^T (values to the end)
   const T* u_end = chunk.values.decayed_to(C, chunk.u, chunk.values.rows);
   small_product(C, K, V, View<T>{u_end, V}, g.dS_turned, K, g.d_k, K);

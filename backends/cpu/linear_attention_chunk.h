@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 
 #include "backends/cpu/triangular.h"
@@ -107,12 +108,52 @@ void multiply_rows(int64_t count, const T* x, const T* y, T* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = x[i] * y[i];
 }
 
+/// Row i is 1 in element i of a vector, 0 elsewhere.
+template <class T>
+constexpr auto kUnit = [] {
+  constexpr size_t lanes = kVectorBytes / sizeof(T);
+  std::array<std::array<T, lanes>, lanes> rows{};
+  for (size_t i = 0; i < lanes; ++i) rows[i][i] = 1;
+  return rows;
+}();
+
+/// The scores inside a block of `rows` tokens. The decayed right_s[n] of a vector of tokens s are
+/// carried from t to t + 1, joined by right_t; one n at a time, so that nothing is summed across a
+/// vector. `turned`: scratch [N, kBlock].
+template <bool kWhole, class T>
+void score_rows(int64_t count, int64_t N, const T* left, const T* right, const T* factor, T* turned,
+                T* W, int64_t C) {
+  const int64_t rows = kWhole ? kBlock : count;
+  using V = typename VectorOf<T, kVectorBytes>::type;
+  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+  static_assert(kBlock % lanes == 0);
+  if (rows < kBlock) std::fill_n(turned, N * kBlock, T(0));
+  transpose(rows, N, right, N, turned, kBlock);
+#pragma GCC unroll 2
+  for (int64_t s = 0; s < rows; s += lanes) {
+    V sum[kBlock] = {};
+    for (int64_t n = 0; n < N; ++n) {
+      const V x = load<V>(turned + n * kBlock + s);
+      V decayed = {};
+#pragma GCC unroll 16
+      for (int64_t t = s; t < rows; ++t) {
+        decayed *= factor[t * N + n];
+        if (t < s + lanes) decayed += load<V>(&kUnit<T>[static_cast<size_t>(t - s)]) * x;
+        sum[t] += left[t * N + n] * decayed;
+      }
+    }
+    for (int64_t t = s; t < rows; ++t) {
+      std::copy_n(reinterpret_cast<const T*>(&sum[t]), std::min(lanes, rows - s), W + t * C + s);
+    }
+  }
+}
+
 /// W[C, C], lower triangle; the rest of the diagonal blocks is set to 0.
 template <class T>
 void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
   const int64_t N = axis.N;
   if (!axis.present) {
-    transpose(C, N, right, N, axis.turned);
+    transpose(C, N, right, N, axis.turned, C);
     lower_product(C, N, left, axis.turned, W);
     return;
   }
@@ -121,20 +162,11 @@ void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
     T* block = W + p * C;
     for (int64_t t = 0; t < rows; ++t) std::fill_n(block + t * C, p + rows, T(0));
     multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
-    transpose(p, N, axis.decayed_to(p, right, axis.rows), N, axis.turned);
+    transpose(p, N, axis.decayed_to(p, right, axis.rows), N, axis.turned, p);
     small_gemm(rows, p, N, View<T>{axis.other, N}, axis.turned, p, block, C);
-    for (int64_t s = p; s < p + rows; ++s) {
-      T* decayed = axis.rows;
-      std::copy_n(right + s * N, N, decayed);
-      for (int64_t t = s; t < p + rows; ++t) {
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t n = 0; n < N; ++n) sum += left[t * N + n] * decayed[n];
-        W[t * C + s] = sum;
-        if (t + 1 == p + rows) break;
-        for (int64_t n = 0; n < N; ++n) decayed[n] *= axis.factor[(t + 1) * N + n];
-      }
-    }
+    const auto score_block = rows == kBlock ? score_rows<true, T> : score_rows<false, T>;
+    score_block(rows, N, left + p * N, right + p * N, axis.factor + p * N, axis.turned, block + p,
+                C);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/loops.h"
+#include "backends/cpu/small_gemm.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
 
@@ -79,20 +80,6 @@ void multiply_tile(const Product<T>& p) {
        p.c, p.c_pitch);
 }
 
-/// out[j, i] = in[i, j] in blocks that stay in the first-level cache.
-template <class T>
-void turn(int64_t rows, int64_t columns, const T* in, int64_t in_pitch, T* out, int64_t out_pitch) {
-  constexpr int64_t kSide = 16;
-  parallel_for(rows, 4 * kSide, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kSide) {
-      const int64_t i_end = std::min(end, i + kSide);
-      for (int64_t j = 0; j < columns; ++j) {
-        for (int64_t r = i; r < i_end; ++r) out[j * out_pitch + r] = in[r * in_pitch + j];
-      }
-    }
-  });
-}
-
 template <class T>
 void multiply_in_tiles(const Product<T>& p, const Plan& plan) {
   const int64_t across = pieces_of(p.N, plan.columns);
@@ -137,7 +124,10 @@ void multiply_any(Product<T> p) {
   Tensor turned;
   if (p.transpose_b && p.M >= kRowsToTurn && p.N * p.K <= kMostTurned) {
     turned = Tensor::empty({p.K, padded(p.N)}, dtype_of<T>);
-    turn(p.N, p.K, p.b, p.b_pitch, turned.data<T>(), padded(p.N));
+    T* out = turned.data<T>();
+    parallel_for(p.N, 64, [&](int64_t begin, int64_t end) {
+      transpose(end - begin, p.K, p.b + begin * p.b_pitch, p.b_pitch, out + begin, padded(p.N));
+    });
     p.transpose_b = false;
     p.b = turned.data<T>();
     p.b_pitch = padded(p.N);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace regla::cpu {
 
@@ -110,19 +112,51 @@ void small_gemm(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t 
   gemm_block<true>(M, N, K, A, B, ldb, C, ldc);
 }
 
-/// out[C, R] = in[R, C]^T
+/// The even (kHigh: odd) half of the perfect shuffle a0 b0 a1 b1 ...
+template <bool kHigh, class V, int... i>
+V interleaved(const V& a, const V& b, std::integer_sequence<int, i...>) {
+  constexpr int lanes = sizeof...(i), half = kHigh ? lanes / 2 : 0;
+  return __builtin_shufflevector(a, b, (half + i / 2 + i % 2 * lanes)...);
+}
+
+/// out = in^T for a square of as many rows as a vector has elements: log2(rows) perfect shuffles of
+/// row r with row r + rows/2.
 template <class T>
-void transpose(int64_t R, int64_t C, const T* in, int64_t pitch, T* out) {
-  // Eight rows at a time: a column of the tile is one short run in the output.
-  for (int64_t r = 0; r < R; r += 8) {
-    const int64_t rows = R - r < 8 ? R - r : 8;
-    if (rows == 8) {
-      for (int64_t c = 0; c < C; ++c) {
-        for (int64_t i = 0; i < 8; ++i) out[c * R + r + i] = in[(r + i) * pitch + c];
+void transpose_square(const T* in, int64_t in_pitch, T* out, int64_t out_pitch) {
+  using V = typename VectorOf<T, kVectorBytes>::type;
+  constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
+  constexpr std::make_integer_sequence<int, lanes> each{};
+  V row[lanes], next[lanes];
+  for (int r = 0; r < lanes; ++r) row[r] = load<V>(in + r * in_pitch);
+#pragma GCC unroll 4
+  for (int size = 1; size < lanes; size *= 2) {
+#pragma GCC unroll 8
+    for (int r = 0; r < lanes / 2; ++r) {
+      next[2 * r] = interleaved<false>(row[r], row[r + lanes / 2], each);
+      next[2 * r + 1] = interleaved<true>(row[r], row[r + lanes / 2], each);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r) row[r] = next[r];
+  }
+  for (int r = 0; r < lanes; ++r) store(out + r * out_pitch, row[r]);
+}
+
+/// out[C, R] = in[R, C]^T; rows of out are `out_pitch` apart.
+template <class T>
+void transpose(int64_t R, int64_t C, const T* in, int64_t in_pitch, T* out, int64_t out_pitch) {
+  constexpr int64_t side = kVectorBytes / static_cast<int64_t>(sizeof(T));
+  for (int64_t r = 0; r < R; r += side) {
+    for (int64_t c = 0; c < C; c += side) {
+      const T* from = in + r * in_pitch + c;
+      T* to = out + c * out_pitch + r;
+      if (r + side <= R && c + side <= C) {
+        transpose_square(from, in_pitch, to, out_pitch);
+        continue;
       }
-    } else {
-      for (int64_t c = 0; c < C; ++c) {
-        for (int64_t i = 0; i < rows; ++i) out[c * R + r + i] = in[(r + i) * pitch + c];
+      for (int64_t j = 0; j < std::min(side, C - c); ++j) {
+        for (int64_t i = 0; i < std::min(side, R - r); ++i) {
+          to[j * out_pitch + i] = from[i * in_pitch + j];
+        }
       }
     }
   }
