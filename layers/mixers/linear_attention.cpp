@@ -25,7 +25,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
 }
 
 Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
-  const Inputs in = prepare(x, segment.reset, state);
+  const Inputs in = prepare(x, segment, state);
   const int64_t chunk = segment.chunk > 0 ? segment.chunk : config_.chunk;
   const LinearAttention result =
       linear_attention(in.q, in.k, in.u, in.decays, segment.reset, state ? state->S : Var{}, chunk);
@@ -44,12 +44,12 @@ Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
   return finish(o, token).value.reshape(x.shape());
 }
 
-LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Tensor& reset,
+LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Segment& segment,
                                                            MixerState* state) {
   const int64_t B = x.dim(0), steps = x.dim(1);
   Tensor from_zero;
   Tensor& next = state ? state->position : from_zero;
-  const Tensor positions = segment_positions(B, steps, reset, next);
+  const Tensor positions = segment_positions(B, steps, segment.reset, next);
   // The heads are split off before phi, and positions turn what phi is applied to.
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
@@ -57,9 +57,12 @@ LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const T
   const auto turned = [&](const Var& z) {
     return rope(heads(z, qk_dim_), positions, rotary_dim(config_, qk_dim_), config_.rope_base);
   };
-  const Features phi = phi_(turned(query_(x)), turned(key_(x)),
-                            state && carries_maximum(config_) ? state->m : Var{}, reset);
-  Inputs in = {phi.q, phi.k, heads(value_(x), V_), gate_(x), phi.m};
+  const Var z_q = turned(query_(x)), z_k = turned(key_(x));
+  segment.show("query", z_q);
+  segment.show("key", z_k);
+  const Var m0 = state && carries_maximum(config_) ? state->m : Var{};
+  const Features phi = phi_(z_q, z_k, m0, segment.reset);
+  Inputs in = {phi.q, phi.k, heads(value_(x), V_), gate_(x, segment), phi.m};
   // The normaliser of a sum norm is one more value, written as 1 (Eq. 4).
   if (config_.sum_norm) in.u = append_one(in.u);
   // A gate g that also writes: (1 - g) k u^T (Eq. 6-7), on the axis it acts on.
