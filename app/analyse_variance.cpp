@@ -1,0 +1,130 @@
+#include <cmath>
+
+#include "app/analyse.h"
+#include "core/parallel.h"
+#include "layers/feature_maps.h"
+#include "models/score_analysis.h"
+#include "text/byte_tokenizer.h"
+
+namespace regla::app {
+namespace {
+
+struct VarianceArguments {
+  std::string out;
+  std::vector<std::string> runs;
+  std::vector<int64_t> dimensions = {8, 16, 32, 64, 128, 256, 512};
+  int64_t pairs = 20000, length = 256, hidden = 256;
+  int64_t seed = 0;
+  SampleArguments text;
+};
+
+/// One point of the picture. `theorem` is Theorem 3.1 for elements as spread as those measured.
+Json row(const std::string& source, const ScoreSpread& s) {
+  const ScoreSpread theorem =
+      s.pairs > 0 ? score_theorem(s.dimension, s.query, s.key) : score_theorem(s.dimension);
+  const double root = score_scale(ScoreScale::SqrtD, s.dimension),
+               factor = score_scale(ScoreScale::Variance, s.dimension);
+  return {{"source", source},
+          {"dimension", s.dimension},
+          {"pairs", s.pairs},
+          {"query_std", s.query},
+          {"key_std", s.key},
+          {"identity", s.identity},
+          {"exp", s.exp},
+          {"safe_exp", s.safe_exp},
+          {"identity_theorem", theorem.identity},
+          {"exp_theorem", theorem.exp},
+          {"safe_exp_theorem", theorem.safe_exp},
+          {"identity_times_sqrt_d", s.identity * root},
+          {"exp_times_sqrt_d", s.exp * root},
+          {"exp_times_variance", s.exp * factor},
+          {"safe_exp_times_variance", s.safe_exp * factor}};
+}
+
+/// A freshly initialised model of one layer and one head whose queries and keys have d elements.
+Model one_layer_model(const VarianceArguments& arguments, int64_t d) {
+  TrainingConfig config;
+  config.tokenizer = "byte";
+  config.seed = arguments.seed;
+  config.model.layers = 1;
+  config.model.heads = 1;
+  config.model.hidden = arguments.hidden;
+  config.model.sequence_length = arguments.length;
+  config.model.mixer[0].feature_dim = d;
+  return make_model(config, byte_tokenizer());
+}
+
+void print_point(const Json& point) {
+  const auto number = [&](const char* key) { return rounded(point[key].get<double>(), 4); };
+  print_row("  " + point["source"].get<std::string>(),
+            "d " + point["dimension"].dump() + "  identity " + number("identity") + " (" +
+                number("identity_theorem") + ")  exp " + number("exp") + " (" +
+                number("exp_theorem") + ")  safe exp " + number("safe_exp"));
+}
+
+int variance(const VarianceArguments& arguments) {
+  check(arguments.runs.empty() || !arguments.text.data.empty(),
+        "[analyse] a run is looked at on a text: expected --data PATH");
+  Json rows = Json::array();
+  const auto add = [&](const std::string& source, const ScoreSpread& spread) {
+    rows.push_back(row(source, spread));
+    print_point(rows.back());
+  };
+  std::printf("standard deviation of inner products (Theorem 3.1)\n");
+  for (const int64_t d : arguments.dimensions) {
+    add("gaussian", gaussian_scores(d, arguments.pairs, static_cast<uint64_t>(arguments.seed)));
+  }
+  for (size_t i = 0; i < arguments.dimensions.size() && !arguments.text.data.empty(); ++i) {
+    const Model model = one_layer_model(arguments, arguments.dimensions[i]);
+    add("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
+  }
+  for (const std::string& run : arguments.runs) {
+    const Model model = load_model(run);
+    const auto layers = text_scores(*model.decoder, arguments.text.sample(model).ids);
+    for (size_t layer = 0; layer < layers.size(); ++layer) {
+      if (layers[layer].pairs > 0) add(label_of(run) + " " + std::to_string(layer), layers[layer]);
+    }
+  }
+  const Json settings = {{"pairs", arguments.pairs},
+                         {"seed", arguments.seed},
+                         {"length", arguments.length},
+                         {"hidden", arguments.hidden},
+                         {"sequences", arguments.text.sequences},
+                         {"data", arguments.text.data},
+                         {"split", arguments.text.split},
+                         {"runs", arguments.runs}};
+  const std::string panels = arguments.text.data.empty() ? "2" : "3";
+  write_report(arguments.out, {.name = "variance",
+                               .settings = settings,
+                               .summary = {},
+                               .rows = rows,
+                               .variables = "panels = " + panels + "\n",
+                               .script = kVariancePlot});
+  return 0;
+}
+
+}  // namespace
+
+void add_variance(CLI::App& analyse, Action& action) {
+  auto arguments = std::make_shared<VarianceArguments>();
+  CLI::App* command = analyse.add_subcommand(
+      "variance", "Figure 2: spread of inner products of queries and keys against the dimension");
+  command->add_option("--out", arguments->out, "folder for the report")->required();
+  command->add_option("run,--run", arguments->runs, "trained runs to look at besides");
+  command->add_option("--dimension", arguments->dimensions, "dimensions d (default 8 to 512)")
+      ->check(CLI::Range(2, 4096));
+  command->add_option("--pairs", arguments->pairs, "pairs of normal vectors (default 20000)")
+      ->check(CLI::Range(int64_t{2}, int64_t{100000000}));
+  command
+      ->add_option("--length", arguments->length,
+                   "tokens per sequence of the one-layer models (default 256)")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--hidden", arguments->hidden, "their width (default 256)")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--seed", arguments->seed, "of the vectors and the models");
+  arguments->text.add_to(*command);
+  command->callback(
+      [arguments, &action] { action = [arguments] { return variance(*arguments); }; });
+}
+
+}  // namespace regla::app
