@@ -51,7 +51,7 @@ int gate_gradient_report(const GradientArguments& arguments) {
     check(r > 0 && r < 1, "[analyse] expected --refine between 0 and 1, got ", r);
     const Json points = curve(r, arguments.points);
     rows.insert(rows.end(), points.begin(), points.end());
-    values += " " + rounded(r, 17);
+    values += " " + Json(r).dump();
     print_row("  r = " + rounded(r),
               times_sigmoid(points.front()) + ", " + times_sigmoid(points.back()));
   }

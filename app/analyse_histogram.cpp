@@ -27,7 +27,7 @@ void add_bins(Json& rows, const std::string& panel, const std::string& series, c
     rows.push_back({{"panel", panel},
                     {"series", series},
                     {"stage", stage},
-                    {"layer", layer.layer},
+                    {"layer", gate_numbers(layer)["layer"]},
                     {"from", static_cast<double>(bin) / GateStatistics::kBins},
                     {"to", static_cast<double>(bin + 1) / GateStatistics::kBins},
                     {"fraction", s.mean(number)}});

@@ -130,7 +130,8 @@ std::string gate_sentence(const LayerGates& layer) {
          percent(s.mean(static_cast<double>(s.low))) + "  >0.95 " +
          percent(s.mean(static_cast<double>(s.high))) + "  |dF/dz_g| " +
          rounded(s.mean(s.gradient), 3) + " (g(1-g) " + rounded(s.mean(s.sigmoid_gradient), 3) +
-         ")  memory " + memory_text(memory_json(memory_length(layer)));
+         ", F(1-F) " + rounded(s.mean(s.sigmoid_gradient_at_value), 3) + ")  memory " +
+         memory_text(memory_json(memory_length(layer)));
 }
 
 std::string label_of(const std::string& run) {

@@ -18,10 +18,8 @@ struct VarianceArguments {
   SampleArguments text;
 };
 
-/// One point of the picture. `theorem` is Theorem 3.1 for elements as spread as those measured.
-Json row(const std::string& source, const ScoreSpread& s) {
-  const ScoreSpread theorem =
-      s.pairs > 0 ? score_theorem(s.dimension, s.query, s.key) : score_theorem(s.dimension);
+/// One point of the picture, with what the theorem says.
+Json row(const std::string& source, const ScoreSpread& s, const ScoreSpread& theorem) {
   const double root = score_scale(ScoreScale::SqrtD, s.dimension),
                factor = score_scale(ScoreScale::Variance, s.dimension);
   return {{"source", source},
@@ -62,44 +60,59 @@ void print_point(const Json& point) {
                 number("exp_theorem") + ")  safe exp " + number("safe_exp"));
 }
 
-int variance(const VarianceArguments& arguments) {
-  check(arguments.runs.empty() || !arguments.text.data.empty(),
-        "[analyse] a run is looked at on a text: expected --data PATH");
+/// Measures all points and prints each.
+Json points(const VarianceArguments& arguments) {
   Json rows = Json::array();
-  const auto add = [&](const std::string& source, const ScoreSpread& spread) {
-    rows.push_back(row(source, spread));
+  const auto add = [&](const std::string& source, const ScoreSpread& s,
+                       const ScoreSpread& theorem) {
+    rows.push_back(row(source, s, theorem));
     print_point(rows.back());
   };
-  std::printf("standard deviation of inner products (Theorem 3.1)\n");
+  // On text the theorem is taken for elements as spread as they are there.
+  const auto add_text = [&](const std::string& source, const ScoreSpread& s) {
+    add(source, s, score_theorem(s.dimension, s.query, s.key));
+  };
   for (const int64_t d : arguments.dimensions) {
-    add("gaussian", gaussian_scores(d, arguments.pairs, static_cast<uint64_t>(arguments.seed)));
+    const auto seed = static_cast<uint64_t>(arguments.seed);
+    add("gaussian", gaussian_scores(d, arguments.pairs, seed), score_theorem(d));
   }
-  for (size_t i = 0; i < arguments.dimensions.size() && !arguments.text.data.empty(); ++i) {
-    const Model model = one_layer_model(arguments, arguments.dimensions[i]);
-    add("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
+  if (arguments.text.data.empty()) return rows;
+  for (const int64_t d : arguments.dimensions) {
+    const Model model = one_layer_model(arguments, d);
+    add_text("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
   }
   for (const std::string& run : arguments.runs) {
     const Model model = load_model(run);
     const auto layers = text_scores(*model.decoder, arguments.text.sample(model).ids);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
-      if (layers[layer].pairs > 0) add(label_of(run) + " " + std::to_string(layer), layers[layer]);
+      if (layers[layer].pairs == 0) continue;  // softmax attention
+      add_text(label_of(run) + " " + std::to_string(layer), layers[layer]);
     }
   }
+  return rows;
+}
+
+int variance(const VarianceArguments& arguments) {
+  const bool has_text = !arguments.text.data.empty();
+  check(arguments.runs.empty() || has_text, "[analyse] expected --data PATH beside a run");
+  std::printf("standard deviation of inner products, and what Theorem 3.1 says\n");
+  const Json rows = points(arguments);
   const Json settings = {{"pairs", arguments.pairs},
                          {"seed", arguments.seed},
                          {"length", arguments.length},
                          {"hidden", arguments.hidden},
-                         {"sequences", arguments.text.sequences},
                          {"data", arguments.text.data},
                          {"split", arguments.text.split},
+                         {"sequences", arguments.text.sequences},
                          {"runs", arguments.runs}};
-  const std::string panels = arguments.text.data.empty() ? "2" : "3";
-  write_report(arguments.out, {.name = "variance",
-                               .settings = settings,
-                               .summary = {},
-                               .rows = rows,
-                               .variables = "panels = " + panels + "\n",
-                               .script = kVariancePlot});
+  write_report(arguments.out,
+               {.name = "variance",
+                .settings = settings,
+                .summary = {},
+                .rows = rows,
+                .variables = std::string("panels = ") + (has_text ? "3" : "2") +
+                             "\nruns = " + std::to_string(arguments.runs.size()) + "\n",
+                .script = kVariancePlot});
   return 0;
 }
 
