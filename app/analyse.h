@@ -18,7 +18,11 @@ struct Report {
   std::string_view script;  ///< of gnuplot; reads <name>.csv, writes <name>.svg
 };
 
-/// Makes the folder, writes the report into it, has the picture drawn if gnuplot is installed, and
+/// Makes the folder of a report, before any work is done for it. An Error when nothing can be
+/// written there.
+void make_report_folder(const std::string& folder);
+
+/// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
 /// says on standard output what is where. Errors: a folder or file that cannot be written, a
 /// gnuplot that fails.
 void write_report(const std::string& folder, const Report& report);

@@ -44,6 +44,7 @@ std::string times_sigmoid(const Json& point) {
 }
 
 int gate_gradient_report(const GradientArguments& arguments) {
+  make_report_folder(arguments.out);
   Json rows = Json::array();
   std::string values;
   std::printf("gradient dF/dz_g of the refined gate\n");

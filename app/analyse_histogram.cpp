@@ -102,6 +102,7 @@ void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
 }
 
 int gate_histogram(const HistogramArguments& arguments) {
+  make_report_folder(arguments.out);
   check(!arguments.text.data.empty(), "[analyse] expected --data PATH");
   Histograms histograms;
   if (arguments.runs.empty()) {

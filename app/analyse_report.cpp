@@ -75,11 +75,15 @@ std::string percent(double fraction) { return rounded(100 * fraction, 3) + " %";
 
 }  // namespace
 
+void make_report_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "[analyse] cannot make the folder ", folder, ": ", error.message());
+  check(::access(folder.c_str(), W_OK) == 0, "[analyse] cannot write into the folder ", folder);
+}
+
 void write_report(const std::string& folder, const Report& report) {
   const fs::path path(folder);
-  std::error_code error;
-  fs::create_directories(path, error);
-  check(!error, "[analyse] cannot make the folder ", folder, ": ", error.message());
   const auto file = [&](const char* ending) { return (path / (report.name + ending)).string(); };
   Json json = {{"analysis", report.name}, {"settings", report.settings}};
   if (!report.summary.is_null()) json["summary"] = report.summary;

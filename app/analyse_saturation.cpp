@@ -30,6 +30,7 @@ void add_run(Json& rows, const std::string& run, const SampleArguments& text) {
 }
 
 int saturation(const SaturationArguments& arguments) {
+  make_report_folder(arguments.out);
   Json rows = Json::array();
   std::vector<std::string> labels;
   for (const std::string& run : arguments.runs) {

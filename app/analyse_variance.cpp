@@ -93,6 +93,7 @@ Json points(const VarianceArguments& arguments) {
 }
 
 int variance(const VarianceArguments& arguments) {
+  make_report_folder(arguments.out);
   const bool has_text = !arguments.text.data.empty();
   check(arguments.runs.empty() || has_text, "[analyse] expected --data PATH beside a run");
   std::printf("standard deviation of inner products, and what Theorem 3.1 says\n");

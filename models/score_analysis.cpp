@@ -20,7 +20,7 @@ struct Moments {
   }
   double deviation() const {
     const double mean = sum / count;
-    return std::sqrt(std::max(0.0, squares / count - mean * mean));
+    return std::sqrt(std::max(squares / count - mean * mean, 0.0));  // this order keeps a NaN
   }
 };
 
