@@ -10,7 +10,7 @@ set logscale y
 set format y '10^{%T}'
 set xlabel 'dimension d' offset 0,0.5
 set ylabel 'standard deviation'
-set xrange [6:*]
+set xrange [lowest / 1.3:highest * 1.3]
 set grid ytics lc rgb '#dddddd'
 set border 3
 set tics nomirror
@@ -115,8 +115,7 @@ array colours[6] = ['#0060ad', '#c04000', '#2e8b57', '#8040a0', '#b8860b', '#555
 colour(i) = colours[(i - 1) % 6 + 1]
 set xlabel 'layer' offset 0,0.5
 set xtics 1
-set autoscale xfix
-set offsets 0.3, 0.3, 0, 0
+set xrange [-0.3:layers - 0.7]
 set border 3
 set tics nomirror
 set grid ytics lc rgb '#dddddd'

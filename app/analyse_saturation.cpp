@@ -10,8 +10,8 @@ struct SaturationArguments {
   SampleArguments text;
 };
 
-/// Adds the layers of a run, and all of them together as layer -1.
-void add_run(Json& rows, const std::string& run, const SampleArguments& text) {
+/// Adds the layers of a run, and all of them together; returns how many there are.
+int64_t add_run(Json& rows, const std::string& run, const SampleArguments& text) {
   const Model model = load_model(run);
   const TextSample sample = text.sample(model);
   std::vector<LayerGates> layers = observe_gates(*model.decoder, sample.ids, sample.reset);
@@ -27,14 +27,16 @@ void add_run(Json& rows, const std::string& run, const SampleArguments& text) {
     row.update(gate_numbers(layer));
     rows.push_back(row);
   }
+  return model.config.model.layers;
 }
 
 int saturation(const SaturationArguments& arguments) {
   make_report_folder(arguments.out);
   Json rows = Json::array();
   std::vector<std::string> labels;
+  int64_t layers = 0;
   for (const std::string& run : arguments.runs) {
-    add_run(rows, run, arguments.text);
+    layers = std::max(layers, add_run(rows, run, arguments.text));
     labels.push_back(label_of(run));
   }
   write_report(arguments.out, {.name = "saturation",
@@ -44,7 +46,8 @@ int saturation(const SaturationArguments& arguments) {
                                             {"sequences", arguments.text.sequences}},
                                .summary = {},
                                .rows = rows,
-                               .variables = gnuplot_array("runs", labels),
+                               .variables = gnuplot_array("runs", labels) +
+                                            "layers = " + std::to_string(layers) + "\n",
                                .script = kSaturationPlot});
   return 0;
 }

@@ -92,10 +92,22 @@ Json points(const VarianceArguments& arguments) {
   return rows;
 }
 
+/// What the script needs to know about the rows.
+std::string script_variables(const VarianceArguments& arguments, const Json& rows) {
+  int64_t lowest = rows[0]["dimension"].get<int64_t>(), highest = lowest;
+  for (const Json& point : rows) {
+    lowest = std::min(lowest, point["dimension"].get<int64_t>());
+    highest = std::max(highest, point["dimension"].get<int64_t>());
+  }
+  return std::string("panels = ") + (arguments.text.data.empty() ? "2" : "3") +
+         "\nruns = " + std::to_string(arguments.runs.size()) +
+         "\nlowest = " + std::to_string(lowest) + "\nhighest = " + std::to_string(highest) + "\n";
+}
+
 int variance(const VarianceArguments& arguments) {
   make_report_folder(arguments.out);
-  const bool has_text = !arguments.text.data.empty();
-  check(arguments.runs.empty() || has_text, "[analyse] expected --data PATH beside a run");
+  check(arguments.runs.empty() || !arguments.text.data.empty(),
+        "[analyse] expected --data PATH beside a run");
   std::printf("standard deviation of inner products, and what Theorem 3.1 says\n");
   const Json rows = points(arguments);
   const Json settings = {{"pairs", arguments.pairs},
@@ -106,14 +118,12 @@ int variance(const VarianceArguments& arguments) {
                          {"split", arguments.text.split},
                          {"sequences", arguments.text.sequences},
                          {"runs", arguments.runs}};
-  write_report(arguments.out,
-               {.name = "variance",
-                .settings = settings,
-                .summary = {},
-                .rows = rows,
-                .variables = std::string("panels = ") + (has_text ? "3" : "2") +
-                             "\nruns = " + std::to_string(arguments.runs.size()) + "\n",
-                .script = kVariancePlot});
+  write_report(arguments.out, {.name = "variance",
+                               .settings = settings,
+                               .summary = {},
+                               .rows = rows,
+                               .variables = script_variables(arguments, rows),
+                               .script = kVariancePlot});
   return 0;
 }
 
