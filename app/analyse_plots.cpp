@@ -3,7 +3,7 @@
 namespace regla::app {
 
 const std::string_view kVariancePlot = R"gp(
-set terminal svg size 380*panels,440 font 'sans,13' background 'white'
+set terminal svg size 380*panels,420 font 'sans,13' background 'white'
 set multiplot layout 1,panels
 set logscale x 2
 set logscale y
@@ -14,7 +14,7 @@ set xrange [lowest / 1.3:highest * 1.3]
 set grid ytics lc rgb '#dddddd'
 set border 3
 set tics nomirror
-set bmargin 8
+set bmargin 7
 set key below center horizontal maxcols 2 samplen 1.5 width -1
 set yrange [1e-3:(runs > 0 ? 1e7 : 1e3)]
 of(source, name) = strcol('source') eq source ? column(name) : NaN
@@ -50,14 +50,14 @@ unset multiplot
 )gp";
 
 const std::string_view kGateGradientPlot = R"gp(
-set terminal svg size 1140,440 font 'sans,13' background 'white'
+set terminal svg size 1140,400 font 'sans,13' background 'white'
 set multiplot layout 1,3
 set xrange [0:1]
 set grid ytics lc rgb '#dddddd'
 set border 3
 set tics nomirror
-set bmargin 8
-set key below center horizontal maxcols 3 samplen 1.5
+set bmargin 6.5
+set key below center horizontal maxcols 3 samplen 1
 set palette defined (0 '#0060ad', 0.5 '#888888', 1 '#c04000')
 unset colorbox
 set cbrange [0:1]
@@ -83,7 +83,7 @@ unset multiplot
 )gp";
 
 const std::string_view kGateHistogramPlot = R"gp(
-set terminal svg size 480*|panels|,440 font 'sans,13' background 'white'
+set terminal svg size 480*|panels|,400 font 'sans,13' background 'white'
 set multiplot layout 1,|panels|
 array colours[6] = ['#0060ad', '#c04000', '#2e8b57', '#8040a0', '#b8860b', '#555555']
 colour(i) = colours[(i - 1) % 6 + 1]
@@ -96,7 +96,7 @@ set ylabel 'fraction of gates'
 set border 3
 set tics nomirror
 set grid ytics lc rgb '#dddddd'
-set bmargin 8
+set bmargin 6.5
 set key below center horizontal maxcols 2 samplen 1.5 noenhanced
 of(panel, name, stage) = strcol('panel') eq panel && strcol('series') eq name && strcol('stage') eq stage && strcol('layer') eq 'all'
 centre(x) = (column('from') + column('to')) / 2
@@ -109,7 +109,7 @@ unset multiplot
 )gp";
 
 const std::string_view kSaturationPlot = R"gp(
-set terminal svg size 1140,440 font 'sans,13' background 'white'
+set terminal svg size 1140,400 font 'sans,13' background 'white'
 set multiplot layout 1,3
 array colours[6] = ['#0060ad', '#c04000', '#2e8b57', '#8040a0', '#b8860b', '#555555']
 colour(i) = colours[(i - 1) % 6 + 1]
@@ -119,7 +119,7 @@ set xrange [-0.3:layers - 0.7]
 set border 3
 set tics nomirror
 set grid ytics lc rgb '#dddddd'
-set bmargin 8
+set bmargin 6.5
 set key below center horizontal maxcols 2 samplen 1.5 noenhanced
 of(name) = strcol('run') eq name && strcol('layer') ne 'all' ? column('layer') : NaN
 
