@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "app/analyse.h"
 #include "core/parallel.h"
 #include "training/gate_history.h"

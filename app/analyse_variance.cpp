@@ -1,7 +1,6 @@
-#include <cmath>
+#include <algorithm>
 
 #include "app/analyse.h"
-#include "core/parallel.h"
 #include "layers/feature_maps.h"
 #include "models/score_analysis.h"
 #include "text/byte_tokenizer.h"
