@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 
 #include "backends/kernels.h"
@@ -23,6 +24,26 @@ void require_device(const std::string& device) {
   kernels(asked);
 }
 
+void SampleArguments::add_to(CLI::App& command) {
+  command.add_option("--data", data, "folder with valid/test files, or one file");
+  command.add_option("--split", split, "train, valid (default, or validation) or test")
+      ->check(CLI::IsMember({"train", "valid", "validation", "test"}));
+  command.add_option("--text", text, "kind of split files: tokens, raw or txt");
+  command.add_option("--sequences", sequences,
+                     "sequences to look at, evenly spaced over the split (default 32)");
+}
+
+TextSample SampleArguments::sample(const Model& model) const {
+  check(!data.empty(), "[analyse] expected --data PATH");
+  const Corpus corpus = Corpus::open(data, text.empty() ? model.config.text : text);
+  const Split chosen = split == "train"  ? Split::Train
+                       : split == "test" ? Split::Test
+                                         : Split::Valid;
+  const TokenStream tokens = tokenize_split(corpus, chosen, *model.tokenizer);
+  return sample_text(tokens, model.tokenizer->end_of_text(), sequences,
+                     model.config.model.sequence_length, model.config.reset_at_documents);
+}
+
 void print_json(const Json& value, int indent) {
   std::printf("%s\n", dumped(value, indent).c_str());
 }
@@ -31,13 +52,36 @@ void print_row(const std::string& name, const std::string& value) {
   std::printf("%-22s %s\n", name.c_str(), value.c_str());
 }
 
-void show_scoring(int64_t done, int64_t total) {
+Json memory_json(std::optional<double> tokens) {
+  if (!tokens) return nullptr;
+  return std::isinf(*tokens) ? Json("infinite") : Json(*tokens);
+}
+
+std::string memory_text(const Json& memory) {
+  if (memory.is_null()) return "n/a";
+  return memory.is_string() ? memory.get<std::string>()
+                            : rounded(memory.get<double>(), 4) + " tokens";
+}
+
+namespace {
+
+/// At most ten times a second.
+void show_live(const std::string& line) {
   static std::chrono::steady_clock::time_point next;
   const auto now = std::chrono::steady_clock::now();
   if (now < next || ::isatty(::fileno(stderr)) != 1) return;
   next = now + std::chrono::milliseconds(100);
-  std::fprintf(stderr, "\rscored %s of %s tokens\033[K", grouped(done).c_str(),
-               grouped(total).c_str());
+  std::fprintf(stderr, "\r%s\033[K", line.c_str());
+}
+
+}  // namespace
+
+void show_scoring(int64_t done, int64_t total) {
+  show_live("scored " + grouped(done) + " of " + grouped(total) + " tokens");
+}
+
+void show_steps(int64_t done, int64_t total) {
+  show_live("step " + grouped(done) + " of " + grouped(total));
 }
 
 void end_scoring() {

@@ -2,9 +2,13 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "models/json_fields.h"
+#include "text/corpus.h"
+#include "training/checkpoint.h"
+#include "training/text_sample.h"
 
 namespace regla::app {
 
@@ -17,6 +21,7 @@ void add_eval(CLI::App& program, Action& action);
 void add_generate(CLI::App& program, Action& action);
 void add_logits(CLI::App& program, Action& action);
 void add_inspect(CLI::App& program, Action& action);
+void add_analyse(CLI::App& program, Action& action);
 void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
 void add_devices(CLI::App& program, Action& action);
@@ -29,13 +34,35 @@ constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
 /// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
 void require_device(const std::string& device);
 
+/// The tokenizer that a configuration names; `bpe` is trained on the train split.
+std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus);
+
+/// Which text a command looks at: `--data`, `--split`, `--text`.
+struct SampleArguments {
+  std::string data, split = "valid", text;
+  int64_t sequences = 32;
+
+  void add_to(CLI::App& command);
+  /// The sequences of a model's length, in its tokens. Errors: no data, no such split, one that is
+  /// too short.
+  TextSample sample(const Model& model) const;
+};
+
 /// Writes JSON and a line end to standard output; indented, unless `indent` is -1.
 void print_json(const Json& value, int indent = 2);
 /// Writes `name   value` to standard output, values in one column.
 void print_row(const std::string& name, const std::string& value);
 
+/// An effective memory length (models/gate_analysis.h) in tokens; JSON has no infinity, so it is
+/// the string "infinite" then, and null without gates.
+Json memory_json(std::optional<double> tokens);
+/// That value for reading.
+std::string memory_text(const Json& memory);
+
 /// Shows on a terminal, in a line that is written over, how far an evaluation is.
 void show_scoring(int64_t done, int64_t total);
+/// The same for the steps of a training.
+void show_steps(int64_t done, int64_t total);
 /// Clears that line.
 void end_scoring();
 

@@ -1,18 +1,61 @@
 #include <cstdio>
 
 #include "app/command.h"
+#include "models/gate_analysis.h"
 #include "models/inspection.h"
-#include "training/checkpoint.h"
+#include "text/byte_tokenizer.h"
 
 namespace regla::app {
 namespace {
 
 struct InspectArguments {
-  std::string run;
+  std::string run, config;
+  std::vector<std::string> set;
+  SampleArguments text;
   bool json = false;
 };
 
-Json description(const Model& model) {
+/// The model of a run, or one as configured with initial weights. A BPE that is still to be trained
+/// counts as many entries as are asked for.
+Model model_of(const InspectArguments& arguments) {
+  check(arguments.run.empty() != arguments.config.empty(),
+        "[inspect] expected a run folder or --config FILE");
+  check(arguments.config.empty() || arguments.text.data.empty(),
+        "[inspect] --data looks at a trained run, not at --config");
+  if (arguments.config.empty()) return load_model(arguments.run);
+  TrainingConfig config = read_config(arguments.config, arguments.set);
+  if (config.tokenizer != "byte" && config.tokenizer != "bpe") {
+    return make_model(config, load_tokenizer(config.tokenizer));
+  }
+  if (config.tokenizer == "bpe" && config.model.vocab == 0) {
+    config.model.vocab = padded_vocab(config.vocab_size);
+  }
+  return make_model(config, byte_tokenizer());
+}
+
+/// A row per layer; with a text, how long its gates remember.
+Json mixers(const Model& model, const InspectArguments& arguments) {
+  std::vector<LayerGates> gates;
+  if (!arguments.text.data.empty()) {
+    const TextSample sample = arguments.text.sample(model);
+    gates = observe_gates(*model.decoder, sample.ids, sample.reset);
+  }
+  Json rows = Json::array();
+  const int64_t T = model.config.model.sequence_length;
+  for (const MixerSize& size : mixers_by_layer(*model.decoder, T)) {
+    rows.push_back({{"layer", size.layer},
+                    {"type", size.type},
+                    {"parameters", size.parameters},
+                    {"forward_flops_per_token", size.forward_flops_per_token},
+                    {"state_bytes", size.state_bytes}});
+    if (gates.empty()) continue;
+    rows.back()["memory_tokens"] = memory_json(memory_length(gates[rows.size() - 1]));
+  }
+  if (gates.empty()) return {{"layers", rows}};
+  return {{"layers", rows}, {"memory_tokens", memory_json(memory_length(all_layers(gates)))}};
+}
+
+Json description(const Model& model, const InspectArguments& arguments) {
   const Decoder& decoder = *model.decoder;
   const int64_t T = model.config.model.sequence_length;
   Json parts = Json::object(), state = Json::object();
@@ -20,15 +63,31 @@ Json description(const Model& model) {
   for (const int64_t length : {T, 8 * T}) {
     state[std::to_string(length)] = state_bytes(decoder, length);
   }
-  return {{"configuration", write_fields(model.config)},
-          {"tokenizer_entries", model.tokenizer->vocab_size()},
-          {"parameters", {{"total", parameter_count(decoder)}, {"parts", parts}}},
-          {"flops_per_token",
-           {{"sequence_length", T},
-            {"forward", forward_flops_per_token(decoder, T)},
-            {"training", training_flops_per_token(decoder, T)}}},
-          {"state_bytes", state_bytes(decoder, T)},
-          {"state_bytes_after_tokens", state}};
+  Json json = {{"configuration", write_fields(model.config)}};
+  if (arguments.config.empty()) json["tokenizer_entries"] = model.tokenizer->vocab_size();
+  json.update({{"parameters", {{"total", parameter_count(decoder)}, {"parts", parts}}},
+               {"mixers", mixers(model, arguments)},
+               {"flops_per_token",
+                {{"sequence_length", T},
+                 {"forward", forward_flops_per_token(decoder, T)},
+                 {"training", training_flops_per_token(decoder, T)}}},
+               {"state_bytes", state_bytes(decoder, T)},
+               {"state_bytes_after_tokens", state}});
+  return json;
+}
+
+void print_mixers(const Json& json) {
+  std::printf("mixers: parameters, forward FLOPs per token, bytes of state per sequence%s\n",
+              json.contains("memory_tokens") ? ", effective memory of the gates" : "");
+  for (const Json& row : json["layers"]) {
+    std::string line = grouped(row["parameters"].get<int64_t>()) + "  " +
+                       rounded(row["forward_flops_per_token"].get<double>(), 8) + "  " +
+                       grouped(row["state_bytes"].get<int64_t>());
+    if (row.contains("memory_tokens")) line += "  " + memory_text(row["memory_tokens"]);
+    print_row("  " + row["layer"].dump() + " " + row["type"].get<std::string>(), line);
+  }
+  if (!json.contains("memory_tokens")) return;
+  print_row("  all", "effective memory " + memory_text(json["memory_tokens"]));
 }
 
 void print_description(const Json& json) {
@@ -44,6 +103,7 @@ void print_description(const Json& json) {
     print_row("  " + part, grouped(count.get<int64_t>()));
   }
   print_row("  total", grouped(json["parameters"]["total"].get<int64_t>()));
+  print_mixers(json["mixers"]);
   const Json& flops = json["flops_per_token"];
   std::printf("FLOPs per token at length %s\n", flops["sequence_length"].dump().c_str());
   print_row("  forward", rounded(flops["forward"].get<double>(), 8));
@@ -55,7 +115,7 @@ void print_description(const Json& json) {
 }
 
 int inspect(const InspectArguments& arguments) {
-  const Json json = description(load_model(arguments.run));
+  const Json json = description(model_of(arguments), arguments);
   if (arguments.json) {
     print_json(json);
   } else {
@@ -69,8 +129,15 @@ int inspect(const InspectArguments& arguments) {
 void add_inspect(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<InspectArguments>();
   CLI::App* command = program.add_subcommand(
-      "inspect", "Show a run's configuration, parameters, FLOPs per token and size of state");
-  command->add_option("run", arguments->run, "run folder")->required();
+      "inspect",
+      "Show a run's configuration, parameters, FLOPs per token and size of state; with --data, how "
+      "long its gates remember");
+  command->add_option("run", arguments->run, "run folder");
+  command->add_option("--config", arguments->config,
+                      "configuration (JSON) instead of a run: nothing needs to be trained");
+  command->add_option("--set", arguments->set, "with --config, set a key: key=value")
+      ->allow_extra_args(false);
+  arguments->text.add_to(*command);
   command->add_flag("--json", arguments->json, "print JSON");
   command->callback([arguments, &action] { action = [arguments] { return inspect(*arguments); }; });
 }

@@ -53,12 +53,6 @@ std::vector<std::string> overrides(const TrainArguments& arguments) {
   return all;
 }
 
-std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus) {
-  if (config.tokenizer == "byte") return byte_tokenizer();
-  if (config.tokenizer != "bpe") return load_tokenizer(config.tokenizer);
-  return train_bpe(corpus.read(Split::Train), static_cast<int32_t>(config.vocab_size));
-}
-
 /// The run's model with what the arguments change about its configuration.
 Model model_to_resume(const TrainArguments& arguments) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
@@ -220,6 +214,12 @@ int train(const TrainArguments& arguments) {
 }
 
 }  // namespace
+
+std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus) {
+  if (config.tokenizer == "byte") return byte_tokenizer();
+  if (config.tokenizer != "bpe") return load_tokenizer(config.tokenizer);
+  return train_bpe(corpus.read(Split::Train), static_cast<int32_t>(config.vocab_size));
+}
 
 void add_train(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<TrainArguments>();

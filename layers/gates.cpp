@@ -55,7 +55,8 @@ double mirrored_gate(double u) { return std::log((1 - u) / u); }
 
 AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t outputs,
                    const ParameterFactory& make, const std::string& name, const std::string& suffix)
-    : temperature_(config.gate_temperature),
+    : suffix_(suffix),
+      temperature_(config.gate_temperature),
       forget_(gate_linear(config, sizes, outputs, make, name, "gate", suffix, config.gate_bias,
                           uniform_gate)) {
   if (config.gate == Gate::Refined) {
@@ -64,10 +65,17 @@ AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t o
   }
 }
 
-Var AxisGate::operator()(const Var& x) {
-  const Var log_gate = refine_ ? refined_gate(forget_(x), (*refine_)(x))  // Eq. 16
-                               : log_sigmoid(forget_(x));
-  return temperature_ == 1 ? log_gate : scale(log_gate, 1 / temperature_);
+Var AxisGate::operator()(const Var& x, const Segment& segment) {
+  const Var z_g = forget_(x), z_r = refine_ ? (*refine_)(x) : Var{};
+  const Var log_gate = refine_ ? refined_gate(z_g, z_r)  // Eq. 16
+                               : log_sigmoid(z_g);
+  const Var log_decay = temperature_ == 1 ? log_gate : scale(log_gate, 1 / temperature_);
+  if (segment.observer) {
+    segment.show("gate" + suffix_, z_g);
+    segment.show("refine" + suffix_, z_r);
+    segment.show("log_decay" + suffix_, log_decay);
+  }
+  return log_decay;
 }
 
 void AxisGate::parameters(ParameterList& list) {
@@ -92,14 +100,14 @@ ForgetGate::ForgetGate(const MixerConfig& config, const MixerSizes& sizes, int64
   }
 }
 
-LogDecays ForgetGate::operator()(const Var& x) {
+LogDecays ForgetGate::operator()(const Var& x, const Segment& segment) {
   const auto heads = [&](const Var& log_decay, int64_t size) {
     return reshape(log_decay, {x.dim(0), x.dim(1), heads_, size});
   };
   LogDecays decays;
-  if (scalar_) decays.scalar = (*scalar_)(x);
-  if (key_) decays.key = heads((*key_)(x), K_);
-  if (value_) decays.value = heads((*value_)(x), V_);
+  if (scalar_) decays.scalar = (*scalar_)(x, segment);
+  if (key_) decays.key = heads((*key_)(x, segment), K_);
+  if (value_) decays.value = heads((*value_)(x, segment), V_);
   return decays;
 }
 

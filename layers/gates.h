@@ -29,10 +29,11 @@ class AxisGate {
            const ParameterFactory& make, const std::string& name, const std::string& suffix);
 
   /// x [B, T, D] -> log F [B, T, outputs]
-  Var operator()(const Var& x);
+  Var operator()(const Var& x, const Segment& segment);
   void parameters(ParameterList& list);
 
  private:
+  std::string suffix_;
   double temperature_;
   GateLinear forget_;
   std::optional<GateLinear> refine_;
@@ -48,7 +49,7 @@ class ForgetGate {
              const ParameterFactory& make, const std::string& name);
 
   /// x [B, T, D] -> the log-decays [B, T, H, K], [B, T, H, V] or [B, T, H].
-  LogDecays operator()(const Var& x);
+  LogDecays operator()(const Var& x, const Segment& segment = {});
   void parameters(ParameterList& list);
 
  private:

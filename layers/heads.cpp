@@ -13,18 +13,22 @@ HeadProjections::HeadProjections(const MixerConfig& config, const MixerSizes& si
       key_(make, name + ".key", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation) {}
 
-HeadProjections::Result HeadProjections::operator()(const Var& x, const Tensor& reset,
+HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment& segment,
                                                     MixerState* state) {
   const int64_t B = x.dim(0), steps = x.dim(1);
   Tensor from_zero;
-  const Tensor positions = segment_positions(B, steps, reset, state ? state->position : from_zero);
+  const Tensor positions =
+      segment_positions(B, steps, segment.reset, state ? state->position : from_zero);
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };
   const auto turned = [&](const Var& z) {
     return rope(heads(z, qk_dim_), positions, rotary_, rope_base_);
   };
-  return {turned(query_(x)), turned(key_(x)), heads(value_(x), V_)};
+  const Result result = {turned(query_(x)), turned(key_(x)), heads(value_(x), V_)};
+  segment.show("query", result.q);
+  segment.show("key", result.k);
+  return result;
 }
 
 void HeadProjections::parameters(ParameterList& list) {

@@ -21,7 +21,7 @@ class HeadProjections {
                   const ParameterFactory& make, const std::string& name);
 
   /// x [B, T, D]. The segment starts at the state's position, which moves on; without a state at 0.
-  Result operator()(const Var& x, const Tensor& reset, MixerState* state);
+  Result operator()(const Var& x, const Segment& segment, MixerState* state);
   void parameters(ParameterList& list);
 
  private:

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "autograd/ops.h"
 #include "layers/basic.h"
@@ -30,10 +31,27 @@ struct MixerState {
   MixerState clone() const;
 };
 
+/// Is called with tensors that a layer computes on its way, by name, while it computes them:
+///
+///     query, key                  [B, T, H, qk_dim]  rotated, before the feature map
+///     gate, gate_key, gate_value  [B, T, outputs]    z_g, before the sigmoid; one gate, or one per
+///                                                    axis
+///     refine...                   [B, T, outputs]    z_r of that gate, if it is a refined one
+///     log_decay...                [B, T, outputs]    log F of that gate, after its temperature
+///
+/// A gate's three names come in this order. The tensor is the layer's own: read it, do not write.
+using Observer = std::function<void(int64_t layer, std::string_view name, const Tensor& value)>;
+
 /// How a segment of tokens is to be processed.
 struct Segment {
-  Tensor reset;       // [B, T] I32 or undefined: 1 forgets everything before this token
-  int64_t chunk = 0;  // tokens per chunk; 0: as configured
+  Tensor reset;                        // [B, T] I32 or undefined: 1 forgets all before this token
+  int64_t chunk = 0;                   // tokens per chunk; 0: as configured
+  const Observer* observer = nullptr;  // for analyses; nothing is done for it where it is null
+  int64_t layer = 0;                   // what the observer is told; the decoder counts
+
+  void show(std::string_view name, const Var& x) const {
+    if (observer && x.defined()) (*observer)(layer, name, x.value);
+  }
 };
 
 /// The contract of all attention variants. `chunked` and `step` are the same function of the

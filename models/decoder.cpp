@@ -86,7 +86,7 @@ Decoder::Decoder(const ModelConfig& config, uint64_t seed, DType dtype, Device d
   if (output_) parameters_.push_back(&*output_);
 }
 
-Var Decoder::hidden(const Tensor& ids, const Segment& segment, DecoderState* state,
+Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
                     DropoutSource* dropout) {
   check(ids.rank() == 2 && ids.numel() > 0, "[decoder] expected ids [B, T], got ", ids.shape());
   if (state) check_state(*state);
@@ -97,6 +97,7 @@ Var Decoder::hidden(const Tensor& ids, const Segment& segment, DecoderState* sta
     if (dropout) x = (*dropout)(x);
   }
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    segment.layer = static_cast<int64_t>(layer);
     x = blocks_[layer].chunked(x, segment, state ? &(*state)[layer] : nullptr, dropout);
   }
   Scope scope("final_norm");

@@ -39,7 +39,7 @@ class Decoder {
 
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
   /// when given, is carried; `dropout` null: none.
-  Var hidden(const Tensor& ids, const Segment& segment = {}, DecoderState* state = nullptr,
+  Var hidden(const Tensor& ids, Segment segment = {}, DecoderState* state = nullptr,
              DropoutSource* dropout = nullptr);
   /// Mean cross-entropy in nats of predicting targets [B, T] (-1: not counted), over `count`
   /// targets (0: those that count here).

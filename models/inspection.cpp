@@ -23,6 +23,13 @@ std::string part_of(const ModelConfig& config, const std::string& name) {
   return name.starts_with("embed_out") ? "head" : "norms";
 }
 
+/// Operations per token of a matrix; 0 for other parameters. Weight decay acts on exactly the
+/// matrices that tokens are multiplied with.
+double matrix_flops(const Parameter& parameter) {
+  const bool is_matrix = parameter.decay && parameter.value.rank() == 2;
+  return is_matrix ? 2 * static_cast<double>(parameter.value.numel()) : 0;
+}
+
 }  // namespace
 
 std::vector<PartSize> parameters_by_part(const Decoder& decoder) {
@@ -43,15 +50,31 @@ int64_t parameter_count(const Decoder& decoder) {
   return count;
 }
 
+std::vector<MixerSize> mixers_by_layer(const Decoder& decoder, int64_t length) {
+  std::vector<MixerSize> sizes;
+  for (const Block& block : decoder.blocks()) {
+    const auto layer = static_cast<int64_t>(sizes.size());
+    MixerSize size = {.layer = layer,
+                      .type = std::string(name_of(decoder.config().mixer_of(layer).type)),
+                      .parameters = 0,
+                      .forward_flops_per_token = block.mixer->flops_per_token(length),
+                      .state_bytes = block.mixer->state_bytes(length, decoder.dtype())};
+    ParameterList parameters;
+    block.mixer->parameters(parameters);
+    for (const Parameter* parameter : parameters) {
+      size.parameters += parameter->value.numel();
+      size.forward_flops_per_token += matrix_flops(*parameter);
+    }
+    sizes.push_back(size);
+  }
+  return sizes;
+}
+
 double forward_flops_per_token(const Decoder& decoder, int64_t length) {
   const ModelConfig& config = decoder.config();
-  // Weight decay acts on exactly the matrices that tokens are multiplied with; a tied head is one
-  // more, under the embedding's name.
-  int64_t matrices = config.tie_embeddings ? config.vocab * config.hidden : 0;
-  for (const Parameter* parameter : decoder.parameters()) {
-    if (parameter->decay && parameter->value.rank() == 2) matrices += parameter->value.numel();
-  }
-  double flops = 2 * static_cast<double>(matrices);
+  // A tied head is one more matrix, under the embedding's name.
+  double flops = config.tie_embeddings ? 2 * static_cast<double>(config.vocab * config.hidden) : 0;
+  for (const Parameter* parameter : decoder.parameters()) flops += matrix_flops(*parameter);
   for (const Block& block : decoder.blocks()) flops += block.mixer->flops_per_token(length);
   return flops;
 }

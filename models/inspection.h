@@ -19,6 +19,16 @@ struct PartSize {
 std::vector<PartSize> parameters_by_part(const Decoder& decoder);
 int64_t parameter_count(const Decoder& decoder);
 
+/// The mixer of one layer in numbers.
+struct MixerSize {
+  int64_t layer = 0;
+  std::string type;
+  int64_t parameters = 0;
+  double forward_flops_per_token = 0;  ///< over segments of the length asked for
+  int64_t state_bytes = 0;             ///< per sequence, after so many tokens
+};
+std::vector<MixerSize> mixers_by_layer(const Decoder& decoder, int64_t length);
+
 /// Floating-point operations per token of a forward pass over segments of `length` tokens: 2 per
 /// element of every matrix a token is multiplied with, plus what the mixers do between
 /// (docs/flops.md). Norms, activations and the embedding's lookup are left out.

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(build-essential cmake ninja-build libeigen3-dev libdnnl-dev libcli11-dev
-  nlohmann-json3-dev libicu-dev liblzma-dev zlib1g-dev catch2)
+  nlohmann-json3-dev libicu-dev liblzma-dev zlib1g-dev catch2 gnuplot-nox)
 if [[ "${1:-}" == --dev ]]; then
   packages+=(clang libclang-rt-dev libomp-dev clang-format-14 git)
 elif [[ $# -gt 0 ]]; then
@@ -17,7 +17,8 @@ fi
 # Elsewhere the user installs the same things by hand; the build then says what it misses.
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   echo "No apt on this system. regla needs a C++20 compiler, cmake >= 3.25, ninja, Eigen 3.4," >&2
-  echo "oneDNN 2 or 3, OpenMP, CLI11, nlohmann-json, ICU, liblzma, zlib, and Catch2 for its tests." >&2
+  echo "oneDNN 2 or 3, OpenMP, CLI11, nlohmann-json, ICU, liblzma, zlib, and Catch2 for its tests;" >&2
+  echo "gnuplot draws the pictures of regla analyse, if it is there." >&2
   for tool in c++ cmake ninja; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
   done
@@ -29,6 +30,7 @@ is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep 
 missing=()
 for package in "${packages[@]}"; do
   if [[ $package == libdnnl-dev ]] && is_installed libonednn-dev; then continue; fi
+  if [[ $package == gnuplot-nox ]] && command -v gnuplot >/dev/null; then continue; fi
   is_installed "$package" || missing+=("$package")
 done
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi

@@ -16,14 +16,15 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
   if (!sums_to_constant(config.feature_map)) unit_.emplace(make, heads_, K_);
 }
 
-DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Tensor& reset, MixerState* state) {
-  const HeadProjections::Result z = project_(x, reset, state);
-  const Features phi = phi_(z.q, z.k, {}, reset);
+DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Segment& segment,
+                                             MixerState* state) {
+  const HeadProjections::Result z = project_(x, segment, state);
+  const Features phi = phi_(z.q, z.k, {}, segment.reset);
   return {phi.q, unit_ ? (*unit_)(phi.k) : phi.k, z.v, strength_(x)};
 }
 
 Var DeltaNetMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
-  const Inputs in = prepare(x, segment.reset, state);
+  const Inputs in = prepare(x, segment, state);
   const DeltaRule result =
       delta_rule(in.q, in.k, in.v, in.g, segment.reset, state ? state->S : Var{},
                  segment.chunk > 0 ? segment.chunk : chunk_);

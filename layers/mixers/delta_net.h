@@ -37,7 +37,7 @@ class DeltaNetMixer : public Mixer {
   struct Inputs {
     Var q, k, v, g;
   };
-  Inputs prepare(const Var& x, const Tensor& reset, MixerState* state);
+  Inputs prepare(const Var& x, const Segment& segment, MixerState* state);
 
   int64_t heads_, K_, V_, chunk_;
   DType dtype_;

@@ -17,7 +17,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
       output_(config, sizes, make, name) {}
 
 Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
-  const Inputs in = prepare(x, segment.reset, state);
+  const Inputs in = prepare(x, segment, state);
   const int64_t chunk = segment.chunk > 0 ? segment.chunk : config_.chunk;
   const LinearAttention result =
       linear_attention(in.q, in.k, in.u, in.decays, segment.reset, state ? state->S : Var{}, chunk);
@@ -36,12 +36,12 @@ Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
   return finish(o, token).value.reshape(x.shape());
 }
 
-LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Tensor& reset,
+LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Segment& segment,
                                                            MixerState* state) {
-  const HeadProjections::Result z = project_(x, reset, state);
+  const HeadProjections::Result z = project_(x, segment, state);
   const Var m0 = state && carries_maximum(config_) ? state->m : Var{};
-  const Features phi = phi_(z.q, z.k, m0, reset);
-  Inputs in = {phi.q, phi.k, z.v, gate_(x), phi.m};
+  const Features phi = phi_(z.q, z.k, m0, segment.reset);
+  Inputs in = {phi.q, phi.k, z.v, gate_(x, segment), phi.m};
   // The normaliser of a sum norm is one more value, written as 1 (Eq. 4).
   if (config_.sum_norm) in.u = append_one(in.u);
   // A gate g that also writes: (1 - g) k u^T (Eq. 6-7), on the axis it acts on.

@@ -39,7 +39,7 @@ class LinearAttentionMixer : public Mixer {
     LogDecays decays;
     Var m;  // the keys' maximum after the segment
   };
-  Inputs prepare(const Var& x, const Tensor& reset, MixerState* state);
+  Inputs prepare(const Var& x, const Segment& segment, MixerState* state);
   Var finish(const Var& o, const Var& x);
   /// Columns of the state: the values, and with a sum norm the normaliser.
   int64_t columns() const { return V_ + (config_.sum_norm ? 1 : 0); }

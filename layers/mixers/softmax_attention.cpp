@@ -58,7 +58,7 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
 
 Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const int64_t past = state ? state->length : 0;
-  HeadProjections::Result in = project_(x, segment.reset, state);
+  HeadProjections::Result in = project_(x, segment, state);
   const Tensor first =
       first_visible(x.dim(0), x.dim(1), past, segment.reset, state ? &state->first : nullptr);
   if (past > 0) {

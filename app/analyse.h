@@ -1,0 +1,49 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "app/command.h"
+#include "models/gate_analysis.h"
+
+namespace regla::app {
+
+/// One analysis as it is written: numbers, and how gnuplot draws them.
+struct Report {
+  std::string name;         ///< of its files: <name>.json, .csv, .gp, .svg
+  Json settings;            ///< what it was made from
+  Json summary;             ///< null, or numbers that belong to it and are not drawn
+  Json rows;                ///< list of flat objects with the same keys: the lines of the CSV
+  std::string variables;    ///< lines of gnuplot before the script
+  std::string_view script;  ///< of gnuplot; reads <name>.csv, writes <name>.svg
+};
+
+/// Makes the folder of a report, before any work is done for it. An Error when nothing can be
+/// written there.
+void make_report_folder(const std::string& folder);
+
+/// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
+/// says on standard output what is where. Errors: a folder or file that cannot be written, a
+/// gnuplot that fails.
+void write_report(const std::string& folder, const Report& report);
+
+/// A definition of an array of strings in gnuplot.
+std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values);
+
+/// Statistics of some gates as flat JSON, and as a line to read.
+Json gate_numbers(const LayerGates& layer);
+std::string gate_sentence(const LayerGates& layer);
+
+/// The name of a run in tables and pictures: its folder's.
+std::string label_of(const std::string& run);
+
+/// Each adds one analysis to `regla analyse`.
+void add_variance(CLI::App& analyse, Action& action);
+void add_gate_gradient(CLI::App& analyse, Action& action);
+void add_gate_histogram(CLI::App& analyse, Action& action);
+void add_saturation(CLI::App& analyse, Action& action);
+
+// The scripts of gnuplot (analyse_plots.cpp).
+extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot;
+
+}  // namespace regla::app

@@ -1,0 +1,70 @@
+#include <algorithm>
+
+#include "app/analyse.h"
+#include "training/gate_history.h"
+
+namespace regla::app {
+namespace {
+
+struct SaturationArguments {
+  std::string out;
+  std::vector<std::string> runs;
+  SampleArguments text;
+};
+
+/// Adds the layers of a run, and all of them together; returns how many there are.
+int64_t add_run(Json& rows, const std::string& run, const SampleArguments& text) {
+  const Model model = load_model(run);
+  const TextSample sample = text.sample(model);
+  std::vector<LayerGates> layers = observe_gates(*model.decoder, sample.ids, sample.reset);
+  layers.push_back(all_layers(layers));
+  check(layers.back().gated(), "[analyse] ", run, " has no gated mixer");
+  std::printf("%s\n", run.c_str());
+  for (const LayerGates& layer : layers) {
+    const std::string name =
+        layer.layer < 0 ? "  all layers" : "  layer " + std::to_string(layer.layer);
+    print_row(name, layer.gated() ? gate_sentence(layer) : "no gate");
+    if (!layer.gated()) continue;
+    Json row = {{"run", label_of(run)}};
+    row.update(gate_numbers(layer));
+    rows.push_back(row);
+  }
+  return model.config.model.layers;
+}
+
+int saturation(const SaturationArguments& arguments) {
+  make_report_folder(arguments.out);
+  Json rows = Json::array();
+  std::vector<std::string> labels;
+  int64_t layers = 0;
+  for (const std::string& run : arguments.runs) {
+    layers = std::max(layers, add_run(rows, run, arguments.text));
+    labels.push_back(label_of(run));
+  }
+  write_report(arguments.out, {.name = "saturation",
+                               .settings = {{"runs", arguments.runs},
+                                            {"data", arguments.text.data},
+                                            {"split", arguments.text.split},
+                                            {"sequences", arguments.text.sequences}},
+                               .summary = {},
+                               .rows = rows,
+                               .variables = gnuplot_array("runs", labels) +
+                                            "layers = " + std::to_string(layers) + "\n",
+                               .script = kSaturationPlot});
+  return 0;
+}
+
+}  // namespace
+
+void add_saturation(CLI::App& analyse, Action& action) {
+  auto arguments = std::make_shared<SaturationArguments>();
+  CLI::App* command = analyse.add_subcommand(
+      "saturation", "Section 5.1: how many gates of runs are saturated, gradients, memory");
+  command->add_option("--out", arguments->out, "folder for the report")->required();
+  command->add_option("run,--run", arguments->runs, "run folders")->required();
+  arguments->text.add_to(*command);
+  command->callback(
+      [arguments, &action] { action = [arguments] { return saturation(*arguments); }; });
+}
+
+}  // namespace regla::app
