@@ -36,7 +36,7 @@ struct Axis {
   T* through = nullptr;  // [N] running product over blocks
   T* rows = nullptr;     // [C, N] scratch
   T* other = nullptr;    // [C, N] scratch
-  T* turned = nullptr;   // [N, C] scratch
+  T* turned = nullptr;   // [N, C] scratch, at least [N, kBlock]
 
   static int64_t scratch(int64_t N, int64_t C) { return 7 * N * (C + kBlock) + N; }
 
@@ -50,7 +50,7 @@ struct Axis {
     through = arena.take(N);
     rows = arena.take(C * N);
     other = arena.take(C * N);
-    turned = arena.take(C * N);
+    turned = arena.take((C + kBlock) * N);
   }
 
   /// From the factors of C tokens, the products inside blocks.
