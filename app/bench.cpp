@@ -19,6 +19,7 @@ struct BenchArguments {
   std::vector<std::string> set;
   int64_t longest = 16384;
   int64_t repeats = 9;
+  std::string only;
   bool json = false;
 };
 
@@ -32,7 +33,8 @@ int64_t vocab_of(const TrainingConfig& config) {
 }
 
 BenchOptions options_of(const BenchArguments& arguments) {
-  BenchOptions options{.longest = arguments.longest};
+  BenchOptions options;
+  options.longest = arguments.longest;
   if (!arguments.config.empty()) {
     options.config = read_config(arguments.config, arguments.set);
   } else {
@@ -142,8 +144,10 @@ void print_table(const Json& report) {
 int bench(const BenchArguments& arguments, const std::string& name, Benchmark run) {
   const BenchOptions options = options_of(arguments);
   if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
-  Measurements measured(arguments.repeats);
+  Measurements measured(arguments.repeats, arguments.only);
   run(options, measured);
+  check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
+        quoted(arguments.only));
   const Json report = report_of(name, options, measured);
   if (arguments.json) {
     print_json(report);
@@ -175,6 +179,9 @@ void add_bench(CLI::App& program, Action& action) {
         ->allow_extra_args(false);
     sub->add_option("--repeats", arguments->repeats, "timings of each, default 9");
     sub->add_flag("--json", arguments->json, "print JSON");
+    if (benchmark.run == bench_ops) {
+      sub->add_option("--only", arguments->only, "rows whose names begin so");
+    }
     if (benchmark.run == bench_lengths) {
       sub->add_option("--longest", arguments->longest, "tokens of the longest segment");
     }

@@ -65,7 +65,8 @@ double BenchRow::quantile(double q) const {
   return std::lerp(seconds[below], seconds[above], place - static_cast<double>(below));
 }
 
-Measurements::Measurements(int64_t repeats) : repeats_(repeats), sgemm_{sgemm_peak()} {
+Measurements::Measurements(int64_t repeats, std::string only)
+    : repeats_(repeats), only_(std::move(only)), sgemm_{sgemm_peak()} {
   check(repeats > 0, "[bench] expected at least 1 repetition, got ", repeats);
 }
 

@@ -33,7 +33,10 @@ struct BenchRow {
 /// Times pieces of work, with the speed of large matrix products before, between and after them.
 class Measurements {
  public:
-  explicit Measurements(int64_t repeats);
+  /// `only`: how the names of the rows to measure begin.
+  explicit Measurements(int64_t repeats, std::string only = "");
+
+  bool wants(const std::string& name) const { return name.starts_with(only_); }
 
   /// One run that fills caches and the allocator, then `repeats` timed ones.
   void time(const std::string& name, const Work& work, const std::function<void()>& f);
@@ -45,6 +48,7 @@ class Measurements {
 
  private:
   int64_t repeats_;
+  std::string only_;
   std::vector<BenchRow> rows_;
   std::vector<double> sgemm_;
 };

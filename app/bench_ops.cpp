@@ -34,6 +34,7 @@ Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
 }
 
 void measure(const OpCase& op, Measurements& out) {
+  if (!out.wants(op.name)) return;
   // One number is a loss, whose gradient is 1.
   const Shape shape = op.f({op.inputs.begin(), op.inputs.end()}).shape();
   const Tensor seed =
@@ -56,6 +57,7 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
   const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(width);
   const double flops = 2.0 * static_cast<double>(rows * in * width);
   const auto product = [&](const std::string& which, const MatmulArgs& args, const Shape& shape) {
+    if (!out.wants(name + which)) return;
     const Tensor y = Tensor::empty(shape, DType::F32), exact = Tensor::empty(shape, DType::F64);
     MatmulArgs doubles = args;
     doubles.a = args.a.to(DType::F64);
@@ -146,6 +148,7 @@ void measure_block(const BenchOptions& options, Measurements& out) {
 
 /// One update of a matrix as large as the head.
 void measure_adamw(const BenchOptions& options, Measurements& out) {
+  if (!out.wants("adamw")) return;
   const Shape shape = {options.config.model.vocab, options.config.model.hidden};
   const auto arguments = [&](DType dtype) {
     return AdamWArgs{.value = random_values(shape, 1).to(dtype),

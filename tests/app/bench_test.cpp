@@ -98,6 +98,7 @@ TEST_CASE("the parts of an update are measured") {
         "recurrence fast_decay", "recurrence gla", "softmax_attention"}) {
     row_of(report, name);
   }
+  CHECK(measured("ops", {"--only", "recurrence g"})["results"].size() == 1);
 }
 
 TEST_CASE("a benchmark takes a configuration file and prints a table") {
@@ -115,6 +116,7 @@ TEST_CASE("wrong arguments of a benchmark are one line") {
   CHECK_THAT(refused(tiny("lengths", {"--longest", "700"})), Contains("--longest"));
   CHECK_THAT(refused({"bench", "train", "--config", "/nonexistent.json"}),
              Contains("/nonexistent.json"));
+  CHECK_THAT(refused(tiny("ops", {"--only", "nothing"})), Contains("\"nothing\""));
   refused({"bench"});
   refused({"bench", "nothing"});
   refused({"bench", "train", "--batch", "2"});
