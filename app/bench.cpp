@@ -1,84 +1,154 @@
-#include <sys/resource.h>
-
 #include <cstdio>
 
 #include "app/bench_cases.h"
 #include "app/command.h"
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
+#include "text/byte_tokenizer.h"
 
 namespace regla::app {
 namespace {
 
+/// The model that is measured unless --config names another: configs/bench/small_regla.json.
+constexpr const char* kDefaultConfig = R"({"batch_size": 16, "layers": 4, "hidden": 256,
+    "heads": 4, "mlp": 1024, "vocab": 8192, "mixer": "regla", "dropout": 0.1,
+    "sequence_length": 256})";
+
 struct BenchArguments {
-  BenchOptions options;
+  std::string config;
+  std::vector<std::string> set;
+  int64_t longest = 16384;
+  int64_t repeats = 9;
+  std::string only;
   bool json = false;
 };
 
-using Benchmark = std::vector<BenchRow> (*)(const BenchOptions&);
+using Benchmark = void (*)(const BenchOptions&, Measurements&);
 
-/// The most memory that this process has had in use.
-int64_t peak_memory() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
-  return usage.ru_maxrss;
-#else
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-#endif
+/// Rows of the embedding where no text is read: those the tokenizer would ask for.
+int64_t vocab_of(const TrainingConfig& config) {
+  if (config.tokenizer == "byte") return padded_vocab(byte_tokenizer()->vocab_size());
+  if (config.tokenizer == "bpe") return padded_vocab(config.vocab_size);
+  return padded_vocab(load_tokenizer(config.tokenizer)->vocab_size());
 }
 
-Json json_of(const BenchRow& row, double peak) {
-  const double seconds = row.median(), gflops = row.flops / seconds / 1e9;
-  return {{"name", row.name},
-          {"median_s", seconds},
-          {"fastest_s", row.seconds.front()},
-          {"slowest_s", row.seconds.back()},
-          {"repeats", row.seconds.size()},
-          {"tokens_per_s", row.tokens / seconds},
-          {"gflops", gflops},
-          {"of_sgemm", gflops / peak}};
+BenchOptions options_of(const BenchArguments& arguments) {
+  BenchOptions options;
+  options.longest = arguments.longest;
+  if (!arguments.config.empty()) {
+    options.config = read_config(arguments.config, arguments.set);
+  } else {
+    std::string text = kDefaultConfig;
+    for (const std::string& assignment : arguments.set) text = apply_override(text, assignment);
+    options.config = from_json(text);
+  }
+  check(options.config.dtype == Precision::F32, "[bench] expected dtype f32, got f64");
+  if (options.config.model.vocab == 0) options.config.model.vocab = vocab_of(options.config);
+  options.config = options.config.resolved();
+  return options;
+}
+
+Json json_of(const BenchRow& row, double sgemm, double bandwidth) {
+  const double seconds = row.quantile(0.5);
+  Json json = {{"name", row.name},
+               {"median_s", seconds},
+               {"quartiles_s", {row.quantile(0.25), row.quantile(0.75)}},
+               {"fastest_s", row.quantile(0)},
+               {"slowest_s", row.quantile(1)},
+               {"repeats", row.seconds.size()}};
+  if (row.work.tokens > 0) json["tokens_per_s"] = row.work.tokens / seconds;
+  if (row.work.flops > 0) {
+    json["gflops"] = row.work.flops / seconds / 1e9;
+    json["of_sgemm"] = row.work.flops / seconds / 1e9 / sgemm;
+  }
+  if (row.work.bytes > 0) {
+    json["gb_per_s"] = row.work.bytes / seconds / 1e9;
+    json["of_read_bandwidth"] = row.work.bytes / seconds / 1e9 / bandwidth;
+  }
+  json["allocated_bytes"] = row.allocated_bytes;
+  json["system_bytes"] = row.system_bytes;
+  json["peak_memory_bytes"] = row.peak_memory;
+  return json;
+}
+
+/// The lengths from which on softmax attention is slower, by mixer.
+Json crossings_of(const std::vector<BenchRow>& rows) {
+  Json crossings = Json::object();
+  for (const BenchRow& row : rows) {
+    const std::string mixer = row.name.substr(0, row.name.find(" T="));
+    if (mixer == row.name || mixer == "softmax" || crossings.contains(mixer)) continue;
+    const std::optional<double> length = crossing_length(rows, mixer, "softmax");
+    crossings[mixer] = length ? Json(*length) : Json();
+  }
+  return crossings;
+}
+
+Json report_of(const std::string& name, const BenchOptions& options, const Measurements& measured) {
+  // After the rest: its buffer is no part of anyone's memory.
+  const double sgemm = measured.best_sgemm(), bandwidth = read_bandwidth();
+  Json results = Json::array();
+  for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, sgemm, bandwidth));
+  Json report = {{"benchmark", name},
+                 {"version", REGLA_VERSION},
+                 {"processor", cpu::processor_model()},
+                 {"instruction_sets", cpu::instruction_sets()},
+                 {"threads", threads()},
+                 {"config", Json::parse(options.config.to_json())},
+                 {"sgemm_gflops", sgemm},
+                 {"sgemm_gflops_trials", measured.sgemm()},
+                 {"read_gb_per_s", bandwidth},
+                 {"results", results}};
+  const Json crossings = crossings_of(measured.rows());
+  if (!crossings.empty()) report["softmax_slower_from"] = crossings;
+  return report;
+}
+
+/// A number of the row as `format` says, with what belongs to it; blank where it was not counted.
+void print_cell(const Json& row, const char* key, const char* format, double factor) {
+  if (row.contains(key)) {
+    std::printf(format, factor * row[key].get<double>());
+  } else {
+    std::printf("%12s", "");
+  }
 }
 
 void print_table(const Json& report) {
   print_row("processor", report["processor"].get<std::string>());
   print_row("threads", report["threads"].dump());
-  std::printf("%-26s %10s %10s %10s %12s %9s %9s\n", "", "median ms", "fastest", "slowest",
-              "tokens/s", "GFLOP/s", "of sgemm");
+  std::printf("%-28s%12s%12s%12s%12s%12s%12s%12s%12s%12s\n", "", "median ms", "quartile 1",
+              "quartile 3", "tokens/s", "GFLOP/s", "% of sgemm", "GB/s", "% of read", "peak MB");
   for (const Json& row : report["results"]) {
-    std::printf("%-26s %10.3f %10.3f %10.3f %12.0f %9.1f %8.0f%%\n",
-                row["name"].get<std::string>().c_str(), 1e3 * row["median_s"].get<double>(),
-                1e3 * row["fastest_s"].get<double>(), 1e3 * row["slowest_s"].get<double>(),
-                row["tokens_per_s"].get<double>(), row["gflops"].get<double>(),
-                100 * row["of_sgemm"].get<double>());
+    std::printf("%-28s%12.3f%12.3f%12.3f", row["name"].get<std::string>().c_str(),
+                1e3 * row["median_s"].get<double>(), 1e3 * row["quartiles_s"][0].get<double>(),
+                1e3 * row["quartiles_s"][1].get<double>());
+    print_cell(row, "tokens_per_s", "%12.0f", 1);
+    print_cell(row, "gflops", "%12.1f", 1);
+    print_cell(row, "of_sgemm", "%12.0f", 100);
+    print_cell(row, "gb_per_s", "%12.1f", 1);
+    print_cell(row, "of_read_bandwidth", "%12.0f", 100);
+    print_cell(row, "peak_memory_bytes", "%12.0f\n", 1e-6);
   }
-  print_row("sgemm GFLOP/s", rounded(report["sgemm_gflops_before"].get<double>(), 4) + " before, " +
-                                 rounded(report["sgemm_gflops_after"].get<double>(), 4) + " after");
-  print_row("peak memory", grouped(report["peak_memory_bytes"].get<int64_t>()) + " bytes");
+  print_row("sgemm GFLOP/s",
+            rounded(report["sgemm_gflops"].get<double>(), 4) + ", best of " +
+                grouped(static_cast<int64_t>(report["sgemm_gflops_trials"].size())) +
+                " trials before, between and after");
+  print_row("read GB/s", rounded(report["read_gb_per_s"].get<double>(), 4));
+  if (!report.contains("softmax_slower_from")) return;
+  for (const auto& [mixer, length] : report["softmax_slower_from"].items()) {
+    print_row("softmax slower than",
+              mixer + (length.is_null() ? " at none of these lengths"
+                                        : " from T=" + rounded(length.get<double>(), 4)));
+  }
 }
 
 int bench(const BenchArguments& arguments, const std::string& name, Benchmark run) {
-  const BenchOptions& options = arguments.options;
-  check(options.repeats > 0, "[bench] expected at least 1 repetition, got ", options.repeats);
-  const double before = sgemm_peak();
-  const std::vector<BenchRow> rows = run(options);
-  const double after = sgemm_peak();
-  Json results = Json::array();
-  for (const BenchRow& row : rows) results.push_back(json_of(row, (before + after) / 2));
-  const Json report = {{"benchmark", name},
-                       {"processor", cpu::processor_model()},
-                       {"instruction_sets", cpu::instruction_sets()},
-                       {"threads", threads()},
-                       {"layers", options.layers},
-                       {"hidden", options.hidden},
-                       {"heads", options.heads},
-                       {"vocab", options.vocab},
-                       {"sequence_length", options.length},
-                       {"batch_size", options.batch},
-                       {"sgemm_gflops_before", before},
-                       {"sgemm_gflops_after", after},
-                       {"results", results},
-                       {"peak_memory_bytes", peak_memory()}};
+  const BenchOptions options = options_of(arguments);
+  if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
+  Measurements measured(arguments.repeats, arguments.only);
+  run(options, measured);
+  check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
+        quoted(arguments.only));
+  const Json report = report_of(name, options, measured);
   if (arguments.json) {
     print_json(report);
   } else {
@@ -96,22 +166,25 @@ void add_bench(CLI::App& program, Action& action) {
   const struct {
     const char *name, *meaning;
     Benchmark run;
-  } benchmarks[] = {{"mixers", "single mixers", bench_mixers},
-                    {"train", "updates of a whole model", bench_train},
-                    {"decode", "reading a prompt and writing token by token", bench_decode}};
+  } benchmarks[] = {{"train", "updates of a whole model", bench_train},
+                    {"decode", "reading a prompt and writing token by token", bench_decode},
+                    {"mixers", "single mixers, softmax attention beside them", bench_mixers},
+                    {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},
+                    {"ops", "the parts of an update, and the recurrences", bench_ops}};
   for (const auto& benchmark : benchmarks) {
     CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
-    BenchOptions& options = arguments->options;
-    sub->add_option("--layers", options.layers, "default 4");
-    sub->add_option("--hidden", options.hidden, "default 128");
-    sub->add_option("--heads", options.heads, "default 2");
-    sub->add_option("--vocab", options.vocab, "default 8192");
-    sub->add_option("--length", options.length, "tokens of a segment, default 256");
-    sub->add_option("--batch", options.batch, "sequences, default 16");
-    sub->add_option("--repeats", options.repeats, "timings of each, default 9");
-    sub->add_option("--mixer", options.mixers, "regla, softmax or both")
-        ->check(CLI::IsMember({"regla", "softmax"}));
+    sub->add_option("--config", arguments->config,
+                    "configuration (JSON); default: that of configs/bench/small_regla.json");
+    sub->add_option("--set", arguments->set, "set a key of the configuration: key=value")
+        ->allow_extra_args(false);
+    sub->add_option("--repeats", arguments->repeats, "timings of each, default 9");
     sub->add_flag("--json", arguments->json, "print JSON");
+    if (benchmark.run == bench_ops) {
+      sub->add_option("--only", arguments->only, "rows whose names begin so");
+    }
+    if (benchmark.run == bench_lengths) {
+      sub->add_option("--longest", arguments->longest, "tokens of the longest segment");
+    }
     sub->callback([arguments, &action, name = benchmark.name, run = benchmark.run] {
       action = [arguments, name, run] { return bench(*arguments, name, run); };
     });

@@ -1,42 +1,43 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <optional>
 
+#include "app/bench_measurements.h"
 #include "training/configuration.h"
 
 namespace regla::app {
 
-/// The model and the amount of work that a benchmark measures.
+/// What a benchmark measures.
 struct BenchOptions {
-  int64_t layers = 4, hidden = 128, heads = 2, vocab = 8192;
-  int64_t length = 256, batch = 16;
-  int64_t repeats = 9;
-  std::vector<std::string> mixers = {"regla", "softmax"};
+  TrainingConfig config;    ///< `model.vocab` is set
+  int64_t longest = 16384;  ///< `lengths`: tokens of the longest segment, and of every batch
+
+  double tokens() const {
+    return static_cast<double>(config.batch_size * config.model.sequence_length);
+  }
 };
 
-/// One line of a benchmark: repeated timings of the same work.
-struct BenchRow {
-  std::string name;
-  double tokens = 0;            ///< per repetition
-  double flops = 0;             ///< per repetition, counted as in docs/flops.md
-  std::vector<double> seconds;  ///< of each repetition, sorted
+// Each compares its results with another form of the same computation before it is timed. A
+// difference is an Error: a wrong result has no speed.
 
-  double median() const { return seconds[seconds.size() / 2]; }
-};
+/// Whole updates of the decoder: forward, backward, clipping and AdamW.
+void bench_train(const BenchOptions& options, Measurements& out);
+/// The decoder's next token for one sequence, after a prompt of `sequence_length` tokens, and the
+/// prompt.
+void bench_decode(const BenchOptions& options, Measurements& out);
+/// The configuration's mixers, and softmax attention beside them: forward, forward and backward,
+/// and token by token.
+void bench_mixers(const BenchOptions& options, Measurements& out);
+/// Forward and backward of those mixers over segments of 512, 1024, ... `longest` tokens, with the
+/// same number of tokens in each batch. Rows are called `<mixer> T=<length>`.
+void bench_lengths(const BenchOptions& options, Measurements& out);
+/// The parts of an update at the configuration's sizes, and the recurrences at a fixed one.
+void bench_ops(const BenchOptions& options, Measurements& out);
 
-/// Single mixers: forward, forward and backward, and decoding token by token.
-std::vector<BenchRow> bench_mixers(const BenchOptions& options);
-/// Whole updates of a decoder: forward, backward, clipping and AdamW.
-std::vector<BenchRow> bench_train(const BenchOptions& options);
-/// A decoder's next token for one sequence, after a prompt of `length` tokens, and the prompt.
-std::vector<BenchRow> bench_decode(const BenchOptions& options);
-// Each compares its results with another form of the same computation first. A difference is an
-// Error: a wrong result has no speed.
-
-/// GFLOP/s of the best of ten large float matrix products on all threads: what this machine gives
-/// at best right now.
-double sgemm_peak();
+/// The length from which on the time of rows `a T=<length>` is below that of rows `b T=<length>`,
+/// between two measured lengths by straight lines; nothing where they do not cross.
+std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const std::string& a,
+                                      const std::string& b);
 
 }  // namespace regla::app

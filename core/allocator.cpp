@@ -54,6 +54,7 @@ class CpuAllocator : public Allocator {
       return block;
     }
     ++stats_.system_calls;
+    stats_.system_bytes += static_cast<int64_t>(size);
     void* block = std::aligned_alloc(kAlignment, size);
     if (block == nullptr) {
       stats_.bytes_in_use -= static_cast<int64_t>(size);

@@ -9,12 +9,14 @@
 namespace regla {
 
 /// What an allocator has done so far. `bytes_requested` only grows; after the first training step
-/// `system_calls` stays where it is, since every block then comes from the cache.
+/// `system_calls` and `system_bytes` stay where they are, since every block then comes from the
+/// cache.
 struct AllocatorStats {
   int64_t bytes_in_use = 0;
   int64_t peak_bytes_in_use = 0;
   int64_t bytes_requested = 0;
   int64_t system_calls = 0;
+  int64_t system_bytes = 0;  ///< taken from the system, whether given back since or not
 };
 
 /// A caching allocator: blocks that tensors give back are kept by size and handed out again. One

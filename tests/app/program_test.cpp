@@ -156,17 +156,7 @@ TEST_CASE("tokenizers are trained and used") {
   CHECK(read_file(shop / "run/tokenizer.json") == read_file(file));
 }
 
-TEST_CASE("benchmarks check their results and measure") {
-  const std::vector<std::string> small = {"--hidden", "32", "--vocab",   "256", "--length", "32",
-                                          "--batch",  "2",  "--repeats", "2",   "--json"};
-  for (const char* name : {"mixers", "train", "decode"}) {
-    std::vector<std::string> command = {"bench", name};
-    command.insert(command.end(), small.begin(), small.end());
-    const Json json = json_of(command);
-    CHECK(json["results"].size() >= 2);
-    CHECK(json["results"][0]["median_s"].get<double>() > 0);
-    CHECK(json["sgemm_gflops_before"].get<double>() > 0);
-  }
+TEST_CASE("the machine is described") {
   CHECK(json_of({"devices", "--json"})["threads"].get<int>() >= 1);
   CHECK_THAT(regla({"devices"}).out, Contains("onednn"));
 }

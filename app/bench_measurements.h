@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/random.h"
+#include "core/tensor.h"
+
+namespace regla::app {
+
+/// What one repetition of a piece of work amounts to. 0: not counted for this piece.
+struct Work {
+  double tokens = 0;
+  double flops = 0;  ///< counted as in docs/flops.md
+  double bytes = 0;  ///< that must be read or written, however well caches do
+};
+
+/// One line of a benchmark: repeated timings of the same work.
+struct BenchRow {
+  std::string name;
+  Work work;
+  std::vector<double> seconds;  ///< of each repetition, sorted
+  int64_t allocated_bytes = 0;  ///< handed out by the allocator, per repetition
+  int64_t system_bytes = 0;     ///< taken from the system by all repetitions after the first
+  int64_t peak_memory = 0;      ///< most memory of the process while this ran, in bytes
+
+  /// Between order statistics, linearly: 0 the fastest, 0.5 the median, 1 the slowest.
+  double quantile(double q) const;
+};
+
+/// Times pieces of work, with the speed of large matrix products before, between and after them.
+class Measurements {
+ public:
+  /// `only`: how the names of the rows to measure begin.
+  explicit Measurements(int64_t repeats, std::string only = "");
+
+  bool wants(const std::string& name) const { return name.starts_with(only_); }
+
+  /// One run that fills caches and the allocator, then `repeats` timed ones.
+  void time(const std::string& name, const Work& work, const std::function<void()>& f);
+
+  const std::vector<BenchRow>& rows() const { return rows_; }
+  /// GFLOP/s of the best product of each of those trials, in order.
+  const std::vector<double>& sgemm() const { return sgemm_; }
+  double best_sgemm() const;
+
+ private:
+  int64_t repeats_;
+  std::string only_;
+  std::vector<BenchRow> rows_;
+  std::vector<double> sgemm_;
+};
+
+/// GFLOP/s of the best of ten large float matrix products on all threads: what this machine gives
+/// at best right now.
+double sgemm_peak();
+
+/// GB/s of the best of ten sums over a buffer much larger than any cache, on all threads.
+double read_bandwidth();
+
+/// An Error unless max|a - b| / max|b| is that of rounding in float: a wrong result has no speed.
+void check_close(const std::string& what, const Tensor& a, const Tensor& b);
+
+/// Normal numbers, the same for the same seed.
+Tensor random_values(const Shape& shape, uint64_t seed = 1);
+std::vector<int32_t> random_ids(int64_t count, int64_t vocab);
+
+}  // namespace regla::app

@@ -1,0 +1,125 @@
+// Benchmarks check their results, measure, and say what was wrong with what they were given.
+
+#include <nlohmann/json.hpp>
+
+#include "tests/app/support.h"
+
+namespace regla::test {
+namespace {
+
+using Json = nlohmann::json;
+using Strings = std::vector<std::string>;
+
+/// The arguments of a benchmark of a tiny model.
+Strings tiny(const std::string& name, const Strings& more = {}) {
+  Strings all = {"bench", name, "--repeats", "2"};
+  for (const char* key : {"layers=2", "hidden=32", "heads=2", "mlp=48", "vocab=256",
+                          "sequence_length=32", "batch_size=2"}) {
+    all.insert(all.end(), {"--set", key});
+  }
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+Json measured(const std::string& name, Strings more = {}) {
+  more.push_back("--json");
+  const Outcome outcome = regla(tiny(name, more));
+  CAPTURE(name, outcome.err);
+  REQUIRE(outcome.code == 0);
+  const Json report = Json::parse(outcome.out);
+  CHECK(report["benchmark"] == name);
+  CHECK(report["config"]["hidden"] == 32);
+  CHECK(report["read_gb_per_s"].get<double>() > 0);
+  // Before, between and after.
+  CHECK(report["sgemm_gflops_trials"].size() == report["results"].size() + 1);
+  for (const Json& row : report["results"]) {
+    CHECK(row["fastest_s"].get<double>() > 0);
+    CHECK(row["fastest_s"] <= row["quartiles_s"][0]);
+    CHECK(row["quartiles_s"][0] <= row["median_s"]);
+    CHECK(row["median_s"] <= row["slowest_s"]);
+    CHECK(row["peak_memory_bytes"].get<int64_t>() > 1000000);
+  }
+  return report;
+}
+
+const Json& row_of(const Json& report, const std::string& name) {
+  for (const Json& row : report["results"]) {
+    if (row["name"] == name) return row;
+  }
+  FAIL("no row " << name);
+  return report;
+}
+
+}  // namespace
+
+TEST_CASE("updates are measured, and take no memory from the system after the first") {
+  for (const char* mixer : {"mixer=regla", "mixer=softmax", "mixer=gla"}) {
+    const Json row = row_of(measured("train", {"--set", mixer}), "update");
+    CHECK(row["system_bytes"] == 0);
+    CHECK(row["allocated_bytes"].get<int64_t>() > 0);
+    CHECK(row["gflops"].get<double>() > 0);
+    CHECK(row["tokens_per_s"].get<double>() == Approx(2 * 32 / row["median_s"].get<double>()));
+  }
+}
+
+TEST_CASE("the operations of an update are those of docs/flops.md") {
+  const Json row = row_of(measured("train", {"--set", "mixer=softmax"}), "update");
+  // Two layers of four D x D projections and an MLP, the head, attention over (T + 1) / 2 tokens.
+  const double matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48) + 256 * 32;
+  const double attention = 2 * 2 * 2 * (16 + 16) * 16.5;
+  CHECK(row["gflops"].get<double>() * row["median_s"].get<double>() * 1e9 ==
+        Approx(64 * (6 * matrices + 3 * attention)));
+}
+
+TEST_CASE("decoding is measured against the bandwidth of reading") {
+  const Json report = measured("decode");
+  const Json& row = row_of(report, "next token");
+  CHECK(row["of_read_bandwidth"].get<double>() ==
+        Approx(row["gb_per_s"].get<double>() / report["read_gb_per_s"].get<double>()));
+  CHECK(row_of(report, "prompt")["tokens_per_s"].get<double>() > 0);
+}
+
+TEST_CASE("mixers are measured beside softmax attention") {
+  const Json report = measured("mixers", {"--set", "mixer=gla"});
+  row_of(report, "gla forward");
+  row_of(report, "gla step by step");
+  row_of(report, "softmax forward+backward");
+  const Json lengths = measured("lengths", {"--longest", "1024"});
+  row_of(lengths, "regla T=512");
+  row_of(lengths, "softmax T=1024");
+  CHECK(lengths["softmax_slower_from"].contains("regla"));
+}
+
+TEST_CASE("the parts of an update are measured") {
+  const Json report = measured("ops");
+  for (const char* name :
+       {"linear 32->48 y", "linear 48->32 d_weight", "layer_norm", "gelu", "dropout",
+        "cross_entropy with head", "adamw", "recurrence regla", "recurrence plain",
+        "recurrence fast_decay", "recurrence gla", "softmax_attention"}) {
+    row_of(report, name);
+  }
+  CHECK(measured("ops", {"--only", "recurrence g"})["results"].size() == 1);
+}
+
+TEST_CASE("a benchmark takes a configuration file and prints a table") {
+  const Workshop shop;
+  const Strings command = {"bench", "train", "--config", shop / "config.json", "--repeats", "1"};
+  const Outcome outcome = regla(command);
+  CHECK(outcome.code == 0);
+  CHECK_THAT(outcome.out, Contains("update") && Contains("sgemm GFLOP/s"));
+}
+
+TEST_CASE("wrong arguments of a benchmark are one line") {
+  CHECK_THAT(refused(tiny("train", {"--set", "headz=2"})), Contains("heads"));
+  CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})), Contains("dtype f32"));
+  CHECK_THAT(refused({"bench", "ops", "--repeats", "0"}), Contains("at least 1 repetition"));
+  CHECK_THAT(refused(tiny("lengths", {"--longest", "700"})), Contains("--longest"));
+  CHECK_THAT(refused({"bench", "train", "--config", "/nonexistent.json"}),
+             Contains("/nonexistent.json"));
+  CHECK_THAT(refused(tiny("ops", {"--only", "nothing"})), Contains("\"nothing\""));
+  refused({"bench"});
+  refused({"bench", "nothing"});
+  refused({"bench", "train", "--batch", "2"});
+}
+
+}  // namespace regla::test
