@@ -217,10 +217,31 @@ void measure_recurrences(Measurements& out) {
              [&](const Vars& in) { return recurrence(in, 1); }},
             out);
   }
+}
+
+void measure_delta_rule(Measurements& out) {
+  const Shape shape = {kBatch, kLength, kHeads, kHead};
+  // Keys of at most unit length, for which the delta rule is stable.
+  const auto unit = [&](uint64_t stream) { return softmax(random_values(shape, stream)).value; };
+  const Tensor g = sigmoid(random_values({kBatch, kLength, kHeads}, 4)).value;
+  const auto rule = [](int64_t chunk) {
+    return
+        [chunk](const Vars& in) { return delta_rule(in[0], in[1], in[2], in[3], {}, {}, chunk).o; };
+  };
+  measure({"recurrence delta_rule",
+           {.tokens = kTokens, .flops = 18.0 * kTokens * kHeads * kHead * kHead},
+           {unit(1), unit(2), random_values(shape, 3), g},
+           rule(0),
+           rule(1)},
+          out);
+}
+
+void measure_softmax_attention(Measurements& out) {
+  const Shape shape = {kBatch, kLength, kHeads, kHead};
   const double seen = 0.5 * (kLength + 1);
   measure({"softmax_attention",
            {.tokens = kTokens, .flops = 12.0 * kTokens * kHeads * kHead * seen},
-           {random_values(shape, 1), random_values(shape, 2), u},
+           {random_values(shape, 1), random_values(shape, 2), random_values(shape, 3)},
            [](const Vars& in) {
              return softmax_attention(in[0], in[1], in[2], {}, 0, 1 / std::sqrt(1.0 * kHead));
            },
@@ -240,6 +261,8 @@ void bench_ops(const BenchOptions& options, Measurements& out) {
   measure_block(options, out);
   measure_adamw(options, out);
   measure_recurrences(out);
+  measure_delta_rule(out);
+  measure_softmax_attention(out);
 }
 
 }  // namespace regla::app

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "core/parallel.h"
+
 namespace regla {
 namespace {
 
@@ -25,9 +27,11 @@ Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
   const Random numbers = random_numbers(seed_, name);
   Tensor values = Tensor::empty(shape, DType::F64);
   double* value = values.data<double>();
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    value[i] = deviation * numbers.normal(static_cast<uint64_t>(i));
-  }
+  parallel_for(values.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      value[i] = deviation * numbers.normal(static_cast<uint64_t>(i));
+    }
+  });
   return filled(name, values);
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "backends/cpu/kernels.h"
@@ -26,19 +27,24 @@ void add(const Tensor& a, const Tensor& b, Tensor out) {
 void column_sums(const Tensor& x, Sink sums) {
   for_float_type(x.dtype(), "column_sums", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
+    // Blocks of rows are summed by themselves, in the order they lie in memory, then added in
+    // order.
+    constexpr int64_t kRows = 256;
+    const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N, blocks = (R + kRows - 1) / kRows;
+    Tensor partial = Tensor::zeros({std::max<int64_t>(blocks, 1), N}, dtype_of<T>);
     const T* in = x.data<T>();
-    T* out = sums.tensor.data<T>();
-    // A block of columns belongs to one thread and is summed in row order.
-    parallel_for(N, 64, [&](int64_t begin, int64_t end) {
-      T total[64] = {};
-      for (int64_t r = 0; r < R; ++r) {
-        const T* row = in + r * N + begin;
-        for (int64_t j = 0; j < end - begin; ++j) total[j] += row[j];
+    T *totals = partial.data<T>(), *out = sums.tensor.data<T>();
+    parallel_for(R, kRows, [&](int64_t begin, int64_t end) {
+      T* total = totals + begin / kRows * N;
+      for (int64_t r = begin; r < end; ++r) {
+        const T* row = in + r * N;
+        for (int64_t j = 0; j < N; ++j) total[j] += row[j];
       }
-      write_range(out + begin, sums.accumulate, 0, end - begin,
-                  [&](int64_t j) { return total[j]; });
     });
+    for (int64_t block = 1; block < blocks; ++block) {
+      for (int64_t j = 0; j < N; ++j) totals[j] += totals[block * N + j];
+    }
+    write_range(out, sums.accumulate, 0, N, [=](int64_t j) { return totals[j]; });
   });
 }
 
