@@ -13,12 +13,16 @@ struct Parameter {
   std::string name;
   Tensor value;
   Tensor gradient;
-  /// True until a backward pass writes the gradient: the first write overwrites, later ones add.
+  /// True until a backward pass writes the gradient: the first write makes it, later ones add.
   bool gradient_empty = true;
   /// Whether weight decay applies: not to biases, norms and embeddings.
   bool decay = true;
 
-  void clear_gradient() { gradient_empty = true; }
+  /// Gives the memory back: while the next step computes forward, activations may have it.
+  void clear_gradient() {
+    gradient = {};
+    gradient_empty = true;
+  }
 };
 
 using ParameterList = std::vector<Parameter*>;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "backends/kernels.h"
 #include "core/check.h"
@@ -36,8 +37,7 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
 Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
   if (!wanted_) return {};
   if (!empty()) return {slot(), true};
-  // A parameter keeps its gradient's memory from step to step.
-  if (!slot().defined() || slot().shape() != shape) slot() = Tensor::empty(shape, dtype, device);
+  slot() = Tensor::empty(shape, dtype, device);
   if (parameter_) parameter_->gradient_empty = false;
   if (shared_) slot().fill(0);
   return {slot(), shared_};
@@ -45,8 +45,9 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
-  if (!parameter_ && empty() && gradient.unique()) {
-    tensor_ = std::move(gradient);
+  if (empty() && gradient.unique()) {
+    slot() = std::move(gradient);
+    if (parameter_) parameter_->gradient_empty = false;
     return;
   }
   kernels(gradient.device()).accumulate(gradient, 1, sink(gradient));
@@ -126,15 +127,16 @@ void Tape::backward(const Var& loss) {
   backward({loss}, {Tensor::full(loss.shape(), 1, loss.value.dtype(), loss.value.device())});
 }
 
-void Tape::backward(const Vars& outputs, const Tensors& seeds) {
+void Tape::backward(Vars outputs, Tensors seeds) {
   check(outputs.size() == seeds.size(), "[backward] expected one seed per output");
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i].index < 0 || !seeds[i].defined()) continue;
     check(seeds[i].shape() == outputs[i].shape(), "[backward] expected a gradient of ",
           outputs[i].shape(), ", got ", seeds[i].shape());
     check(place_of(outputs[i].index) >= 0, "[backward] got a value of another tape");
-    gradient_at(outputs[i].index).give(seeds[i].clone());
+    gradient_at(outputs[i].index).give(std::move(seeds[i]));
   }
+  outputs.clear();  // the values are no longer needed
   // Backward functions call kernels, not ops: nothing may be recorded meanwhile.
   NoGrad guard;
   while (!nodes_.empty()) {
@@ -172,6 +174,11 @@ void Tape::run_backward(Node& node) {
 Tensor Tape::gradient(const Var& leaf) const {
   check(place_of(leaf.index) >= 0, "[tape] expected a leaf of this tape");
   return gradients_[static_cast<size_t>(place_of(leaf.index))].tensor_;
+}
+
+Tensor Tape::take_gradient(const Var& leaf) {
+  check(place_of(leaf.index) >= 0, "[tape] expected a leaf of this tape");
+  return std::exchange(gradient_at(leaf.index).tensor_, {});
 }
 
 NoGrad::NoGrad() : hidden_(current_tape) { current_tape = nullptr; }

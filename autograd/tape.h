@@ -83,16 +83,20 @@ class Tape {
 
   /// Runs the recorded ops in reverse from a scalar (seed 1) or from the given gradients.
   void backward(const Var& loss);
-  void backward(const Vars& outputs, const Tensors& seeds);
+  /// An undefined seed is a zero; one that is moved in and shared with no one is taken over.
+  void backward(Vars outputs, Tensors seeds);
 
   /// The gradient of a leaf; undefined when nothing reached it.
   Tensor gradient(const Var& leaf) const;
+  /// The same, given away: no other handle on it stays here.
+  Tensor take_gradient(const Var& leaf);
 
   int64_t size() const { return static_cast<int64_t>(nodes_.size()); }
 
   /// Throw at the first op output or gradient that is not finite, naming the op and its scope.
   /// Slow: for finding the culprit after a loss went bad.
   void check_finite(bool on) { check_finite_ = on; }
+  bool checks_finite() const { return check_finite_; }
 
  private:
   friend Vars apply(std::unique_ptr<Op> op, const Vars& in);

@@ -1,12 +1,10 @@
 #include "core/allocator.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstdlib>
-#include <map>
 #include <mutex>
 #include <vector>
 
+#include "core/block_heap.h"
 #include "core/check.h"
 
 #if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
@@ -26,41 +24,32 @@ void mark_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t usable,
 #endif
 }
 
-constexpr size_t kAlignment = 64;
+/// Small blocks live long or briefly without an order; apart from the large ones, they leave no
+/// splinters between activations.
+constexpr size_t kSmall = size_t{64} << 10;
+constexpr size_t kSmallSegment = size_t{4} << 20, kLargeSegment = size_t{16} << 20;
 
-/// Sizes are rounded up to four steps per power of two, so that a block serves its neighbours.
 size_t rounded(size_t bytes) {
-  if (bytes <= kAlignment) return kAlignment;
-  const size_t step = std::max(kAlignment, std::bit_floor(bytes - 1) / 4);
-  return (bytes + step - 1) / step * step;
+  constexpr size_t step = BlockHeap::kAlignment;
+  return std::max(step, (bytes + step - 1) / step * step);
 }
+
+/// Far from where programs, libraries and stacks lie. In one piece, the memory that activations
+/// leave at the end of a step is the same whole that the step before found.
+constexpr uintptr_t kLargePlace = uintptr_t{1} << 45;
 
 class CpuAllocator : public Allocator {
  public:
-  ~CpuAllocator() override { trim(); }
-
   void* allocate(size_t bytes) override {
     check(bytes < (size_t{1} << 62), "[allocator] ", bytes, " bytes are too many");
     const size_t size = rounded(bytes);
     std::lock_guard lock(mutex_);
+    void* block = heap_for(size).take(size);
+    check(block != nullptr, "[allocator] out of memory asking for ", size, " bytes, with ",
+          stats_.bytes_in_use, " in use");
     stats_.bytes_requested += static_cast<int64_t>(size);
     stats_.bytes_in_use += static_cast<int64_t>(size);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-    auto& cached = free_[size];
-    if (!cached.empty()) {
-      void* block = cached.back();
-      cached.pop_back();
-      mark_usable(block, bytes, size);
-      return block;
-    }
-    ++stats_.system_calls;
-    stats_.system_bytes += static_cast<int64_t>(size);
-    void* block = std::aligned_alloc(kAlignment, size);
-    if (block == nullptr) {
-      stats_.bytes_in_use -= static_cast<int64_t>(size);
-      fail("[allocator] out of memory asking for ", size, " bytes, with ", stats_.bytes_in_use,
-           " in use");
-    }
     mark_usable(block, bytes, size);
     return block;
   }
@@ -70,28 +59,33 @@ class CpuAllocator : public Allocator {
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<int64_t>(size);
     mark_usable(block, 0, size);
-    free_[size].push_back(block);
+    heap_for(size).give(block, size);
   }
 
   AllocatorStats stats() const override {
     std::lock_guard lock(mutex_);
-    return stats_;
+    AllocatorStats stats = stats_;
+    stats.system_calls = small_.segments_taken() + large_.segments_taken();
+    stats.system_bytes = small_.bytes_taken() + large_.bytes_taken();
+    return stats;
+  }
+
+  void reset_peak() override {
+    std::lock_guard lock(mutex_);
+    stats_.peak_bytes_in_use = stats_.bytes_in_use;
   }
 
   void trim() override {
     std::lock_guard lock(mutex_);
-    for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) {
-        mark_usable(block, size, size);
-        std::free(block);
-      }
-      blocks.clear();
-    }
+    small_.trim();
+    large_.trim();
   }
 
  private:
+  BlockHeap& heap_for(size_t size) { return size < kSmall ? small_ : large_; }
+
   mutable std::mutex mutex_;
-  std::map<size_t, std::vector<void*>> free_;
+  BlockHeap small_{kSmallSegment}, large_{kLargeSegment, kLargePlace};
   AllocatorStats stats_;
 };
 

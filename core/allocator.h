@@ -9,8 +9,8 @@
 namespace regla {
 
 /// What an allocator has done so far. `bytes_requested` only grows; after the first training step
-/// `system_calls` and `system_bytes` stay where they are, since every block then comes from the
-/// cache.
+/// `system_calls` and `system_bytes` stay where they are, since every block then comes from memory
+/// that was used before.
 struct AllocatorStats {
   int64_t bytes_in_use = 0;
   int64_t peak_bytes_in_use = 0;
@@ -19,15 +19,17 @@ struct AllocatorStats {
   int64_t system_bytes = 0;  ///< taken from the system, whether given back since or not
 };
 
-/// A caching allocator: blocks that tensors give back are kept by size and handed out again. One
-/// per device; thread-safe. Blocks are aligned to 64 bytes.
+/// A caching allocator: what tensors give back is kept and handed out again. One per device;
+/// thread-safe. Blocks are aligned to 64 bytes.
 class Allocator {
  public:
   virtual ~Allocator() = default;
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
   virtual AllocatorStats stats() const = 0;
-  /// Returns cached blocks to the system.
+  /// Lets `peak_bytes_in_use` begin again at what is in use now.
+  virtual void reset_peak() = 0;
+  /// Returns to the system what is free in one piece as it came.
   virtual void trim() = 0;
 };
 

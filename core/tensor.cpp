@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/allocator.h"
+#include "core/parallel.h"
 
 namespace regla {
 
@@ -26,6 +27,9 @@ void require_cpu(const Tensor& tensor, const char* what) {
   check(tensor.device().is_cpu(), "[tensor] ", what, " works on the CPU, got ",
         tensor.device().text());
 }
+
+/// Elements per block of what only moves memory: enough that a thread is worth waking.
+constexpr int64_t kGrain = int64_t{1} << 18;
 
 template <class F>
 void for_any_type(DType dtype, F&& f) {
@@ -136,7 +140,11 @@ void Tensor::copy_from(const Tensor& source) {
         " ", shape_, ", got ", name_of(source.dtype()), " ", source.shape());
   require_cpu(*this, "copy");
   require_cpu(source, "copy");
-  std::memcpy(address_, source.address_, static_cast<size_t>(bytes()));
+  auto* to = static_cast<char*>(address_);
+  const auto* from = static_cast<const char*>(source.address_);
+  parallel_for(bytes(), kGrain * 4, [=](int64_t begin, int64_t end) {
+    std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+  });
 }
 
 Tensor Tensor::to(DType dtype) const {
@@ -147,7 +155,9 @@ Tensor Tensor::to(DType dtype) const {
     for_any_type(dtype, [&](auto to) {
       const auto* in = data<decltype(from)>();
       auto* out = converted.data<decltype(to)>();
-      for (int64_t i = 0; i < numel_; ++i) out[i] = static_cast<decltype(to)>(in[i]);
+      parallel_for(numel_, kGrain, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = static_cast<decltype(to)>(in[i]);
+      });
     });
   });
   return converted;
@@ -156,7 +166,10 @@ Tensor Tensor::to(DType dtype) const {
 void Tensor::fill(double value) {
   require_cpu(*this, "fill");
   for_any_type(dtype_, [&](auto tag) {
-    std::fill_n(data<decltype(tag)>(), numel_, static_cast<decltype(tag)>(value));
+    auto* element = data<decltype(tag)>();
+    parallel_for(numel_, kGrain, [=](int64_t begin, int64_t end) {
+      std::fill(element + begin, element + end, static_cast<decltype(tag)>(value));
+    });
   });
 }
 

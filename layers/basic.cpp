@@ -1,6 +1,6 @@
 #include "layers/basic.h"
 
-#include <vector>
+#include <type_traits>
 
 #include "core/parallel.h"
 
@@ -14,6 +14,23 @@ uint64_t stream_of(const std::string& name) {
   return hash;
 }
 
+/// Element i is f(i), rounded to the type. Never a whole tensor in double beside it: an embedding
+/// is large.
+template <class F>
+Tensor made(const Shape& shape, DType dtype, F&& f) {
+  Tensor values = Tensor::empty(shape, dtype == DType::F64 ? DType::F64 : DType::F32);
+  const auto write = [&](auto* element) {
+    parallel_for(values.numel(), int64_t{1} << 12, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        element[i] =
+            static_cast<std::remove_pointer_t<decltype(element)>>(f(static_cast<uint64_t>(i)));
+      }
+    });
+  };
+  dtype == DType::F64 ? write(values.data<double>()) : write(values.data<float>());
+  return values;
+}
+
 }  // namespace
 
 Parameter ParameterFactory::filled(const std::string& name, const Tensor& values) const {
@@ -25,25 +42,16 @@ Random random_numbers(uint64_t seed, const std::string& name) { return {seed, st
 Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
                                    double deviation) const {
   const Random numbers = random_numbers(seed_, name);
-  Tensor values = Tensor::empty(shape, DType::F64);
-  double* value = values.data<double>();
-  parallel_for(values.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      value[i] = deviation * numbers.normal(static_cast<uint64_t>(i));
-    }
-  });
-  return filled(name, values);
+  return filled(name,
+                made(shape, dtype_, [&](uint64_t i) { return deviation * numbers.normal(i); }));
 }
 
 Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
                                     double high, double (*map)(double)) const {
   const Random numbers = random_numbers(seed_, name);
-  Tensor values = Tensor::empty(shape, DType::F64);
-  double* value = values.data<double>();
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    value[i] = map(low + (high - low) * numbers.uniform(static_cast<uint64_t>(i)));
-  }
-  return filled(name, values);
+  return filled(name, made(shape, dtype_, [&](uint64_t i) {
+                  return map(low + (high - low) * numbers.uniform(i));
+                }));
 }
 
 Parameter ParameterFactory::constant(const std::string& name, const Shape& shape,

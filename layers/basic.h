@@ -87,6 +87,8 @@ class DropoutSource {
 
   /// Applies the next mask to x [B, T, D].
   Var operator()(const Var& x) { return dropout(x, rate_, next_key(x)); }
+  /// Goes past masks that a copy of this draws.
+  void skip(int64_t masks) { place_ += masks; }
   /// residual + the same of x.
   Var added(const Var& residual, const Var& x) {
     return add_dropout(residual, x, rate_, next_key(x));

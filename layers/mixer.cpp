@@ -42,6 +42,7 @@ void MixerState::set(const std::string& name, const Tensor& tensor) {
   } else if (name == "m") {
     m = tensor;
   } else if (name == "keys") {
+    check(tensor.rank() == 4, "[state] expected keys [B, length, H, K], got ", tensor.shape());
     keys = tensor;
     length = tensor.dim(1);
   } else if (name == "values") {
@@ -65,6 +66,16 @@ MixerState MixerState::clone() const {
   MixerState copy = detached();
   copy.for_each([](const std::string&, Tensor& tensor) { tensor = tensor.clone(); });
   return copy;
+}
+
+MixerState MixerState::of(std::span<const Var> list, int64_t length) {
+  return {.S = list[0],
+          .m = list[1],
+          .keys = list[2],
+          .values = list[3],
+          .length = length,
+          .first = list[4].value,
+          .position = list[5].value};
 }
 
 std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,10 @@ struct MixerState {
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;
+  /// Everything but `length` as a list, undefined where it is absent, and the state of such a list.
+  /// Positions and `first` are constants in it.
+  Vars list() const { return {S, m, keys, values, first, position}; }
+  static MixerState of(std::span<const Var> list, int64_t length);
 };
 
 /// Is called with tensors that a layer computes on its way, by name, while it computes them:

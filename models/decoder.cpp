@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "autograd/recompute.h"
+
 namespace regla {
 namespace {
 
@@ -22,6 +24,9 @@ const ModelConfig& validated(const ModelConfig& config) {
   check(config.vocab > 0, "[decoder] expected a vocabulary size, got ", config.vocab);
   return config;
 }
+
+/// Masks that a block draws, one for each addition to the residual.
+constexpr int64_t kDropouts = 2;
 
 /// residual + x, with dropout on x in training.
 Var added(const Var& residual, const Var& x, DropoutSource* dropout) {
@@ -50,6 +55,30 @@ Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
   }
   Scope scope(name + ".mlp");
   return added(mixed, mlp(norm2(parallel_residual ? x : mixed)), dropout);
+}
+
+Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
+                      DropoutSource* dropout) {
+  const bool carries = state != nullptr;
+  const int64_t length = carries ? state->length : 0;
+  const std::optional<DropoutSource> masks = dropout ? std::optional(*dropout) : std::nullopt;
+  const auto block = [=, this](const Vars& in) {
+    MixerState inner = MixerState::of(std::span(in).subspan(1), length);
+    std::optional<DropoutSource> draws = masks;  // from the same place in every run
+    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, draws ? &*draws : nullptr);
+    Vars out = inner.list();
+    out.insert(out.begin(), y);
+    return out;
+  };
+  Vars in = carries ? state->list() : MixerState{}.list();
+  in.insert(in.begin(), x);
+  const Vars out = recompute(block, in);
+  if (dropout) dropout->skip(kDropouts);
+  if (carries) {
+    const Var& keys = out[3];
+    *state = MixerState::of(std::span(out).subspan(1), keys.defined() ? keys.dim(1) : 0);
+  }
+  return out[0];
 }
 
 Tensor Block::step(const Tensor& x, MixerState& state) {
@@ -98,7 +127,10 @@ Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
   }
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     segment.layer = static_cast<int64_t>(layer);
-    x = blocks_[layer].chunked(x, segment, state ? &(*state)[layer] : nullptr, dropout);
+    Block& block = blocks_[layer];
+    MixerState* carried = state ? &(*state)[layer] : nullptr;
+    x = recompute_blocks_ ? block.recomputed(x, segment, carried, dropout)
+                          : block.chunked(x, segment, carried, dropout);
   }
   Scope scope("final_norm");
   return final_norm_(x);

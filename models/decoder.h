@@ -27,6 +27,8 @@ struct Block {
 
   Block(const ModelConfig& config, int64_t layer, const ParameterFactory& make);
   Var chunked(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
+  /// The same, bit by bit, keeping only x and the state for backward, which runs the block again.
+  Var recomputed(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
   Tensor step(const Tensor& x, MixerState& state);
   void parameters(ParameterList& list);
 };
@@ -53,6 +55,9 @@ class Decoder {
   Tensor step(const Tensor& ids, DecoderState& state);
 
   DecoderState initial_state(int64_t batch) const;
+  /// Whether backward runs each block again instead of keeping what it computed: less memory, a
+  /// third more time, the same bits.
+  void recompute_blocks(bool on) { recompute_blocks_ = on; }
   /// Sets what depends on the number of updates done and is not trained: random features with
   /// `redraw_every`. A new decoder stands at 0.
   void begin_step(int64_t updates_done);
@@ -73,6 +78,7 @@ class Decoder {
   LayerNorm final_norm_;
   std::optional<Parameter> output_;  // [vocab, D]; absent with tie_embeddings
   ParameterList parameters_;
+  bool recompute_blocks_ = false;
 };
 
 }  // namespace regla

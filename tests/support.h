@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "autograd/tape.h"
-#include "core/check.h"
 #include "core/parallel.h"
 #include "core/random.h"
 #include "core/tensor.h"
+#include "tests/error_of.h"
 
 // What the tests of the engine share.
 namespace regla::test {
@@ -107,17 +107,6 @@ inline bool all_finite(const Tensor& x) {
 inline double dot(const Tensor& a, const Tensor& b) {
   const std::vector<double> x = a.values(), y = b.values();
   return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
-}
-
-/// The text of the Error that `f` throws; "no error" when it throws none.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 /// Another number of threads for the length of a scope.

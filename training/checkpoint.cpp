@@ -14,9 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 8> kFreeKeys = {
-    "steps",           "log_every",        "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every", "keep_last",  "threads"};
+constexpr std::array<std::string_view, 9> kFreeKeys = {
+    "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads"};
 
 std::string carried_name(size_t layer, const std::string& tensor) {
   return "state." + std::to_string(layer) + "." + tensor;
@@ -79,17 +79,10 @@ void read_carried(TensorReader& file, size_t layer, MixerState& state) {
   state.for_each([&](const std::string& name, Tensor& tensor) {
     file.read_into(carried_name(layer, name), tensor);
   });
-  const auto read = [&](const char* name) {
+  for (const char* name : {"keys", "values", "first"}) {
     const std::string full = carried_name(layer, name);
-    return file.has(full) ? file.take(full) : Tensor{};
-  };
-  state.keys = read("keys");
-  state.values = read("values");
-  state.first = read("first");
-  if (!state.keys.defined()) return;
-  check(state.keys.value.rank() == 4, "[checkpoint] expected a cache [B, length, H, K] in layer ",
-        layer, ", got ", state.keys.shape());
-  state.length = state.keys.dim(1);
+    if (file.has(full)) state.set(name, file.take(full));
+  }
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       text_(text),
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_) {
+  decoder_.recompute_blocks(config_.activation_checkpointing);
   if (config_.carry_state) {
     const int64_t rows = config_.batch_size / config_.micro_batches;
     for (int64_t i = 0; i < config_.micro_batches; ++i) {
@@ -95,9 +96,9 @@ double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_fi
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
   Tape tape;
   tape.check_finite(check_finite);
-  const Var hidden = decoder_.hidden(grid(part, part.inputs), segment, state,
-                                     config_.model.dropout > 0 ? &dropout : nullptr);
-  const Var loss = decoder_.loss(hidden, grid(part, part.targets), tokens_per_step());
+  const Var loss = decoder_.loss(decoder_.hidden(grid(part, part.inputs), segment, state,
+                                                 config_.model.dropout > 0 ? &dropout : nullptr),
+                                 grid(part, part.targets), tokens_per_step());
   tape.backward(loss);
   if (state) *state = detached(*state);
   return loss.value.values()[0];

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <string>
 
 #include "models/inspection.h"
 
@@ -37,6 +38,15 @@ class TrainingLoop {
             training_flops_per_token(*model.decoder, model.config.model.sequence_length)) {}
 
   bool operator()() {
+    try {
+      return train();
+    } catch (const DivergedError& error) {
+      throw DivergedError(error.what() + advice());
+    }
+  }
+
+ private:
+  bool train() {
     while (true) {
       const int64_t step = trainer_.steps_done();
       const bool is_last = step >= config_.steps;
@@ -49,7 +59,16 @@ class TrainingLoop {
     }
   }
 
- private:
+  /// Where to go back to: what was saved shortly before is finite but may be useless.
+  std::string advice() const {
+    const auto latest = run_.latest_step(), best = run_.best_step();
+    if (!latest) return "";
+    std::string text = "; the last checkpoint, " + std::to_string(*latest) +
+                       ", may come from weights that were on their way there";
+    if (best) text += ", the best by validation is " + std::to_string(*best);
+    return text;
+  }
+
   bool stopped() {
     stopped_ = stopped_ || (events_.should_stop && events_.should_stop());
     return stopped_;

@@ -28,7 +28,8 @@ struct TrainingEvents {
 /// Trains a run from where `trainer` and `state` stand up to the configured number of steps:
 /// updates, metrics, validations (none without `valid`) and checkpoints, the last of them at the
 /// end. The first checkpoint is that of the initial weights. Returns false when `should_stop` ended
-/// it early; everything up to there is saved then. A DivergedError leaves the last checkpoint.
+/// it early; everything up to there is saved then. A DivergedError leaves the last checkpoint and
+/// the best, and names both.
 ///
 /// Validations happen every `eval_every` steps on `eval_batches` batches, and on the whole split at
 /// the end. The best by validation compares the former with each other. A better one gets a

@@ -12,7 +12,7 @@ struct SafeExpOp : Op {
   Tensors forward(const Tensors& in) override {
     args.z = in[0];
     args.m0 = in[1];
-    const Tensor& z = args.z;
+    const Tensor& z = in[0];
     const Shape heads = {z.dim(0), z.dim(1), z.dim(2)};
     result.features = Tensor::empty_like(z);
     result.argmax = Tensor::empty(heads, DType::I32, z.device());
@@ -21,14 +21,16 @@ struct SafeExpOp : Op {
       result.m = Tensor::empty({z.dim(0), z.dim(2)}, z.dtype(), z.device());
     }
     kernels_of(z).safe_exp(args, result);
+    args.z = {};  // the features are enough for the gradient
     return {result.features, result.log_rho, result.m};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     // The kernel writes d_z even where only m0 wants a gradient.
-    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(args.z) : Sink{Tensor::empty_like(args.z)};
-    kernels_of(args.z).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
-                                         args.m0 ? d_in[1]->sink(args.m0) : Sink{});
+    const Tensor& features = result.features;
+    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features) : Sink{Tensor::empty_like(features)};
+    kernels_of(features).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
+                                           args.m0 ? d_in[1]->sink(args.m0) : Sink{});
   }
 };
 

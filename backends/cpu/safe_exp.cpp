@@ -96,14 +96,16 @@ void token_maximum(const Head<T>& head, T* features) {
   }
 }
 
+/// `like` is any tensor [B, T, H, K].
 template <class T>
-Head<T> head_of(const SafeExpArgs& args, int32_t* argmax, int64_t b, int64_t h) {
-  const int64_t steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
+Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, int64_t b,
+                int64_t h) {
+  const int64_t steps = like.dim(1), H = like.dim(2), K = like.dim(3);
   return {.steps = steps,
           .K = K,
           .pitch = H * K,
           .argmax_pitch = H,
-          .z = args.z.data<T>() + (b * steps * H + h) * K,
+          .z = args.z ? args.z.data<T>() + (b * steps * H + h) * K : nullptr,
           .reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr,
           .m0 = args.m0 ? args.m0.data<T>() + b * H + h : nullptr,
           .argmax = argmax + b * steps * H + h,
@@ -123,7 +125,7 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
     parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const int64_t b = n / H, h = n % H, first = b * steps * H + h;
-        const Head<T> head = head_of<T>(args, argmax, b, h);
+        const Head<T> head = head_of<T>(args, args.z, argmax, b, h);
         switch (args.maximum) {
           case Maximum::Running:
             running_maximum(head, features + first * K, log_rho + first, m + n);
@@ -201,17 +203,19 @@ void rho_backward(const Head<T>& head, const HeadGradients<T>& g) {
 void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
                        const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
                        Sink d_z, Sink d_m0) {
-  for_float_type(args.z.dtype(), "safe_exp", [&](auto tag) {
+  const Tensor& features = result.features;
+  for_float_type(features.dtype(), "safe_exp", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
+    const int64_t B = features.dim(0), steps = features.dim(1), H = features.dim(2);
+    const int64_t K = features.dim(3);
     Tensor argmax = result.argmax;
     if (d_m0 && !d_m0.accumulate) d_m0.tensor.fill(0);
     parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const int64_t b = n / H, h = n % H, first = b * steps * H + h;
-        const Head<T> head = head_of<T>(args, argmax.data<int32_t>(), b, h);
+        const Head<T> head = head_of<T>(args, features, argmax.data<int32_t>(), b, h);
         const HeadGradients<T> gradients = {
-            .features = result.features.data<T>() + first * K,
+            .features = features.data<T>() + first * K,
             .d_features = d_features ? d_features.data<T>() + first * K : nullptr,
             .d_log_rho = d_log_rho ? d_log_rho.data<T>() + first : nullptr,
             .d_m = d_m ? d_m.data<T>()[n] : T(0),

@@ -143,6 +143,9 @@ TEST_CASE("a training that diverges exits with 1 and leaves the last good checkp
     CHECK(outcome.code == 1);
     CHECK_THAT(outcome.err, Contains("regla: error: [train] step 2: the loss is not finite"));
     CHECK_THAT(outcome.err, Contains("in layers.0.mixer"));
+    const bool saved = every == std::string("checkpoint_every=1");
+    CHECK_THAT(outcome.err,
+               Contains(saved ? "the last checkpoint, 1," : "the last checkpoint, 0,"));
     CHECK(regla({"inspect", shop / every}).code == 0);
   }
   // Weights beyond the largest float are noticed before they are saved.

@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "core/check.h"
 #include "core/random.h"
+#include "tests/error_of.h"
 #include "tests/temporary_folder.h"
 
 namespace regla::test {
@@ -22,17 +22,6 @@ class TextFolder : public TemporaryFolder {
     return path(name);
   }
 };
-
-/// The message of the Error that `f` throws, or "no error".
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// Bytes 0..255, each as likely as the others.
 inline std::string random_bytes(size_t count, uint64_t seed) {

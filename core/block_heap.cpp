@@ -1,0 +1,102 @@
+#include "core/block_heap.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <iterator>
+
+#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace regla {
+namespace {
+
+/// Segments begin and end with a page of the larger kind.
+constexpr size_t kSegmentStep = size_t{2} << 20;
+
+void allow_touching([[maybe_unused]] void* segment, [[maybe_unused]] size_t size) {
+#ifdef ASAN_UNPOISON_MEMORY_REGION
+  ASAN_UNPOISON_MEMORY_REGION(segment, size);
+#endif
+}
+
+}  // namespace
+
+void* BlockHeap::take(size_t size) {
+  auto found = by_size_.lower_bound({size, nullptr});
+  if (found == by_size_.end()) {
+    if (!grow(size)) return nullptr;
+    found = by_size_.lower_bound({size, nullptr});
+  }
+  const auto [whole, block] = *found;
+  remove_free(block, whole);
+  if (whole > size) add_free(block + size, whole - size);
+  return block;
+}
+
+void BlockHeap::give(void* address, size_t size) {
+  auto* block = static_cast<char*>(address);
+  const auto after = free_.lower_bound(block);
+  char* end = block + size;
+  if (after != free_.end() && after->first == end) {
+    end += after->second;
+    remove_free(after->first, after->second);
+  }
+  const auto next = free_.lower_bound(block);
+  if (next != free_.begin()) {
+    const auto [before, length] = *std::prev(next);
+    if (before + length == block) {
+      remove_free(before, length);
+      block = before;
+    }
+  }
+  add_free(block, static_cast<size_t>(end - block));
+}
+
+void BlockHeap::trim() {
+  for (auto segment = segments_.begin(); segment != segments_.end();) {
+    const auto [base, size] = *segment;
+    const auto after = free_.upper_bound(base);
+    const auto found = after == free_.begin() ? free_.end() : std::prev(after);
+    if (found == free_.end() || found->first + found->second < base + size) {
+      ++segment;
+      continue;
+    }
+    const auto [block, length] = *found;
+    remove_free(block, length);
+    const auto before = static_cast<size_t>(base - block), rest = length - before - size;
+    if (before > 0) add_free(block, before);
+    if (rest > 0) add_free(base + size, rest);
+    allow_touching(base, size);
+    ::munmap(base, size);
+    segment = segments_.erase(segment);
+  }
+}
+
+void BlockHeap::add_free(char* block, size_t size) {
+  free_.emplace(block, size);
+  by_size_.emplace(size, block);
+}
+
+void BlockHeap::remove_free(char* block, size_t size) {
+  free_.erase(block);
+  by_size_.erase({size, block});
+}
+
+bool BlockHeap::grow(size_t size) {
+  const size_t steps = (std::max(size, least_segment_) + kSegmentStep - 1) / kSegmentStep;
+  const size_t bytes = steps * kSegmentStep;
+  // A wish: where something else is, the system chooses another place.
+  void* wish = segments_.empty() ? reinterpret_cast<void*>(place_)
+                                 : segments_.rbegin()->first + segments_.rbegin()->second;
+  void* base = ::mmap(wish, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return false;
+  segments_.emplace(static_cast<char*>(base), bytes);
+  ++segments_taken_;
+  bytes_taken_ += static_cast<int64_t>(bytes);
+  give(base, bytes);
+  return true;
+}
+
+}  // namespace regla

@@ -1,0 +1,178 @@
+#include <algorithm>
+
+#include "core/allocator.h"
+#include "tests/catch.h"
+#include "tests/support.h"
+#include "tests/training/support.h"
+#include "training/trainer.h"
+
+// What training holds, and that holding less changes nothing.
+namespace regla::test {
+namespace {
+
+std::vector<std::string> mixers() {
+  std::vector<std::string> all = small_mixers();
+  all.insert(all.end(), {R"([{"type": "delta_net"}, {"type": "softmax", "window": 5}])",
+                         R"({"type": "regla", "gate_axis": "both", "key_max": "running"})"});
+  return all;
+}
+
+/// Large enough that its activations take more than one segment of the allocator's.
+TrainingConfig large_config(const std::string& mixer, int64_t layers) {
+  TrainingConfig config = small_config(mixer);
+  config.dtype = Precision::F32;
+  config.model.layers = layers;
+  config.model.hidden = 64;
+  config.model.mlp = 256;
+  config.model.vocab = 200;
+  config.model.sequence_length = 128;
+  config.model.dropout = 0.1;
+  config.batch_size = 16;
+  config.carry_state = true;
+  return config;
+}
+
+/// Bytes in use at most during the second of two steps.
+int64_t peak_of_step(const TrainingConfig& config) {
+  const TokenStream text = small_text(20000);
+  Decoder decoder(config.model, 3);
+  Trainer trainer(config, decoder, text, kEnd);
+  trainer.step();
+  allocator({}).reset_peak();
+  trainer.step();
+  return allocator({}).stats().peak_bytes_in_use;
+}
+
+void check_same_training(Trainer& a, Trainer& b) {
+  for (size_t i = 0; i < a.decoder().parameters().size(); ++i) {
+    const Parameter &p = *a.decoder().parameters()[i], &q = *b.decoder().parameters()[i];
+    INFO(p.name);
+    CHECK(same_bits(p.gradient, q.gradient));
+    CHECK(same_bits(p.value, q.value));
+  }
+  DecoderState x = a.carried_state(), y = b.carried_state();
+  REQUIRE(x.size() == y.size());
+  for (size_t layer = 0; layer < x.size(); ++layer) {
+    CHECK(x[layer].length == y[layer].length);
+    const Vars p = x[layer].list(), q = y[layer].list();
+    for (size_t i = 0; i < p.size(); ++i) CHECK(same_bits(p[i].value, q[i].value));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("after the first step training takes no more memory from the system") {
+  for (const char* mixer : {R"("regla")", R"({"type": "softmax", "window": 100})"}) {
+    for (const bool again : {false, true}) {
+      TrainingConfig config = large_config(mixer, 4);
+      config.activation_checkpointing = again;
+      allocator({}).trim();
+      const TokenStream text = small_text(20000);
+      Decoder decoder(config.model, 3);
+      Trainer trainer(config, decoder, text, kEnd);
+      trainer.step();
+      const AllocatorStats first = allocator({}).stats();
+      for (int step = 0; step < 4; ++step) trainer.step();
+      const AllocatorStats last = allocator({}).stats();
+      INFO(mixer << ", activation_checkpointing " << again);
+      CHECK(last.system_calls == first.system_calls);
+      CHECK(last.system_bytes == first.system_bytes);
+      CHECK(last.bytes_in_use == first.bytes_in_use);
+      CHECK(last.bytes_requested > first.bytes_requested);
+    }
+  }
+}
+
+TEST_CASE("a step holds gradients and activations one after the other") {
+  // Weights and moments stay. Of the rest, a gradient comes only where activations went.
+  TrainingConfig config = large_config(R"("regla")", 4);
+  const TokenStream text = small_text(20000);
+  Decoder decoder(config.model, 3);
+  const int64_t before = allocator({}).stats().bytes_in_use;
+  {
+    Trainer trainer(config, decoder, text, kEnd);
+    trainer.step();
+    const int64_t rows = config.batch_size * config.model.sequence_length;
+    // Per layer, in units of [B, T, D]: x, norm, q, k, v, two gates and F, o, its norm, x again,
+    // norm, and the MLP's 4 + 4; per token and head little more.
+    const int64_t activations = 4 * 20 * rows * config.model.hidden * 4;
+    allocator({}).reset_peak();
+    trainer.step();
+    int64_t weights = 0;
+    for (const Parameter* parameter : decoder.parameters()) weights += parameter->value.bytes();
+    const int64_t peak = allocator({}).stats().peak_bytes_in_use - before;
+    CHECK(peak < 2 * weights + activations + activations / 4);
+  }
+}
+
+TEST_CASE("activation checkpointing changes no bit of training") {
+  for (const std::string& mixer : mixers()) {
+    for (const char* dtype : {"f64", "f32"}) {
+      TrainingConfig config = small_config(mixer);
+      config.dtype = dtype == std::string("f64") ? Precision::F64 : Precision::F32;
+      config.model.dropout = 0.2;
+      config.model.parallel_residual = dtype == std::string("f32");
+      config.carry_state = config.reset_at_documents = true;
+      config.micro_batches = 2;
+      const TokenStream text = small_text(200);  // an epoch ends at the sixth step
+      Decoder kept(config.model, 3, config.element_type());
+      Decoder again(config.model, 3, config.element_type());
+      Trainer a(config, kept, text, kEnd);
+      config.activation_checkpointing = true;
+      Trainer b(config, again, text, kEnd);
+      INFO(mixer << ", " << dtype);
+      for (int step = 0; step < 8; ++step) {
+        const StepResult x = a.step(), y = b.step();
+        CHECK(x.loss == y.loss);
+        CHECK(x.gradient_norm == y.gradient_norm);
+      }
+      check_same_training(a, b);
+    }
+  }
+}
+
+TEST_CASE("a run may go on with activation checkpointing") {
+  TrainingConfig config = small_config(R"([{"type": "softmax", "window": 11}, "regla"])");
+  config.model.dropout = 0.1;
+  config.carry_state = true;
+  const TokenStream text = small_text(500);
+  Decoder straight(config.model, 3, DType::F64), first(config.model, 3, DType::F64);
+  Trainer a(config, straight, text, kEnd), b(config, first, text, kEnd);
+  for (int step = 0; step < 5; ++step) a.step();
+  for (int step = 0; step < 2; ++step) b.step();
+  config.activation_checkpointing = true;
+  Trainer c(config, first, text, kEnd);
+  std::vector<Tensor> moments;
+  b.optimizer().for_each([&](const std::string&, Tensor& t) { moments.push_back(t); });
+  size_t next = 0;
+  c.optimizer().for_each([&](const std::string&, Tensor& t) { t.copy_from(moments[next++]); });
+  c.resume(b.steps_done(), b.carried_state());
+  for (int step = 2; step < 5; ++step) c.step();
+  check_same_training(a, c);
+}
+
+TEST_CASE("activation checkpointing holds one block's activations, not all") {
+  for (const char* mixer : {R"("regla")", R"({"type": "softmax", "window": 100})"}) {
+    TrainingConfig config = large_config(mixer, 8);
+    const int64_t kept = peak_of_step(config);
+    config.activation_checkpointing = true;
+    const int64_t again = peak_of_step(config);
+    INFO(mixer << ": " << kept << " bytes, again " << again);
+    CHECK(again < kept / 2);
+  }
+}
+
+TEST_CASE("a loss that is not finite is explained under activation checkpointing too") {
+  TrainingConfig config = small_config(R"("regla")");
+  config.activation_checkpointing = true;
+  const TokenStream text = small_text(200);
+  Decoder decoder(config.model, 3, DType::F64);
+  Trainer trainer(config, decoder, text, kEnd);
+  for (Parameter* parameter : decoder.parameters()) {
+    if (parameter->name == "layers.1.mlp.in.bias") parameter->value.fill(INFINITY);
+  }
+  const std::string message = error_of([&] { trainer.step(); });
+  CHECK(message.find("output of `linear` in layers.1.mlp") != std::string::npos);
+}
+
+}  // namespace regla::test
