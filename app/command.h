@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "core/dtype.h"
 #include "models/json_fields.h"
 
 namespace regla::app {
@@ -28,6 +29,11 @@ constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
 
 /// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
 void require_device(const std::string& device);
+
+/// Adds `--weights f32|bf16`: how a command that does not train keeps the weights in memory.
+void add_weights_option(CLI::App& command, std::string& weights);
+/// The type that the option names; `otherwise` where it was not given.
+DType weights_type(const std::string& weights, DType otherwise);
 
 /// Writes JSON and a line end to standard output; indented, unless `indent` is -1.
 void print_json(const Json& value, int indent = 2);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/allocator.h"
+#include "core/bfloat16.h"
 
 namespace regla {
 
@@ -37,7 +38,7 @@ void for_any_type(DType dtype, F&& f) {
     case DType::I32:
       return f(int32_t{});
     case DType::BF16:
-      fail("[tensor] BF16 is for storage only on the CPU");
+      return f(BFloat16{});
   }
 }
 

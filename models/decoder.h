@@ -52,6 +52,11 @@ class Decoder {
   /// place.
   Tensor step(const Tensor& ids, DecoderState& state);
 
+  /// Stores the matrices that tokens are multiplied with in another type, for inference: BF16
+  /// halves what decoding reads for each token. An Error unless the decoder computes in F32;
+  /// training one whose weights are stored so is an Error too.
+  void store_weights(DType dtype);
+
   DecoderState initial_state(int64_t batch) const;
   /// Sets what depends on the number of updates done and is not trained: random features with
   /// `redraw_every`. A new decoder stands at 0.
