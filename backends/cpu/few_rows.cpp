@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backends/cpu/small_gemm.h"
 #include "core/parallel.h"
@@ -16,8 +17,6 @@ namespace {
 constexpr int64_t kBlockBytes = int64_t{64} << 10;
 /// Up to so many bytes of B, starting threads costs more than they save.
 constexpr int64_t kAloneBytes = int64_t{256} << 10;
-/// Rows of A that share one pass over a row of B; their sums stay in registers.
-constexpr int64_t kRowsPerPass = 4;
 
 template <class T>
 using Vector = typename VectorOf<T>::type;
@@ -38,15 +37,18 @@ inline void load(const BFloat16* from, Vector<float>& to) {
   std::memcpy(&to, &words, sizeof to);
 }
 
-/// The sum over all lanes, by halves.
-template <class T>
-T sum_of(const Vector<T>& vector) {
-  T lane[kLanes<T>];
-  std::memcpy(lane, &vector, sizeof lane);
-  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
+/// v[i] += v[(i + half) mod lanes] for every lane i.
+template <int64_t half, class V, size_t... lane>
+void add_turned(V& v, std::index_sequence<lane...>) {
+  v += __builtin_shufflevector(v, v, ((lane + half) % sizeof...(lane))...);
+}
+
+/// The sum over all lanes, by halves, without leaving the registers. Ends with v as this sum.
+template <class T, int64_t half = kLanes<T> / 2>
+T sum_of(Vector<T>& v) {
+  add_turned<half>(v, std::make_index_sequence<kLanes<T>>());
+  if constexpr (half > 1) return sum_of<T, half / 2>(v);
+  return v[0];
 }
 
 /// sums[r] = sum_k a[r, k] b[k] for R rows of A. Two accumulators each, so that an addition need
@@ -75,7 +77,8 @@ void dot_rows(int64_t K, const T* a, int64_t a_pitch, const W* b, T* sums) {
     k += lanes;
   }
   for (int r = 0; r < R; ++r) {
-    sums[r] = sum_of<T>(even[r] + odd[r]);
+    even[r] += odd[r];
+    sums[r] = sum_of<T>(even[r]);
     for (int64_t j = k; j < K; ++j) sums[r] += a[r * a_pitch + j] * static_cast<T>(b[j]);
   }
 }
@@ -83,9 +86,10 @@ void dot_rows(int64_t K, const T* a, int64_t a_pitch, const W* b, T* sums) {
 /// All rows of A against one row of B, which stays in the first-level cache between passes.
 template <class T, class W>
 void dot_all(const Product<T, W>& p, const W* b, T* sums) {
-  for (int64_t m = 0; m < p.M; m += kRowsPerPass) {
+  if constexpr (kFewRows<W> == 1) return dot_rows<1>(p.K, p.a, p.a_pitch, b, sums);
+  for (int64_t m = 0; m < p.M; m += 4) {
     const T* a = p.a + m * p.a_pitch;
-    switch (std::min(kRowsPerPass, p.M - m)) {
+    switch (p.M - m) {
       case 1:
         dot_rows<1>(p.K, a, p.a_pitch, b, sums + m);
         break;
@@ -95,7 +99,7 @@ void dot_all(const Product<T, W>& p, const W* b, T* sums) {
       case 3:
         dot_rows<3>(p.K, a, p.a_pitch, b, sums + m);
         break;
-      default:
+      default:  // the sums of more rows would not stay in registers
         dot_rows<4>(p.K, a, p.a_pitch, b, sums + m);
     }
   }
@@ -107,8 +111,9 @@ void multiply_any(const Product<T, W>& p) {
   const bool alone = p.N * row_bytes <= kAloneBytes;
   const int64_t grain =
       alone ? std::max<int64_t>(1, p.N) : std::max<int64_t>(1, kBlockBytes / row_bytes);
+  if (p.M == 0) return;
   parallel_for(p.N, grain, [&](int64_t begin, int64_t end) {
-    T sums[kFewRows];
+    T sums[kFewRows<W>];
     for (int64_t n = begin; n < end; ++n) {
       dot_all(p, p.b + n * p.b_pitch, sums);
       for (int64_t m = 0; m < p.M; ++m) {
