@@ -44,6 +44,19 @@ TextSample SampleArguments::sample(const Model& model) const {
                      model.config.model.sequence_length, model.config.reset_at_documents);
 }
 
+void add_weights_option(CLI::App& command, std::string& weights) {
+  command
+      .add_option("--weights", weights,
+                  "how weights are kept in memory: bf16 halves what each new token reads; default: "
+                  "as they were trained")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+}
+
+DType weights_type(const std::string& weights, DType otherwise) {
+  if (weights.empty()) return otherwise;
+  return weights == "bf16" ? DType::BF16 : DType::F32;
+}
+
 void print_json(const Json& value, int indent) {
   std::printf("%s\n", dumped(value, indent).c_str());
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "core/dtype.h"
 #include "models/json_fields.h"
 #include "text/corpus.h"
 #include "training/checkpoint.h"
@@ -47,6 +48,11 @@ struct SampleArguments {
   /// too short.
   TextSample sample(const Model& model) const;
 };
+
+/// Adds `--weights f32|bf16`: how a command that does not train keeps the weights in memory.
+void add_weights_option(CLI::App& command, std::string& weights);
+/// The type that the option names; `otherwise` where it was not given.
+DType weights_type(const std::string& weights, DType otherwise);
 
 /// Writes JSON and a line end to standard output; indented, unless `indent` is -1.
 void print_json(const Json& value, int indent = 2);

@@ -10,17 +10,18 @@ namespace regla::app {
 namespace {
 
 struct EvalArguments {
-  std::string run, data, split = "test", text;
+  std::string run, data, split = "test", text, weights;
   std::optional<std::string> context;
   bool json = false;
 };
 
-void print_result(const EvalArguments& arguments, const std::string& file,
+void print_result(const EvalArguments& arguments, const std::string& file, DType weights,
                   const EvaluationOptions& options, const TokenStream& text,
                   const Evaluation& result) {
   const Json json = {{"split", arguments.split},
                      {"file", file},
                      {"context", std::string(name_of(options.context))},
+                     {"weights", name_of(weights)},
                      {"tokens", result.tokens},
                      {"loss", result.loss()},
                      {"ppl", result.perplexity()},
@@ -41,6 +42,8 @@ void print_result(const EvalArguments& arguments, const std::string& file,
 
 int eval(const EvalArguments& arguments) {
   const Model model = load_model(arguments.run);
+  const DType weights = weights_type(arguments.weights, model.decoder->dtype());
+  if (!arguments.weights.empty()) model.decoder->store_weights(weights);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Corpus corpus =
       Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
@@ -57,7 +60,7 @@ int eval(const EvalArguments& arguments) {
                                        return true;
                                      });
   end_scoring();
-  print_result(arguments, file, options, text, result);
+  print_result(arguments, file, weights, options, text, result);
   return 0;
 }
 
@@ -77,6 +80,7 @@ void add_eval(CLI::App& program, Action& action) {
                    "default: what training did")
       ->check(CLI::IsMember({"window", "carried"}));
   command->add_option("--text", arguments->text, "kind of split files: tokens, raw or txt");
+  add_weights_option(*command, arguments->weights);
   command->add_flag("--json", arguments->json, "print JSON");
   command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });
 }

@@ -10,7 +10,7 @@ namespace regla::app {
 namespace {
 
 struct GenerateArguments {
-  std::string run, prompt;
+  std::string run, prompt, weights;
   GenerationOptions options;
   int64_t seed = 0;
   bool json = false;
@@ -20,6 +20,9 @@ int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
   check(arguments.seed >= 0, "[generate] expected a seed of at least 0, got ", arguments.seed);
   const Model model = load_model(arguments.run);
+  if (!arguments.weights.empty()) {
+    model.decoder->store_weights(weights_type(arguments.weights, model.decoder->dtype()));
+  }
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tokenizer& tokenizer = *model.tokenizer;
   std::vector<int32_t> prompt = tokenizer.encode_with_specials(arguments.prompt);
@@ -68,6 +71,7 @@ void add_generate(CLI::App& program, Action& action) {
   command->add_option("--top-p", sampling.top_p,
                       "draw from the most probable tokens that together reach p, default 1");
   command->add_option("--seed", arguments->seed, "of the draws, default 0");
+  add_weights_option(*command, arguments->weights);
   command->add_flag("--json", arguments->json, "print prompt, text, ids and prompt_ids as JSON");
   command->callback(
       [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });

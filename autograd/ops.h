@@ -16,9 +16,10 @@ Var scale(const Var& x, double factor);
 /// The same elements under another shape.
 Var reshape(const Var& x, const Shape& shape);
 
-/// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined.
+/// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined. Beside an
+/// x in F32 the weight may be stored in BF16, for inference: nothing on a tape.
 Var linear(const Var& x, const Var& weight, const Var& bias);
-/// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D].
+/// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D]; F32 from a table stored in BF16.
 Var embedding(const Tensor& ids, const Var& table);
 
 /// LayerNorm over the inner axis; gain and bias [N].
@@ -49,7 +50,8 @@ Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base);
 /// [vocab, D], targets [...] I32 with -1 for rows that do not count. The mean is over `count` rows;
 /// 0: over those that count here. Result [1].
 Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count = 0);
-/// The same per row, without gradients: [...]. Rows with target -1 are 0.
+/// The same per row, without gradients: [...]. Rows with target -1 are 0. The weight as in
+/// `linear`.
 Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets);
 
 /// sigma(z) = 1 / (1 + e^-z)

@@ -17,6 +17,9 @@ struct Parameter {
   bool gradient_empty = true;
   /// Whether weight decay applies: not to biases, norms and embeddings.
   bool decay = true;
+  /// Whether it is a matrix that tokens are multiplied with (`linear`): such weights may be stored
+  /// in BF16 for inference.
+  bool multiplies = false;
 
   /// Gives the memory back: while the next step computes forward, activations may have it.
   void clear_gradient() {

@@ -8,14 +8,15 @@
 
 // Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
 // head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
-// or all F64 (F64: CPU only), indices I32. Kernels trust their arguments; ops check them.
+// or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
+// where nobody wants a gradient. Kernels trust their arguments; ops check them.
 
 namespace regla {
 
 /// out = op(a) op(b) (+ bias on every row)
 struct MatmulArgs {
   Tensor a;     // [M, K], or [K, M] when transpose_a
-  Tensor b;     // [K, N], or [N, K] when transpose_b
+  Tensor b;     // [K, N], or [N, K] when transpose_b, then maybe BF16
   Tensor bias;  // [N] or undefined
   bool transpose_a = false;
   bool transpose_b = false;
@@ -55,7 +56,7 @@ struct DropoutArgs {
 /// never exist.
 struct CrossEntropyArgs {
   Tensor hidden;   // [R, D]
-  Tensor weight;   // [vocab, D]
+  Tensor weight;   // [vocab, D], maybe BF16
   Tensor targets;  // [R] I32; -1: this row does not count
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
@@ -168,7 +169,8 @@ struct KernelTable {
       gelu_backward;
   Kernel<"softmax", void(const Tensor& x, Tensor y)> softmax;
   Kernel<"softmax_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)> softmax_backward;
-  Kernel<"embedding", void(const Tensor& ids, const Tensor& table, Tensor y)> embedding;
+  Kernel<"embedding", void(const Tensor& ids, const Tensor& table, Tensor y)>
+      embedding;  // table maybe BF16
   Kernel<"embedding_backward", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
       embedding_backward;
   Kernel<"rope", void(const RopeArgs&, Sink y)> rope;

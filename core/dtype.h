@@ -8,7 +8,7 @@
 namespace regla {
 
 /// Element types. F64 exists so that gradients can be checked in double; BF16 is storage for GPUs
-/// and for weights at rest, never a type that sums are taken in.
+/// and for weights at rest (bfloat16.h), never a type that sums are taken in.
 enum class DType : uint8_t { F32, F64, BF16, I32 };
 
 constexpr size_t size_of(DType dtype) {
@@ -35,12 +35,16 @@ constexpr const char* name_of(DType dtype) {
   }
 }
 
+struct BFloat16;
+
 template <class T>
 constexpr DType dtype_of = DType::F32;
 template <>
 inline constexpr DType dtype_of<double> = DType::F64;
 template <>
 inline constexpr DType dtype_of<int32_t> = DType::I32;
+template <>
+inline constexpr DType dtype_of<BFloat16> = DType::BF16;
 
 /// Calls `f` with a float or a double (as a tag), whichever `dtype` names; an Error for the others.
 template <class F>

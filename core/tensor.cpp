@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/allocator.h"
+#include "core/bfloat16.h"
 #include "core/parallel.h"
 
 namespace regla {
@@ -41,7 +42,7 @@ void for_any_type(DType dtype, F&& f) {
     case DType::I32:
       return f(int32_t{});
     case DType::BF16:
-      fail("[tensor] BF16 is for storage only on the CPU");
+      return f(BFloat16{});
   }
 }
 

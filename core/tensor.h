@@ -58,7 +58,7 @@ class Tensor {
   /// Rows [begin, end) of the outermost axis, sharing memory.
   Tensor slice(int64_t begin, int64_t end) const;
   Tensor clone() const;
-  /// A copy in another element type (F32, F64 and I32 on the CPU); the same handle if it is that.
+  /// A copy in another element type, rounded to it (CPU); the same handle if it is that.
   Tensor to(DType dtype) const;
   void fill(double value);
   void copy_from(const Tensor& source);

@@ -64,7 +64,9 @@ Parameter ParameterFactory::constant(const std::string& name, const Shape& shape
 Linear::Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
                double deviation)
     : weight(make.normal(name + ".weight", {out, in}, deviation)),
-      bias(make.constant(name + ".bias", {out}, 0)) {}
+      bias(make.constant(name + ".bias", {out}, 0)) {
+  weight.multiplies = true;
+}
 
 LayerNorm::LayerNorm(const ParameterFactory& make, const std::string& name, int64_t width,
                      double eps)

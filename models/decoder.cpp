@@ -109,6 +109,7 @@ Decoder::Decoder(const ModelConfig& config, uint64_t seed, DType dtype, Device d
     output_ =
         make.normal("embed_out.weight", {config_.vocab, config_.hidden}, small_deviation(config_));
   }
+  output_weight().multiplies = true;
   embedding_.parameters(parameters_);
   for (Block& block : blocks_) block.parameters(parameters_);
   final_norm_.parameters(parameters_);
@@ -164,6 +165,15 @@ void Decoder::check_state(const DecoderState& state) const {
 
 void Decoder::begin_step(int64_t updates_done) {
   for (Block& block : blocks_) block.mixer->begin_step(updates_done);
+}
+
+void Decoder::store_weights(DType dtype) {
+  check(dtype_ == DType::F32 && (dtype == DType::F32 || dtype == DType::BF16),
+        "[decoder] weights can be stored in F32 or BF16 beside computations in F32, got ",
+        name_of(dtype), " beside ", name_of(dtype_));
+  for (Parameter* parameter : parameters_) {
+    if (parameter->multiplies) parameter->value = parameter->value.to(dtype);
+  }
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

@@ -54,6 +54,11 @@ class Decoder {
   /// place.
   Tensor step(const Tensor& ids, DecoderState& state);
 
+  /// Stores the matrices that tokens are multiplied with in another type, for inference: BF16
+  /// halves what decoding reads for each token. An Error unless the decoder computes in F32;
+  /// training one whose weights are stored so is an Error too.
+  void store_weights(DType dtype);
+
   DecoderState initial_state(int64_t batch) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
   /// third more time, the same bits.

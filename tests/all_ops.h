@@ -32,6 +32,16 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, {{1}}}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], in[2])};
                   }});
+  list.push_back({"linear",
+                  "weight in BF16",
+                  {{{2, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}, {{11}, -2, 2, false}},
+                  [](const Vars& in) -> Vars {
+                    return {linear(in[0].value.to(DType::F32), in[1].value.to(DType::BF16),
+                                   in[2].value.to(DType::F32))};
+                  }});
+  list.push_back({"embedding", "in BF16", {{{7, 5}, -2, 2, false}}, [](const Vars& in) -> Vars {
+                    return {embedding(random_ids({3, 11}, 1, 7), in[0].value.to(DType::BF16))};
+                  }});
   list.push_back({"embedding", "", {{{7, 5}}}, [](const Vars& in) -> Vars {
                     return {embedding(random_ids({3, 11}, 1, 6), in[0])};  // row 6 is never used
                   }});
@@ -102,6 +112,14 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
                   {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
                   [](const Vars& in) -> Vars {
                     return {cross_entropy_rows(in[0].value, in[1].value, some_targets({3, 5}, 11))};
+                  }});
+  list.push_back({"cross_entropy_rows",
+                  "weight in BF16",
+                  {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
+                  [](const Vars& in) -> Vars {
+                    return {cross_entropy_rows(in[0].value.to(DType::F32),
+                                               in[1].value.to(DType::BF16),
+                                               some_targets({3, 5}, 11))};
                   }});
 }
 
@@ -327,7 +345,7 @@ inline std::vector<OpSample> large_ops() {
     list.push_back({op, flags, inputs, apply});
   };
   for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
-                         Shape{700, 150, 90}, Shape{5, 3000, 33}}) {
+                         Shape{700, 150, 90}, Shape{5, 3000, 33}, Shape{3, 700, 300}}) {
     push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, {{s[1]}}},
          [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; });
   }

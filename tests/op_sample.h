@@ -48,6 +48,7 @@ struct WrongCall {
 
 inline Var f32(const Shape& shape) { return Tensor::zeros(shape, DType::F32); }
 inline Var f64(const Shape& shape) { return Tensor::zeros(shape, DType::F64); }
+inline Var bf16(const Shape& shape) { return Tensor::zeros(shape, DType::BF16); }
 inline Tensor i32(const Shape& shape) { return Tensor::zeros(shape, DType::I32); }
 
 }  // namespace regla::test

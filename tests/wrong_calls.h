@@ -24,6 +24,21 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("linear", "types", [] { linear(f32({2, 3}), f64({4, 3}), {}); });
   wrong("linear", "scalar", [] { linear(f32({}), f32({4, 3}), {}); });
   wrong("linear", "no weight", [] { linear(f32({2, 3}), {}, {}); });
+  wrong("linear", "BF16 beside F64", [] { linear(f64({2, 3}), bf16({4, 3}), {}); });
+  wrong("linear", "BF16 beside BF16", [] { linear(bf16({2, 3}), bf16({4, 3}), {}); });
+  wrong("linear", "BF16 of another size", [] { linear(f32({2, 3}), bf16({4, 2}), {}); });
+  wrong("linear", "gradient of a weight in BF16", [] {
+    Tape tape;
+    linear(f32({2, 3}), tape.leaf(bf16({4, 3}).value), {});
+  });
+  wrong("linear", "gradient past a weight in BF16", [] {
+    Tape tape;
+    linear(tape.leaf(f32({2, 3}).value), bf16({4, 3}), {});
+  });
+  wrong("embedding", "gradient of a table in BF16", [] {
+    Tape tape;
+    embedding(i32({2}), tape.leaf(bf16({4, 3}).value));
+  });
   wrong("embedding", "ids too large", [] {
     embedding(Tensor::full({2}, 4, DType::I32), f32({4, 3}));
   });
@@ -127,6 +142,10 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
   softmax("length beyond", q, u, {}, 0, 4);
   softmax("length short", q, u, {}, 0, 2);
   softmax("types", q, f64({2, 3, 2, 5}), {}, 0, 0);
+  wrong("cross_entropy", "gradient past a weight in BF16", [] {
+    Tape tape;
+    cross_entropy(tape.leaf(f32({2, 3}).value), bf16({4, 3}), i32({2}));
+  });
   for (const std::string op : {"cross_entropy", "cross_entropy_rows"}) {
     const auto loss = [&](const std::string& flags, const Var& hidden, const Var& weight,
                           const Tensor& targets) {
@@ -145,6 +164,7 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
     loss("target below -1", f32({2, 3}), f32({4, 3}), Tensor::full({2}, -2, DType::I32));
     loss("types", f32({2, 3}), f64({4, 3}), i32({2}));
     loss("no rows", f32({0, 3}), f32({4, 3}), i32({0}));
+    loss("BF16 beside F64", f64({2, 3}), bf16({4, 3}), i32({2}));
   }
 }
 

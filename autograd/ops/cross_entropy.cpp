@@ -51,7 +51,7 @@ void check_arguments(const char* op, const Var& hidden, const Var& weight, const
   check_float(op, "hidden", hidden);
   check_rank(op, "weight", weight, 2);
   check(hidden.value.numel() > 0, "[", op, "] expected at least one row, got ", hidden.shape());
-  check_same(op, "weight", weight, {weight.dim(0), hidden.dim(-1)}, hidden.value.dtype());
+  check_weight(op, hidden, weight, {weight.dim(0), hidden.dim(-1)});
   check_indices(op, "targets", targets, hidden.shape().drop_last());
   if (!targets.device().is_cpu()) return;
   const int32_t* target = targets.data<int32_t>();

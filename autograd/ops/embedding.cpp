@@ -13,7 +13,8 @@ struct Embedding : Op {
 
   Tensors forward(const Tensors& in) override {
     table_shape = in[0].shape();
-    Tensor y = Tensor::empty(ids.shape().append(in[0].dim(1)), in[0].dtype(), in[0].device());
+    const DType dtype = in[0].dtype() == DType::BF16 ? DType::F32 : in[0].dtype();
+    Tensor y = Tensor::empty(ids.shape().append(in[0].dim(1)), dtype, in[0].device());
     kernels_of(y).embedding(ids, in[0], y);
     return {y};
   }
@@ -29,6 +30,7 @@ struct Embedding : Op {
 
 Var embedding(const Tensor& ids, const Var& table) {
   check_rank("embedding", "table", table, 2);
+  if (table.value.dtype() == DType::BF16) check_no_gradient("embedding", {table});
   check(ids.dtype() == DType::I32, "[embedding] expected ids I32, got ", name_of(ids.dtype()));
   if (ids.device().is_cpu()) {
     const int32_t* id = ids.data<int32_t>();

@@ -39,7 +39,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   check_float("linear", "x", x);
   check_rank("linear", "weight", weight, 2);
   check(x.value.rank() >= 1, "[linear] expected x with an inner axis, got a scalar");
-  check_same("linear", "weight", weight, {weight.dim(0), x.dim(-1)}, x.value.dtype());
+  check_weight("linear", x, weight, {weight.dim(0), x.dim(-1)});
   if (bias.defined()) check_same("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
   return apply(Linear{}, {x, weight, bias})[0];
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <utility>
 
 #include "autograd/ops.h"
@@ -20,6 +21,24 @@ inline void check_same(const char* op, const char* what, const Var& x, const Sha
   check(x.defined() && x.shape() == shape && x.value.dtype() == dtype, "[", op, "] expected ", what,
         " ", name_of(dtype), " ", shape, ", got ",
         x.defined() ? std::string(name_of(x.value.dtype())) + " " + x.shape().text() : "nothing");
+}
+
+/// Storage in BF16 is for inference: an Error where a gradient would have to pass.
+inline void check_no_gradient(const char* op, std::initializer_list<Var> inputs) {
+  for (const Var& input : inputs) {
+    check(input.index < 0, "[", op, "] weights in BF16 are for inference, they have no gradients");
+  }
+}
+
+/// A matrix that x is multiplied with: of the type of x, or in BF16 beside F32.
+inline void check_weight(const char* op, const Var& x, const Var& weight, const Shape& shape) {
+  const bool is_stored = weight.value.dtype() == DType::BF16;
+  if (is_stored) {
+    check(x.value.dtype() == DType::F32, "[", op, "] expected F32 beside a weight in BF16, got ",
+          name_of(x.value.dtype()));
+    check_no_gradient(op, {x, weight});
+  }
+  check_same(op, "weight", weight, shape, is_stored ? DType::BF16 : x.value.dtype());
 }
 
 inline void check_float(const char* op, const char* what, const Var& x) {

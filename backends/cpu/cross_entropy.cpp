@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/product.h"
@@ -38,24 +39,25 @@ T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
 }
 
 /// The logits of some rows; then, in their place, the gradients of the logits.
-template <class T>
+template <class T, class W>
 struct Slice {
   const CrossEntropyArgs& args;
   int64_t begin, rows, vocab = args.weight.dim(0), D = args.weight.dim(1);
   T* logits;  // [rows, vocab], rows padded(vocab) apart
-  const T *hidden = args.hidden.data<T>() + begin * D, *weight = args.weight.data<T>();
+  const T* hidden = args.hidden.data<T>() + begin * D;
+  const W* weight = args.weight.data<W>();
 
   void compute_logits() const {
-    multiply(Product<T>{.M = rows,
-                        .N = vocab,
-                        .K = D,
-                        .transpose_b = true,
-                        .a = hidden,
-                        .a_pitch = D,
-                        .b = weight,
-                        .b_pitch = D,
-                        .c = logits,
-                        .c_pitch = padded(vocab)});
+    multiply(Product<T, W>{.M = rows,
+                           .N = vocab,
+                           .K = D,
+                           .transpose_b = true,
+                           .a = hidden,
+                           .a_pitch = D,
+                           .b = weight,
+                           .b_pitch = D,
+                           .c = logits,
+                           .c_pitch = padded(vocab)});
   }
 
   void compute_losses(T* losses) const {
@@ -97,17 +99,20 @@ struct Slice {
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
   const int64_t most = std::min(R, slice_rows(vocab));
-  for_float_type(args.hidden.dtype(), "cross_entropy", [&](auto tag) {
+  for_product_types(args.hidden, args.weight, "cross_entropy", [&](auto tag, auto stored) {
     using T = decltype(tag);
+    using W = decltype(stored);
     Tensor logits = Tensor::empty({most, padded(vocab)}, dtype_of<T>);
     for (int64_t begin = 0; begin < R; begin += most) {
-      const Slice<T> slice = {.args = args,
-                              .begin = begin,
-                              .rows = std::min(most, R - begin),
-                              .logits = logits.data<T>()};
+      const Slice<T, W> slice = {.args = args,
+                                 .begin = begin,
+                                 .rows = std::min(most, R - begin),
+                                 .logits = logits.data<T>()};
       slice.compute_logits();
       slice.compute_losses(losses.data<T>());
-      if (d_hidden) slice.add_gradients(d_hidden.data<T>(), d_weight.data<T>());
+      if constexpr (std::is_same_v<T, W>) {
+        if (d_hidden) slice.add_gradients(d_hidden.data<T>(), d_weight.data<T>());
+      }
     }
   });
 }

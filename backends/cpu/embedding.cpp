@@ -2,20 +2,30 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
+#include "core/bfloat16.h"
 
 namespace regla::cpu {
 
-void embedding(const Tensor& ids, const Tensor& table, Tensor y) {
-  for_float_type(table.dtype(), "embedding", [&](auto tag) {
-    using T = decltype(tag);
-    const int64_t D = table.dim(1);
-    const T* rows = table.data<T>();
-    const int32_t* id = ids.data<int32_t>();
-    T* out = y.data<T>();
-    parallel_for(ids.numel(), row_grain(D), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) std::copy_n(rows + id[r] * D, D, out + r * D);
-    });
+namespace {
+
+/// W: the type that the rows are stored in.
+template <class T, class W>
+void look_up(const Tensor& ids, const Tensor& table, Tensor& y) {
+  const int64_t D = table.dim(1);
+  const W* rows = table.data<W>();
+  const int32_t* id = ids.data<int32_t>();
+  T* out = y.data<T>();
+  parallel_for(ids.numel(), row_grain(D), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) std::copy_n(rows + id[r] * D, D, out + r * D);
   });
+}
+
+}  // namespace
+
+void embedding(const Tensor& ids, const Tensor& table, Tensor y) {
+  if (table.dtype() == DType::BF16) return look_up<float, BFloat16>(ids, table, y);
+  for_float_type(table.dtype(), "embedding",
+                 [&](auto tag) { look_up<decltype(tag), decltype(tag)>(ids, table, y); });
 }
 
 void embedding_backward(const Tensor& ids, const Tensor& d_y, Sink d_table) {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
+#include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/loops.h"
 #include "backends/cpu/small_gemm.h"
 #include "core/parallel.h"
-#include "core/tensor.h"
 
 // What the single-threaded `gemm` is given decides its speed: a transposed B is repacked for every
 // tile of rows, and rows a multiple of a page apart share their cache sets. So a transposed B is
@@ -121,6 +121,7 @@ void multiply_in_parts(const Product<T>& p, const Plan& plan) {
 
 template <class T>
 void multiply_any(Product<T> p) {
+  if (has_few_rows(p)) return multiply_few_rows(p);
   Tensor turned;
   if (p.transpose_b && p.M >= kRowsToTurn && p.N * p.K <= kMostTurned) {
     turned = Tensor::empty({p.K, padded(p.N)}, dtype_of<T>);

@@ -122,7 +122,7 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
     T* features = result.features.data<T>();
     T* log_rho = result.log_rho ? result.log_rho.data<T>() : nullptr;
     T* m = result.m ? result.m.data<T>() : nullptr;
-    parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(B * H, row_grain(steps * K), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const int64_t b = n / H, h = n % H, first = b * steps * H + h;
         const Head<T> head = head_of<T>(args, args.z, argmax, b, h);

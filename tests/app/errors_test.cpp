@@ -183,6 +183,12 @@ TEST_CASE("generation's options and evaluation's data are checked") {
              Contains("top_p"));
   CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--seed", "-1"}),
              Contains("seed"));
+  for (const char* nonsense : {"bf17", "", "f64"}) {
+    CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--weights", nonsense}),
+               Contains("--weights"));
+    CHECK_THAT(refused({"eval", shop / "run", "--data", shop / "data", "--weights", nonsense}),
+               Contains("--weights"));
+  }
   CHECK_THAT(refused({"generate", shop / "run", "--prompt", "a", "--max-new-tokens", "-1"}),
              Contains("new tokens"));
   fs::remove(shop / "data/t.test.txt");

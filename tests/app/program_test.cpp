@@ -125,6 +125,29 @@ TEST_CASE("generation is reproducible and takes any prompt") {
                  "--json"})["prompt_ids"] == Json::array({255}));
 }
 
+TEST_CASE("a run can be scored and continued with weights in BF16") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "40"});
+  const auto scored = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"eval", shop / "run", "--data", shop / "data", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return json_of(all);
+  };
+  const Json own = scored({}), f32 = scored({"--weights", "f32"});
+  const Json bf16 = scored({"--weights", "bf16"});
+  CHECK(own == f32);
+  CHECK(own["weights"] == "F32");
+  CHECK(bf16["weights"] == "BF16");
+  CHECK(bf16["loss"] != own["loss"]);
+  CHECK(bf16["loss"].get<double>() == Approx(own["loss"].get<double>()).epsilon(0.01));
+  const std::vector<std::string> command = {"generate",  shop / "run", "--prompt",         "the ",
+                                            "--weights", "bf16",       "--max-new-tokens", "30"};
+  const Outcome text = regla(command);
+  CHECK(text.code == 0);
+  CHECK(text.out.starts_with("the "));
+  CHECK(regla(command).out == text.out);
+}
+
 TEST_CASE("a run can be inspected") {
   const Workshop shop;
   make_run(shop, {"--steps", "0"});
