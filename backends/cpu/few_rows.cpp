@@ -19,16 +19,16 @@ constexpr int64_t kBlockBytes = int64_t{64} << 10;
 constexpr int64_t kAloneBytes = int64_t{256} << 10;
 
 template <class T>
-using Vector = typename VectorOf<T>::type;
+using Vector = typename VectorOf<T, kVectorBytes>::type;
 template <class T>
 constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
 
 template <class T>
-void load(const T* from, Vector<T>& to) {
-  std::memcpy(&to, from, sizeof to);
+void read(const T* from, Vector<T>& to) {
+  to = load<Vector<T>>(from);
 }
 /// Widens in registers: a BF16 is the upper half of a float.
-inline void load(const BFloat16* from, Vector<float>& to) {
+inline void read(const BFloat16* from, Vector<float>& to) {
   typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
   typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
   Halves halves;
@@ -59,19 +59,19 @@ void dot_rows(int64_t K, const T* a, int64_t a_pitch, const W* b, T* sums) {
   Vector<T> even[R] = {}, odd[R] = {}, b0, b1, a0, a1;
   int64_t k = 0;
   for (; k + 2 * lanes <= K; k += 2 * lanes) {
-    load(b + k, b0);
-    load(b + k + lanes, b1);
+    read(b + k, b0);
+    read(b + k + lanes, b1);
     for (int r = 0; r < R; ++r) {
-      load(a + r * a_pitch + k, a0);
-      load(a + r * a_pitch + k + lanes, a1);
+      read(a + r * a_pitch + k, a0);
+      read(a + r * a_pitch + k + lanes, a1);
       even[r] += a0 * b0;
       odd[r] += a1 * b1;
     }
   }
   if (k + lanes <= K) {
-    load(b + k, b0);
+    read(b + k, b0);
     for (int r = 0; r < R; ++r) {
-      load(a + r * a_pitch + k, a0);
+      read(a + r * a_pitch + k, a0);
       even[r] += a0 * b0;
     }
     k += lanes;

@@ -35,7 +35,7 @@ Plan plan(const Product<T>& p) {
   // each tile of rows (a transposed B or A) gets more of them.
   Plan plan = {p.transpose_a || p.transpose_b ? 512 : 128, 512, 1};
   const auto tiles = [&] { return pieces_of(p.M, plan.rows) * pieces_of(p.N, plan.columns); };
-  if (p.transpose_a) {
+  if (p.transpose_a && p.bias == nullptr) {
     plan.parts = std::clamp<int64_t>(kPieces / 2 / tiles(), 1, std::max<int64_t>(1, p.K / 512));
     if (plan.parts > 1) return plan;
   }
