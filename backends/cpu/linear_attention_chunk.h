@@ -108,6 +108,18 @@ void multiply_rows(int64_t count, const T* x, const T* y, T* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = x[i] * y[i];
 }
 
+/// f(i) for i in [begin, end), unrolled where the bounds are constants. (Unrolling a loop whose
+/// bounds are not would only cost time to compile.)
+template <bool kUnrolled, class F>
+[[gnu::always_inline]] inline void each(int begin, int end, F&& f) {
+  if constexpr (kUnrolled) {
+#pragma GCC unroll 16
+    for (int i = begin; i < end; ++i) f(i);
+  } else {
+    for (int i = begin; i < end; ++i) f(i);
+  }
+}
+
 /// Row i is 1 in element i of a vector, 0 elsewhere.
 template <class T>
 constexpr auto kUnit = [] {
@@ -123,26 +135,25 @@ constexpr auto kUnit = [] {
 template <bool kWhole, class T>
 void score_rows(int64_t count, int64_t N, const T* left, const T* right, const T* factor, T* turned,
                 T* W, int64_t C) {
-  const int64_t rows = kWhole ? kBlock : count;
   using V = typename VectorOf<T, kVectorBytes>::type;
-  constexpr int64_t lanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+  constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
   static_assert(kBlock % lanes == 0);
-  if (rows < kBlock) std::fill_n(turned, N * kBlock, T(0));
-  transpose(rows, N, right, N, turned, kBlock);
-#pragma GCC unroll 2
-  for (int64_t s = 0; s < rows; s += lanes) {
+  const int rows = kWhole ? kBlock : static_cast<int>(count);
+  if (!kWhole) std::fill_n(turned, N * kBlock, T(0));
+  transpose(count, N, right, N, turned, kBlock);
+  for (int s = 0; s < rows; s += lanes) {
     V sum[kBlock] = {};
     for (int64_t n = 0; n < N; ++n) {
       const V x = load<V>(turned + n * kBlock + s);
       V decayed = {};
-#pragma GCC unroll 16
-      for (int64_t t = s; t < rows; ++t) {
+      each<kWhole>(0, rows, [&](int t) {
+        if (t < s) return;
         decayed *= factor[t * N + n];
         if (t < s + lanes) decayed += load<V>(&kUnit<T>[static_cast<size_t>(t - s)]) * x;
         sum[t] += left[t * N + n] * decayed;
-      }
+      });
     }
-    for (int64_t t = s; t < rows; ++t) {
+    for (int t = s; t < rows; ++t) {
       std::copy_n(reinterpret_cast<const T*>(&sum[t]), std::min(lanes, rows - s), W + t * C + s);
     }
   }
@@ -179,18 +190,16 @@ void mix_rows(int64_t count, const T* W, int64_t C, const T* right, const T* fac
               T* out) {
   const int rows = kWhole ? kBlock : static_cast<int>(count);
   V sum[kBlock];
-  for (int t = 0; t < rows; ++t) sum[t] = load<V>(out + t * pitch);
-#pragma GCC unroll 16
-  for (int s = 0; s < rows; ++s) {
+  each<kWhole>(0, rows, [&](int t) { sum[t] = load<V>(out + t * pitch); });
+  each<kWhole>(0, rows, [&](int s) {
     V decayed = load<V>(right + s * pitch);
     sum[s] += W[s * C + s] * decayed;
-#pragma GCC unroll 16
-    for (int t = s + 1; t < rows; ++t) {
+    each<kWhole>(s + 1, rows, [&](int t) {
       decayed *= load<V>(factor + t * pitch);
       sum[t] += W[t * C + s] * decayed;
-    }
-  }
-  for (int t = 0; t < rows; ++t) store(out + t * pitch, sum[t]);
+    });
+  });
+  each<kWhole>(0, rows, [&](int t) { store(out + t * pitch, sum[t]); });
 }
 
 /// out_s += sum_{t>=s} W_ts D_ts left_t: from the last row, sum_s <- (sum_s + W_ts left_t)
@@ -200,14 +209,13 @@ void mix_rows_transposed(int64_t count, const T* W, int64_t C, const T* left, co
                          int64_t pitch, T* out) {
   const int rows = kWhole ? kBlock : static_cast<int>(count);
   V sum[kBlock] = {};
-#pragma GCC unroll 16
-  for (int t = rows - 1; t >= 0; --t) {
+  each<kWhole>(0, rows, [&](int before) {
+    const int t = rows - 1 - before;
     const V x = load<V>(left + t * pitch), decay = load<V>(factor + t * pitch);
-#pragma GCC unroll 16
-    for (int s = 0; s < t; ++s) sum[s] = (sum[s] + W[t * C + s] * x) * decay;
+    each<kWhole>(0, t, [&](int s) { sum[s] = (sum[s] + W[t * C + s] * x) * decay; });
     sum[t] += W[t * C + t] * x;
-  }
-  for (int s = 0; s < rows; ++s) store(out + s * pitch, load<V>(out + s * pitch) + sum[s]);
+  });
+  each<kWhole>(0, rows, [&](int s) { store(out + s * pitch, load<V>(out + s * pitch) + sum[s]); });
 }
 
 template <class T>
