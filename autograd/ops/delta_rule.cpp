@@ -56,7 +56,7 @@ DeltaRule delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, con
                      const Var& state, int64_t chunk) {
   check_arguments("delta_rule", q, k, v, g, reset, state);
   check(chunk >= 0, "[delta_rule] expected a chunk of at least 0 tokens, got ", chunk);
-  DeltaRuleArgs args;
+  DeltaRuleArgs args{};
   args.reset = reset;
   args.chunk = chunk;
   const Vars out = apply(DeltaRuleOp(std::move(args)), {q, k, v, g, state});

@@ -66,7 +66,7 @@ LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const
                                  const Tensor& reset, const Var& state, int64_t chunk) {
   check_arguments("linear_attention", q, k, u, decays, reset, state);
   check(chunk >= 0, "[linear_attention] expected a chunk of at least 0 tokens, got ", chunk);
-  LinearAttentionArgs args;
+  LinearAttentionArgs args{};
   args.reset = reset;
   args.chunk = chunk;
   const Vars out = apply(LinearAttentionOp(std::move(args)),
