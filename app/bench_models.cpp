@@ -36,10 +36,12 @@ void check_update(const TrainingConfig& config, const TokenStream& text) {
 
 /// Bytes of weights that every token reads: all but the embedding, of which it reads a row.
 double weight_bytes(const Decoder& decoder) {
-  const ModelConfig& config = decoder.config();
-  int64_t count = parameter_count(decoder);
-  if (!config.tie_embeddings) count -= config.vocab * config.hidden;
-  return static_cast<double>(count) * static_cast<double>(size_of(decoder.dtype()));
+  int64_t bytes = 0;
+  for (const Parameter* parameter : decoder.parameters()) {
+    const bool looked_up = !decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
+    if (!looked_up) bytes += parameter->value.bytes();
+  }
+  return static_cast<double>(bytes);
 }
 
 }  // namespace
@@ -83,11 +85,16 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
   DecoderState state = decoder.initial_state(1);
   decoder.hidden(prompt, {}, &state);
   const Tensor id = Tensor::of({1}, std::vector<int32_t>{0});
-  out.time("next token",
-           {.tokens = kTokens, .flops = flops * kTokens, .bytes = weight_bytes(decoder) * kTokens},
-           [&] {
-             for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
-           });
+  for (const DType weights : {DType::F32, DType::BF16}) {
+    decoder.store_weights(weights);
+    const bool stored = weights == DType::BF16;
+    out.time(
+        stored ? "next token, bf16 weights" : "next token",
+        {.tokens = kTokens, .flops = flops * kTokens, .bytes = weight_bytes(decoder) * kTokens},
+        [&] {
+          for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
+        });
+  }
 }
 
 }  // namespace regla::app

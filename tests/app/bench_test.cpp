@@ -76,6 +76,12 @@ TEST_CASE("decoding is measured against the bandwidth of reading") {
   const Json& row = row_of(report, "next token");
   CHECK(row["of_read_bandwidth"].get<double>() ==
         Approx(row["gb_per_s"].get<double>() / report["read_gb_per_s"].get<double>()));
+  // Half the bytes, but for biases and norms.
+  const Json& halved = row_of(report, "next token, bf16 weights");
+  const auto bytes = [](const Json& r) {
+    return r["gb_per_s"].get<double>() * r["median_s"].get<double>();
+  };
+  CHECK(bytes(halved) < 0.6 * bytes(row));
   CHECK(row_of(report, "prompt")["tokens_per_s"].get<double>() > 0);
 }
 
