@@ -92,7 +92,7 @@ TEST_CASE("scores on text are those of a loop over all pairs") {
   CHECK(spreads[0].identity == Approx(deviation(identity)).epsilon(1e-9));
   CHECK(spreads[0].exp == Approx(deviation(exp)).epsilon(1e-6));
   CHECK(spreads[0].safe_exp == Approx(deviation(safe)).epsilon(1e-6));
-  CHECK(spreads[1].pairs == 0);  // softmax attention has no feature map
+  CHECK(spreads[1].pairs == spreads[0].pairs);  // softmax attention has queries and keys too
 }
 
 }  // namespace regla::test

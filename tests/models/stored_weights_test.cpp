@@ -27,7 +27,7 @@ std::vector<ModelConfig> models() {
   hedgehog.feature_map = FeatureMap::Hedgehog;
   return {small_model({}, false), small_model({}, true), small_model(hedgehog, false),
           small_model({.type = MixerType::Softmax}, false),
-          small_model({.type = MixerType::DeltaNet}, true)};
+          small_model(preset(MixerType::DeltaNet), true)};
 }
 
 /// The same with its matrices rounded to BF16 but kept in F32.

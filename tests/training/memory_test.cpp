@@ -71,6 +71,8 @@ TEST_CASE("after the first step training takes no more memory from the system") 
       Decoder decoder(config.model, 3);
       Trainer trainer(config, decoder, text, kEnd);
       trainer.step();
+      // A cache of keys and values is full after one segment: the second step sees it first.
+      if (config.model.mixer[0].type == MixerType::Softmax) trainer.step();
       const AllocatorStats first = allocator({}).stats();
       for (int step = 0; step < 4; ++step) trainer.step();
       const AllocatorStats last = allocator({}).stats();
