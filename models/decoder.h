@@ -61,7 +61,7 @@ class Decoder {
 
   DecoderState initial_state(int64_t batch) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
-  /// third more time, the same bits.
+  /// quarter more time, the same bits.
   void recompute_blocks(bool on) { recompute_blocks_ = on; }
   /// Sets what depends on the number of updates done and is not trained: random features with
   /// `redraw_every`. A new decoder stands at 0.

@@ -88,7 +88,7 @@ void fields(Config& c, Visitor&& visit) {
   visit("reset_at_documents", c.reset_at_documents, "clear the state at the end of each document");
   visit("activation_checkpointing", c.activation_checkpointing,
         "keep only the input of each block for the backward pass, which runs the block again: less "
-        "memory for about a third more time, with the same results");
+        "memory for about a quarter more time, with the same results");
   visit("text", c.text, "kind of split files where there are two: tokens or raw; empty: train's");
   visit("tokenizer", c.tokenizer,
         "byte, bpe (trained on the train split), or the path of a tokenizer.json");

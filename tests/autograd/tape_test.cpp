@@ -150,6 +150,20 @@ TEST_CASE("seeds are not changed and leaves may be outputs") {
   CHECK(first(seed) == 1);
 }
 
+TEST_CASE("a seed that is moved in is taken over, and so is a gradient that is taken") {
+  Tape tape;
+  const Var x = tape.leaf(scalar(1));
+  Tensors seeds = {scalar(4)};
+  const void* memory = seeds[0].raw();
+  tape.backward(Vars{x}, std::move(seeds));
+  const Tensor taken = tape.take_gradient(x);
+  CHECK(taken.raw() == memory);
+  CHECK(taken.unique());
+  CHECK_FALSE(tape.gradient(x).defined());
+  CHECK_FALSE(tape.take_gradient(x).defined());
+  CHECK_THROWS_AS(tape.take_gradient(Var(scalar(1))), Error);
+}
+
 TEST_CASE("what nothing reaches has no gradient, and its ops do not run backward") {
   Tape tape;
   const Var x = tape.leaf(scalar(1)), unused = tape.leaf(scalar(1));
