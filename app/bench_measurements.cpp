@@ -11,6 +11,7 @@
 #include <cmath>
 #include <fstream>
 #include <numeric>
+#include <span>
 
 #include "backends/kernels.h"
 #include "core/allocator.h"
@@ -102,7 +103,9 @@ double sgemm_peak() {
 
 double read_bandwidth() {
   constexpr int64_t kWords = int64_t{1} << 25, kGrain = int64_t{1} << 16;  // 256 MiB, 512 KiB
-  std::vector<uint64_t> buffer(kWords);
+  // On the pages that weights lie on.
+  Tensor memory = Tensor::empty({kWords}, DType::F64);
+  const std::span buffer(static_cast<uint64_t*>(memory.raw()), size_t{kWords});
   std::iota(buffer.begin(), buffer.end(), 1);
   std::atomic<uint64_t> total = 0;
   double best = 0;

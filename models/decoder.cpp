@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/recompute.h"
+#include "core/allocator.h"
 
 namespace regla {
 namespace {
@@ -174,6 +175,7 @@ void Decoder::store_weights(DType dtype) {
   for (Parameter* parameter : parameters_) {
     if (parameter->multiplies) parameter->value = parameter->value.to(dtype);
   }
+  allocator({}).trim();  // what the weights took before goes back to the system
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {
