@@ -16,7 +16,7 @@ namespace regla::cpu {
 namespace {
 
 /// Pieces of work that keep the usual number of cores busy.
-constexpr int64_t kPieces = 16;
+constexpr int64_t kPieces = 8;
 /// From this many rows on, turning B pays.
 constexpr int64_t kRowsToTurn = 1024;
 /// Elements of B that may be turned: the memory that it takes.
@@ -31,19 +31,21 @@ struct Plan {
 
 template <class T>
 Plan plan(const Product<T>& p) {
-  // Found by measuring: rows of A stay in the second-level cache, and whoever packs B again for
-  // each tile of rows (a transposed B or A) gets more of them.
-  Plan plan = {p.transpose_a || p.transpose_b ? 512 : 128, 512, 1};
-  const auto tiles = [&] { return pieces_of(p.M, plan.rows) * pieces_of(p.N, plan.columns); };
-  if (p.transpose_a && p.bias == nullptr) {
-    plan.parts = std::clamp<int64_t>(kPieces / 2 / tiles(), 1, std::max<int64_t>(1, p.K / 512));
-    if (plan.parts > 1) return plan;
-  }
-  while (tiles() < kPieces) {
-    if (plan.columns >= plan.rows && plan.columns > 64) {
-      plan.columns /= 2;
-    } else if (plan.rows > 48) {
+  // Found by measuring: a tile that is wide and high enough makes up for packing its operands.
+  Plan plan = {512, p.transpose_a ? 512 : 1024, 1};
+  const int64_t least_depth = p.transpose_a ? 512 : 2048;
+  const auto pieces = [&] {
+    return pieces_of(p.M, plan.rows) * pieces_of(p.N, plan.columns) * plan.parts;
+  };
+  while (pieces() < kPieces) {
+    if (p.bias == nullptr && p.K >= 2 * plan.parts * least_depth) {
+      plan.parts *= 2;
+    } else if (plan.rows > 128) {
       plan.rows /= 2;
+    } else if (plan.columns > 128) {
+      plan.columns /= 2;
+    } else if (plan.columns > 64 || plan.rows > 48) {
+      (plan.columns >= plan.rows ? plan.columns : plan.rows) /= 2;
     } else {
       break;
     }
