@@ -11,32 +11,51 @@
 namespace regla::cpu {
 namespace {
 
+/// What log F and its slopes share, all from exponentials of what is at most 0: with p = min(z_r, 0)
+/// r = e^p / (1 + b), and g^2 : 2 r g (1-g), the two parts of F, are as e^z_g : 2 e^p / (1+b).
 template <class T>
-constexpr T kLog2 = T(0.69314718055994530942);
+struct GateParts {
+  T a, b;                    // e^-|z_g|, e^-|z_r|
+  T not_r;                   // 1 - r
+  T larger;                  // the larger of z_g and p
+  T from_square, from_rest;  // the two parts, over e^larger
+
+  [[gnu::always_inline]] GateParts(T z_g, T z_r) {
+    const T p = z_r < 0 ? z_r : T(0);
+    a = math::exp(z_g < 0 ? z_g : -z_g);
+    b = math::exp(z_r < 0 ? z_r : -z_r);
+    const T shrunk = 1 / (1 + b), c = math::exp(z_g < p ? z_g - p : p - z_g);
+    not_r = (z_r < 0 ? T(1) : b) * shrunk;
+    larger = z_g < p ? p : z_g;
+    from_square = z_g < p ? c : T(1);
+    from_rest = 2 * (z_g < p ? T(1) : c) * shrunk;
+  }
+};
 
 /// log F without ever forming F, which would lose all digits near 1 and underflow near 0.
 template <class T>
 [[gnu::always_inline]] inline T log_refined_gate(T z_g, T z_r) {
-  const T e = math::exp(z_g < 0 ? z_g : -z_g), g = (z_g < 0 ? e : T(1)) / (1 + e);
-  // z_g >= 0:  F = 1 - (1-g)(1+g-2rg) = 1 - (1-g)((1-g) + 2g(1-r)),  1-g = e / (1+e)
-  const T not_g = e / (1 + e), not_r = math::sigmoid(-z_r);
-  const T near_one = math::log1p(-(z_g < 0 ? T(0) : not_g * (not_g + 2 * g * not_r)));
-  // z_g < 0:   F = g (1-g) (g/(1-g) + 2r),  g/(1-g) = e^z_g
-  const T x = z_g, y = kLog2<T> + math::log_sigmoid(z_r);
-  const T sum = (x > y ? x : y) + math::log1p(math::exp(x > y ? y - x : x - y));
-  const T near_zero = z_g - 2 * math::log1p(e) + sum;
-  return z_g < 0 ? near_zero : near_one;
+  const GateParts<T> gate(z_g, z_r);
+  const T a = gate.a, over = 1 / ((1 + a) * (1 + a));
+  // z_g >= 0:  F = 1 - (1-g) ((1-g) + 2 g (1-r)) = 1 - a (a + 2 (1-r)) / (1+a)^2
+  // z_g < 0:   F = e^z_g e^larger (the sum of the parts) / (1+a)^2
+  const bool near_zero = z_g < 0;
+  const T x = near_zero ? (gate.from_square + gate.from_rest) * over - 1
+                        : -(a * (a + 2 * gate.not_r) * over);
+  return (near_zero ? z_g + gate.larger : T(0)) + math::log1p(x);
 }
 
 /// d log F / d z_g = (1-g)(1+w) - (1-w) g = (1-g)(2(1-r)w + 1-w)  and
-/// d log F / d z_r = (1-w)(1-r), where w = g / (g + 2r(1-g)) is the share of g^2 in F, taken from
-/// logs. Only sums of what is positive: nothing cancels as F approaches 1.
+/// d log F / d z_r = (1-w)(1-r), where w is the share of g^2 in F. Only sums of what is positive:
+/// nothing cancels as F approaches 1.
 template <class T>
 [[gnu::always_inline]] inline void refined_gate_slopes(T z_g, T z_r, T& d_z_g, T& d_z_r) {
-  const T odds = (z_g - math::log_sigmoid(z_r)) - kLog2<T>;  // ln(w / (1-w))
-  const T w = math::sigmoid(odds), not_w = math::sigmoid(-odds), not_r = math::sigmoid(-z_r);
-  d_z_g = math::sigmoid(-z_g) * (2 * not_r * w + not_w);
-  d_z_r = not_w * not_r;
+  const GateParts<T> gate(z_g, z_r);
+  const T over = 1 / (gate.from_square + gate.from_rest);
+  const T w = gate.from_square * over, not_w = gate.from_rest * over;
+  const T not_g = (z_g < 0 ? T(1) : gate.a) / (1 + gate.a);
+  d_z_g = not_g * (2 * gate.not_r * w + not_w);
+  d_z_r = not_w * gate.not_r;
 }
 
 }  // namespace
