@@ -14,7 +14,7 @@ namespace regla::cpu {
 
 /// Tokens per chunk: what was asked for, or what is fastest here; never more than there are.
 inline int64_t chunk_size(int64_t asked, int64_t steps) {
-  constexpr int64_t kFastest = 64;
+  constexpr int64_t kFastest = 32;
   return std::min(asked > 0 ? asked : kFastest, steps);
 }
 
@@ -23,7 +23,7 @@ struct Segments {
   int64_t steps, capacity;  // tokens, tokens of a chunk; the last may have fewer
   int64_t chunks;           // per segment
   Segments(int64_t K, int64_t V, int64_t length, int64_t chunk)
-      : steps(length), capacity(chunk), chunks((K * V / (K + V) + chunk) / chunk) {}
+      : steps(length), capacity(chunk), chunks(std::max<int64_t>(1, (K * V / (K + V) + chunk - 1) / chunk)) {}
 
   int64_t span() const { return chunks * capacity; }
   int64_t count() const { return (steps + span() - 1) / span(); }

@@ -20,14 +20,19 @@ void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, 
   for (int64_t begin = 0; begin < head.steps; begin += capacity) {
     keep_state(segments, begin, K * V, S, kept);
     chunk.load(head, begin, std::min(head.steps, begin + capacity));
+    chunk.expect(head, begin + capacity, 4);
     const int64_t C = chunk.C;
     const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
+    chunk.ahead.fetch();
     small_product(C, V, K, View<T>{q, K}, S, V, out, V);
     chunk.values.decayed_from_start(C, out, out);
+    chunk.ahead.fetch();
     scores(C, chunk.q, chunk.k, chunk.keys, chunk.W);
+    chunk.ahead.fetch();
     mix(C, chunk.W, chunk.u, chunk.values, out);
+    chunk.ahead.fetch();
     chunk.advance(S);
-    for (int64_t t = 0; t < C; ++t) std::copy_n(out + t * V, V, o + (begin + t) * head.v_pitch);
+    copy_rows(C, V, out, V, o + begin * head.v_pitch, head.v_pitch);
   }
 }
 

@@ -44,19 +44,23 @@ void states_backward(Chunk<T>& chunk, ChunkGradients<T>& g, const T* S, T* dS) {
   const int64_t C = chunk.C, K = chunk.keys.N, V = chunk.values.N;
   transpose(K, V, S, V, g.S_turned, K);
   transpose(K, V, dS, V, g.dS_turned, K);
+  chunk.ahead.fetch();
   // S_out = decay S_in + (keys to the end)^T (values to the end)
   const T* u_end = chunk.values.decayed_to(C, chunk.u, chunk.values.rows);
   small_product(C, K, V, View<T>{u_end, V}, g.dS_turned, K, g.d_k, K);
   chunk.keys.decayed_to(C, g.d_k, g.d_k);
   const T* k_end = chunk.keys.decayed_to(C, chunk.k, chunk.keys.rows);
   small_product(C, V, K, View<T>{k_end, K}, dS, V, g.d_u, V);
+  chunk.ahead.fetch();
   chunk.values.decayed_to(C, g.d_u, g.d_u);
   chunk.decay_state(dS);
   // o += (q from the start) S_in, decayed from the start
   const T* d_o = chunk.values.decayed_from_start(C, g.d_o, chunk.values.rows);
   const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
   small_gemm(K, V, C, transposed(q, K), d_o, V, dS, V);
+  chunk.ahead.fetch();
   small_product(C, K, V, View<T>{d_o, V}, g.S_turned, K, g.d_q, K);
+  chunk.ahead.fetch();
   chunk.keys.decayed_from_start(C, g.d_q, g.d_q);
 }
 
@@ -65,9 +69,13 @@ template <class T>
 void tokens_backward(Chunk<T>& chunk, ChunkGradients<T>& g) {
   const int64_t C = chunk.C;
   scores(C, chunk.q, chunk.k, chunk.keys, chunk.W);
+  chunk.ahead.fetch();
   scores(C, g.d_o, chunk.u, chunk.values, g.dW);
+  chunk.ahead.fetch();
   mix(C, g.dW, chunk.k, chunk.keys, g.d_q);
+  chunk.ahead.fetch();
   mix_transposed(C, g.dW, chunk.q, chunk.keys, g.d_k);
+  chunk.ahead.fetch();
   mix_transposed(C, chunk.W, g.d_o, chunk.values, g.d_u);
 }
 
@@ -169,10 +177,13 @@ class HeadBackward {
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
-    for (int64_t t = 0; t < chunk_.C; ++t) {
-      const int64_t row = (chunk_.first + t) * head_.v_pitch;
-      std::copy_n(to_.o + row, V, g_.o + t * V);
-      std::copy_n(to_.d_o + row, V, g_.d_o + t * V);
+    const int64_t row = chunk_.first * head_.v_pitch, previous = row - capacity_ * head_.v_pitch;
+    copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
+    copy_rows(chunk_.C, V, to_.d_o + row, head_.v_pitch, g_.d_o, V);
+    chunk_.expect(head_, chunk_.first - capacity_, 8);
+    if (previous >= 0) {
+      chunk_.ahead.add(to_.o + previous, head_.v_pitch, V);
+      chunk_.ahead.add(to_.d_o + previous, head_.v_pitch, V);
     }
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backends/cpu/linear_attention_chunk.h"
+#include "backends/cpu/rows_ahead.h"
 #include "backends/kernels.h"
 
 namespace regla::cpu {
@@ -46,6 +47,7 @@ struct Chunk {
   T *q, *k, *u;  // [C, K], [C, K], [C, V]
   Axis<T> keys, values;
   T* W;  // [C, C] scores
+  RowsAhead<T> ahead;
 
   static int64_t scratch(int64_t K, int64_t V, int64_t C) {
     return 2 * C * K + C * V + C * C + Axis<T>::scratch(K, C) + Axis<T>::scratch(V, C);
@@ -63,13 +65,26 @@ struct Chunk {
   void load(const LinearAttentionHead<T>& head, int64_t begin, int64_t end) {
     first = begin;
     C = end - begin;
-    for (int64_t t = 0; t < C; ++t) {
-      std::copy_n(head.q + (first + t) * head.k_pitch, head.K, q + t * head.K);
-      std::copy_n(head.k + (first + t) * head.k_pitch, head.K, k + t * head.K);
-      std::copy_n(head.u + (first + t) * head.v_pitch, head.V, u + t * head.V);
-    }
+    copy_rows(C, head.K, head.q + first * head.k_pitch, head.k_pitch, q, head.K);
+    copy_rows(C, head.K, head.k + first * head.k_pitch, head.k_pitch, k, head.K);
+    copy_rows(C, head.V, head.u + first * head.v_pitch, head.v_pitch, u, head.V);
     if (keys.present) load_axis(head, keys, head.log_a, head.k_pitch, head.scalar_on_keys());
     if (values.present) load_axis(head, values, head.log_b, head.v_pitch, !head.scalar_on_keys());
+  }
+
+  /// The chunk that begins at `next`, if it lies in the sequence, will be loaded after this one;
+  /// its rows are fetched in `steps` calls of ahead.fetch().
+  void expect(const LinearAttentionHead<T>& head, int64_t next, int64_t steps) {
+    const bool exists = next >= 0 && next < head.steps;
+    ahead.start(exists ? std::min(C, head.steps - next) : 0, steps);
+    const auto add = [&](const T* rows, int64_t pitch, int64_t size) {
+      if (rows != nullptr && exists) ahead.add(rows + next * pitch, pitch, size);
+    };
+    add(head.q, head.k_pitch, head.K);
+    add(head.k, head.k_pitch, head.K);
+    add(head.u, head.v_pitch, head.V);
+    add(head.log_a, head.k_pitch, head.K);
+    add(head.log_b, head.v_pitch, head.V);
   }
 
   /// S <- (decay over the chunk) * S + (keys to the end)^T (values to the end)

@@ -53,6 +53,18 @@ template <class T, class F>
   for (; n < N; ++n) f(Columns<T>{}, n);
 }
 
+/// Copies rows of `size`; a call of the library's function for each would cost as much again.
+template <class T>
+void copy_rows(int64_t count, int64_t size, const T* from, int64_t from_pitch, T* to,
+               int64_t to_pitch) {
+  for (int64_t r = 0; r < count; ++r) {
+    by_columns<T>(size, [&](auto columns, int64_t n) {
+      using V = typename decltype(columns)::type;
+      store(to + r * to_pitch + n, load<V>(from + r * from_pitch + n));
+    });
+  }
+}
+
 /// A small matrix inside a chunk, read as element (r, c) at data[r * row + c * column].
 template <class T>
 struct View {
