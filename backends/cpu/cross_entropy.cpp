@@ -12,7 +12,7 @@ namespace {
 /// Rows of logits held at once: about 16 MB of float, but enough rows that the weights, which every
 /// slice reads once more, are worth reading.
 int64_t slice_rows(int64_t vocab) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / vocab, 256, 1024);
+  return std::clamp<int64_t>((int64_t{4} << 20) / vocab, 512, 1024);
 }
 
 /// -log softmax(row)[target]; the row becomes scale * (softmax(row) - one_hot(target)).
