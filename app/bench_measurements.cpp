@@ -11,7 +11,6 @@
 #include <cmath>
 #include <fstream>
 #include <numeric>
-#include <span>
 
 #include "backends/kernels.h"
 #include "core/allocator.h"
@@ -101,25 +100,30 @@ double sgemm_peak() {
   return best;
 }
 
-double read_bandwidth() {
-  constexpr int64_t kWords = int64_t{1} << 25, kGrain = int64_t{1} << 16;  // 256 MiB, 512 KiB
-  // On the pages that weights lie on.
-  Tensor memory = Tensor::empty({kWords}, DType::F64);
-  const std::span buffer(static_cast<uint64_t*>(memory.raw()), size_t{kWords});
-  std::iota(buffer.begin(), buffer.end(), 1);
+uint64_t sum_of_words(const Tensor& tensor) {
+  constexpr int64_t kGrain = int64_t{1} << 16;  // 512 KiB
+  const auto* words = static_cast<const uint64_t*>(tensor.raw());
   std::atomic<uint64_t> total = 0;
+  parallel_for(tensor.bytes() / 8, kGrain, [&](int64_t begin, int64_t end) {
+    // Integers: a sum of floats may not be reordered into vectors.
+    total += std::accumulate(words + begin, words + end, uint64_t{0});
+  });
+  return total;
+}
+
+double read_bandwidth() {
+  constexpr int64_t kWords = int64_t{1} << 25;  // 256 MiB
+  Tensor buffer = Tensor::empty({kWords}, DType::F64);
+  auto* words = static_cast<uint64_t*>(buffer.raw());
+  std::iota(words, words + kWords, 1);
   double best = 0;
   for (int trial = 0; trial < kTrials; ++trial) {
-    const double seconds = seconds_of([&] {
-      parallel_for(kWords, kGrain, [&](int64_t begin, int64_t end) {
-        // Integers: a sum of floats may not be reordered into vectors.
-        total += std::accumulate(buffer.data() + begin, buffer.data() + end, uint64_t{0});
-      });
-    });
+    uint64_t sum = 0;
+    const double seconds = seconds_of([&] { sum = sum_of_words(buffer); });
+    check(sum == (uint64_t{1} << 24) * ((uint64_t{1} << 25) + 1),
+          "[bench] the sum over the buffer is wrong");
     best = std::max(best, 8.0 * kWords / seconds / 1e9);
   }
-  constexpr uint64_t kSum = (uint64_t{1} << 24) * ((uint64_t{1} << 25) + 1);
-  check(total == kTrials * kSum, "[bench] the sum over the buffer is wrong");
   return best;
 }
 

@@ -60,6 +60,9 @@ double sgemm_peak();
 /// GB/s of the best of ten sums over a buffer much larger than any cache, on all threads.
 double read_bandwidth();
 
+/// Reads all of a tensor on all threads. Returns the sum of its 64-bit words.
+uint64_t sum_of_words(const Tensor& tensor);
+
 /// An Error unless max|a - b| / max|b| is that of rounding in float: a wrong result has no speed.
 void check_close(const std::string& what, const Tensor& a, const Tensor& b);
 

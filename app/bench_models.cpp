@@ -34,14 +34,14 @@ void check_update(const TrainingConfig& config, const TokenStream& text) {
   check_close("an update, whole and in parts", first_update(other), first_update(config));
 }
 
-/// Bytes of weights that every token reads: all but the embedding, of which it reads a row.
-double weight_bytes(const Decoder& decoder) {
-  int64_t bytes = 0;
+/// The weights that every token reads: all but the embedding, of which it reads a row.
+Tensors weights_read(const Decoder& decoder) {
+  Tensors weights;
   for (const Parameter* parameter : decoder.parameters()) {
     const bool looked_up = !decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
-    if (!looked_up) bytes += parameter->value.bytes();
+    if (!looked_up) weights.push_back(parameter->value);
   }
-  return static_cast<double>(bytes);
+  return weights;
 }
 
 }  // namespace
@@ -85,15 +85,20 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
   DecoderState state = decoder.initial_state(1);
   decoder.hidden(prompt, {}, &state);
   const Tensor id = Tensor::of({1}, std::vector<int32_t>{0});
-  for (const DType weights : {DType::F32, DType::BF16}) {
-    decoder.store_weights(weights);
-    const bool stored = weights == DType::BF16;
-    out.time(
-        stored ? "next token, bf16 weights" : "next token",
-        {.tokens = kTokens, .flops = flops * kTokens, .bytes = weight_bytes(decoder) * kTokens},
-        [&] {
-          for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
-        });
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    decoder.store_weights(dtype);
+    const bool halved = dtype == DType::BF16;
+    const Tensors weights = weights_read(decoder);
+    double bytes = 0;
+    for (const Tensor& weight : weights) bytes += static_cast<double>(weight.bytes());
+    // What a token costs at least: how fast memory is depends on where it lies.
+    out.time(halved ? "reading bf16 weights" : "reading weights", {.bytes = bytes}, [&] {
+      for (const Tensor& weight : weights) sum_of_words(weight);
+    });
+    out.time(halved ? "next token, bf16 weights" : "next token",
+             {.tokens = kTokens, .flops = flops * kTokens, .bytes = bytes * kTokens}, [&] {
+               for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
+             });
   }
 }
 

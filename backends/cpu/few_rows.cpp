@@ -13,8 +13,9 @@
 namespace regla::cpu {
 namespace {
 
-/// Bytes of B per block of work.
-constexpr int64_t kBlockBytes = int64_t{64} << 10;
+/// Pieces of B per thread. Long ones: in pieces of 64 KB the same took 1.3 times as long. Every
+/// output is computed by itself, so its bits do not depend on how many there are.
+constexpr int64_t kPieces = 4;
 /// Up to so many bytes of B, starting threads costs more than they save.
 constexpr int64_t kAloneBytes = int64_t{256} << 10;
 
@@ -108,9 +109,8 @@ void dot_all(const Product<T, W>& p, const W* b, T* sums) {
 template <class T, class W>
 void multiply_any(const Product<T, W>& p) {
   const int64_t row_bytes = std::max<int64_t>(1, p.K * static_cast<int64_t>(sizeof(W)));
-  const bool alone = p.N * row_bytes <= kAloneBytes;
-  const int64_t grain =
-      alone ? std::max<int64_t>(1, p.N) : std::max<int64_t>(1, kBlockBytes / row_bytes);
+  const int64_t pieces = p.N * row_bytes <= kAloneBytes ? 1 : kPieces * threads();
+  const int64_t grain = std::max<int64_t>(1, (p.N + pieces - 1) / pieces);
   if (p.M == 0) return;
   parallel_for(p.N, grain, [&](int64_t begin, int64_t end) {
     T sums[kFewRows<W>];

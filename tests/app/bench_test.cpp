@@ -82,6 +82,8 @@ TEST_CASE("decoding is measured against the bandwidth of reading") {
     return r["gb_per_s"].get<double>() * r["median_s"].get<double>();
   };
   CHECK(bytes(halved) < 0.6 * bytes(row));
+  CHECK(bytes(row) == Approx(32 * bytes(row_of(report, "reading weights"))));
+  CHECK(bytes(halved) == Approx(32 * bytes(row_of(report, "reading bf16 weights"))));
   CHECK(row_of(report, "prompt")["tokens_per_s"].get<double>() > 0);
 }
 
