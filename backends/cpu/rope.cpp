@@ -1,11 +1,25 @@
 #include <algorithm>
 #include <cmath>
+#include <numbers>
+#include <vector>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
+#include "backends/cpu/vector_math.h"
 
 namespace regla::cpu {
 namespace {
+
+/// Sine and cosine of an angle in double: at position 10^5 a float angle has lost its last digits.
+[[gnu::always_inline]] inline void sin_cos_of(double angle, double& sine, double& cosine) {
+  math::sin_cos(angle, sine, cosine);
+}
+[[gnu::always_inline]] inline void sin_cos_of(double angle, float& sine, float& cosine) {
+  // Less whole turns, which adding 1.5 * 2^52 rounds to, an angle fits a float.
+  constexpr double kTurn = 2 * std::numbers::pi;
+  const double turns = (angle / kTurn + 0x1.8p52) - 0x1.8p52;
+  math::sin_cos(static_cast<float>(angle - turns * kTurn), sine, cosine);
+}
 
 /// Cosines and sines [half] each, once for every position where the tokens share few of them (the
 /// sequences of a batch do), else for every token.
@@ -21,17 +35,22 @@ class Rotations {
     lowest_ = *low;
     const int64_t rows = by_position_ ? *high - lowest_ + 1 : tokens;
     table_ = Tensor::empty({rows, 2 * half_}, dtype_of<T>);
-    const double direction = args.inverse ? -1 : 1;
+    const T direction = args.inverse ? -1 : 1;
+    std::vector<double> frequencies;
+    for (int64_t i = 0; i < half_; ++i) {
+      const double exponent = -2 * static_cast<double>(i) / static_cast<double>(args.rotary);
+      frequencies.push_back(std::pow(args.base, exponent));
+    }
     parallel_for(rows, row_grain(16 * half_), [&](int64_t begin, int64_t end) {
-      for (int64_t i = 0; i < half_; ++i) {
-        const double exponent = -2 * static_cast<double>(i) / static_cast<double>(args.rotary);
-        const double frequency = std::pow(args.base, exponent);
-        for (int64_t row = begin; row < end; ++row) {
-          // In double: at position 10^5 a float angle has lost its last digits.
-          const double angle = (by_position_ ? lowest_ + row : positions_[row]) * frequency;
-          T* values = table_.data<T>() + row * 2 * half_;
-          values[i] = static_cast<T>(std::cos(angle));
-          values[half_ + i] = static_cast<T>(direction * std::sin(angle));
+      const double* frequency = frequencies.data();
+      const int64_t half = half_;
+      for (int64_t row = begin; row < end; ++row) {
+        const auto position = static_cast<double>(by_position_ ? lowest_ + row : positions_[row]);
+        T *cosines = table_.data<T>() + row * 2 * half, *sines = cosines + half;
+#pragma omp simd
+        for (int64_t i = 0; i < half; ++i) {
+          sin_cos_of(position * frequency[i], sines[i], cosines[i]);
+          sines[i] *= direction;
         }
       }
     });
