@@ -23,7 +23,9 @@ struct Segments {
   int64_t steps, capacity;  // tokens, tokens of a chunk; the last may have fewer
   int64_t chunks;           // per segment
   Segments(int64_t K, int64_t V, int64_t length, int64_t chunk)
-      : steps(length), capacity(chunk), chunks(std::max<int64_t>(1, (K * V / (K + V) + chunk - 1) / chunk)) {}
+      : steps(length),
+        capacity(chunk),
+        chunks(std::max<int64_t>(1, (K * V / (K + V) + chunk - 1) / chunk)) {}
 
   int64_t span() const { return chunks * capacity; }
   int64_t count() const { return (steps + span() - 1) / span(); }

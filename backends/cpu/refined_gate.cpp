@@ -11,8 +11,8 @@
 namespace regla::cpu {
 namespace {
 
-/// What log F and its slopes share, all from exponentials of what is at most 0: with p = min(z_r, 0)
-/// r = e^p / (1 + b), and g^2 : 2 r g (1-g), the two parts of F, are as e^z_g : 2 e^p / (1+b).
+/// What log F and its slopes share, all from exponentials of what is at most 0: with p = min(z_r,
+/// 0) r = e^p / (1 + b), and g^2 : 2 r g (1-g), the two parts of F, are as e^z_g : 2 e^p / (1+b).
 template <class T>
 struct GateParts {
   T a, b;                    // e^-|z_g|, e^-|z_r|
