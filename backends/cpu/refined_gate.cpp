@@ -6,13 +6,14 @@
 
 // The gates: decays always as logs, log sigma(z) and log F of the refined gate, and sigma(z) itself
 // for what is no decay.
-//   F = (1-r) g^2 + r (1 - (1-g)^2) = g (g + 2r(1-g)),  g = sigma(z_g), r = sigma(z_r)   (Eq.
-//   16-18)
+//   F = (1-r) g^2 + r (1 - (1-g)^2) = g (g + 2r(1-g)),  g = sigma(z_g), r = sigma(z_r)
+// (Eq. 16-18)
 namespace regla::cpu {
 namespace {
 
-/// What log F and its slopes share, all from exponentials of what is at most 0: with p = min(z_r,
-/// 0) r = e^p / (1 + b), and g^2 : 2 r g (1-g), the two parts of F, are as e^z_g : 2 e^p / (1+b).
+/// What log F and its slopes share, from exponentials of numbers that are at most 0. With
+/// p = min(z_r, 0), r is e^p / (1 + b), and the two parts of F, g^2 and 2 r g (1-g), are to each
+/// other as e^z_g and 2 e^p / (1 + b).
 template <class T>
 struct GateParts {
   T a, b;                    // e^-|z_g|, e^-|z_r|
