@@ -8,10 +8,10 @@
 #include "backends/cpu/small_gemm.h"
 #include "core/parallel.h"
 
-// What the single-threaded `gemm` is given decides its speed: a transposed B is repacked for every
-// tile of rows, and rows a multiple of a page apart share their cache sets. So a transposed B is
-// turned once, tiles are as large as the second-level cache allows, and sums over many tokens (the
-// gradients of weights, A transposed) are cut along K instead of into small tiles.
+// What the single-threaded `gemm` is given decides its speed: it packs its operands for every tile,
+// a transposed B slowly, and rows a multiple of a page apart share their cache sets. So tiles are
+// large, a transposed B is turned once, and long sums with few tiles (gradients of weights and of
+// the loss' hidden states) are cut along K instead of into small tiles.
 namespace regla::cpu {
 namespace {
 
