@@ -30,7 +30,7 @@ void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<
     small_product(C, V, K, View<T>{chunk.q, K}, S, V, out, V);
     multiply_lower(C, V, W, chunk.U, out);
     chunk.advance(S);
-    for (int64_t t = 0; t < C; ++t) std::copy_n(out + t * V, V, o + (begin + t) * head.v_pitch);
+    copy_rows(C, V, out, V, o + begin * head.v_pitch, head.v_pitch);
   }
 }
 

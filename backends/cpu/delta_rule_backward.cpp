@@ -140,9 +140,8 @@ class HeadBackward {
     const int64_t K = head_.K, V = head_.V;
     const bool resets = head_.resets(chunk_.first);
     const T* S = resets ? zeros_ : before;
-    for (int64_t t = 0; t < chunk_.C; ++t) {
-      std::copy_n(to_.d_o + (chunk_.first + t) * head_.v_pitch, V, gradients_.d_o + t * V);
-    }
+    copy_rows(chunk_.C, V, to_.d_o + chunk_.first * head_.v_pitch, head_.v_pitch, gradients_.d_o,
+              V);
     chunk_.solve(S);
     transpose(K, V, S, V, gradients_.S_turned, K);
     outputs_backward(chunk_, gradients_, d_S);

@@ -89,12 +89,10 @@ struct DeltaRuleChunk {
   void load(const DeltaRuleHead<T>& head, int64_t begin, int64_t end) {
     first = begin;
     C = end - begin;
-    for (int64_t t = 0; t < C; ++t) {
-      std::copy_n(head.q + (first + t) * head.k_pitch, K, q + t * K);
-      std::copy_n(head.k + (first + t) * head.k_pitch, K, k + t * K);
-      std::copy_n(head.v + (first + t) * head.v_pitch, V, v + t * V);
-      g[t] = head.g[(first + t) * head.g_pitch];
-    }
+    copy_rows(C, K, head.q + first * head.k_pitch, head.k_pitch, q, K);
+    copy_rows(C, K, head.k + first * head.k_pitch, head.k_pitch, k, K);
+    copy_rows(C, V, head.v + first * head.v_pitch, head.v_pitch, v, V);
+    copy_rows(C, 1, head.g + first * head.g_pitch, head.g_pitch, g, 1);
   }
 
   /// E and U from the state before the chunk.

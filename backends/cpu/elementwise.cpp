@@ -56,7 +56,7 @@ void sum_of_squares(const Tensor& x, double& sum) {
     // One partial sum per block, added in order: the same bits on any number of threads.
     std::vector<double> partial(static_cast<size_t>((count + kGrain - 1) / kGrain));
     parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-      const T* block = in + begin;
+      const T* block = in + begin;  // read through the closure, it would be gathered
       double total = 0;
 #pragma omp simd reduction(+ : total)
       for (int64_t i = 0; i < end - begin; ++i) {

@@ -177,14 +177,12 @@ class HeadBackward {
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
-    const int64_t row = chunk_.first * head_.v_pitch, previous = row - capacity_ * head_.v_pitch;
+    const int64_t row = chunk_.first * head_.v_pitch;
     copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
     copy_rows(chunk_.C, V, to_.d_o + row, head_.v_pitch, g_.d_o, V);
     chunk_.expect(head_, chunk_.first - capacity_, 8);
-    if (previous >= 0) {
-      chunk_.ahead.add(to_.o + previous, head_.v_pitch, V);
-      chunk_.ahead.add(to_.d_o + previous, head_.v_pitch, V);
-    }
+    chunk_.ahead.add(to_.o, head_.v_pitch, V);
+    chunk_.ahead.add(to_.d_o, head_.v_pitch, V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);

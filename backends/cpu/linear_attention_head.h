@@ -76,15 +76,12 @@ struct Chunk {
   /// its rows are fetched in `steps` calls of ahead.fetch().
   void expect(const LinearAttentionHead<T>& head, int64_t next, int64_t steps) {
     const bool exists = next >= 0 && next < head.steps;
-    ahead.start(exists ? std::min(C, head.steps - next) : 0, steps);
-    const auto add = [&](const T* rows, int64_t pitch, int64_t size) {
-      if (rows != nullptr && exists) ahead.add(rows + next * pitch, pitch, size);
-    };
-    add(head.q, head.k_pitch, head.K);
-    add(head.k, head.k_pitch, head.K);
-    add(head.u, head.v_pitch, head.V);
-    add(head.log_a, head.k_pitch, head.K);
-    add(head.log_b, head.v_pitch, head.V);
+    ahead.start(next, exists ? std::min(C, head.steps - next) : 0, steps);
+    ahead.add(head.q, head.k_pitch, head.K);
+    ahead.add(head.k, head.k_pitch, head.K);
+    ahead.add(head.u, head.v_pitch, head.V);
+    ahead.add(head.log_a, head.k_pitch, head.K);
+    ahead.add(head.log_b, head.v_pitch, head.V);
   }
 
   /// S <- (decay over the chunk) * S + (keys to the end)^T (values to the end)

@@ -12,27 +12,28 @@ namespace regla::cpu {
 template <class T>
 class RowsAhead {
  public:
-  /// Forgets what was added; `count` rows of each matrix will be fetched in `steps` calls.
-  void start(int64_t count, int64_t steps) {
+  /// Forgets what was added; `count` rows of each matrix, from row `first` on, will be fetched in
+  /// `steps` calls.
+  void start(int64_t first, int64_t count, int64_t steps) {
     matrices_ = 0;
-    next_ = 0;
-    count_ = count;
+    next_ = first;
+    end_ = first + count;
     at_once_ = (count + steps - 1) / steps;
   }
 
-  /// Rows of `size` elements that are `pitch` apart; nothing happens when `first` is null.
-  void add(const T* first, int64_t pitch, int64_t size) {
-    if (first != nullptr) matrix_[matrices_++] = {first, pitch, size};
+  /// A matrix with rows of `size` elements, `pitch` apart; null: none.
+  void add(const T* rows, int64_t pitch, int64_t size) {
+    if (rows != nullptr) matrix_[matrices_++] = {rows, pitch, size};
   }
 
   void fetch() {
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-    const int64_t end = std::min(count_, next_ + at_once_);
+    const int64_t end = std::min(end_, next_ + at_once_);
     for (int m = 0; m < matrices_; ++m) {
-      const auto [first, pitch, size] = matrix_[m];
+      const auto [rows, pitch, size] = matrix_[m];
       for (int64_t r = next_; r < end; ++r) {
         // Not into the first-level cache, whose 32 KB the products need.
-        for (int64_t i = 0; i < size; i += kLine) __builtin_prefetch(first + r * pitch + i, 0, 2);
+        for (int64_t i = 0; i < size; i += kLine) __builtin_prefetch(rows + r * pitch + i, 0, 2);
       }
     }
     next_ = end;
@@ -40,13 +41,13 @@ class RowsAhead {
 
  private:
   struct Matrix {
-    const T* first;
+    const T* rows;
     int64_t pitch, size;
   };
   static constexpr int kMost = 8;
   Matrix matrix_[kMost];
   int matrices_ = 0;
-  int64_t count_ = 0, next_ = 0, at_once_ = 0;
+  int64_t next_ = 0, end_ = 0, at_once_ = 0;
 };
 
 }  // namespace regla::cpu

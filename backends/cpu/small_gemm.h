@@ -53,7 +53,7 @@ template <class T, class F>
   for (; n < N; ++n) f(Columns<T>{}, n);
 }
 
-/// Copies rows of `size`; a call of the library's function for each would cost as much again.
+/// Copies `count` rows of `size` elements between matrices of different pitch.
 template <class T>
 void copy_rows(int64_t count, int64_t size, const T* from, int64_t from_pitch, T* to,
                int64_t to_pitch) {
