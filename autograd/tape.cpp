@@ -101,11 +101,12 @@ Vars apply(std::unique_ptr<Op> op, const Vars& in) {
 }
 
 void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
-  Node node{std::move(op),
-            {},
-            first_index_ + static_cast<int64_t>(gradients_.size()),
-            static_cast<int64_t>(out.size()),
-            current_scope};
+  Node node{.op = std::move(op),
+            .inputs = {},
+            .first_output = first_index_ + static_cast<int64_t>(gradients_.size()),
+            .outputs = static_cast<int64_t>(out.size()),
+            .scope = current_scope,
+            .again = {}};
   bool wanted = false;
   for (const Var& var : in) {
     check(var.index < 0 || place_of(var.index) >= 0, "[tape] `", node.op->name(),
@@ -114,11 +115,38 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
     wanted = wanted || var.index >= 0;
   }
   if (!wanted) return;
+  node.repeats = node.op->is_cheap();
+  for (size_t i = 0; i < in.size(); ++i) {
+    Tensor* kept = node.op->kept(i);
+    const bool comes_again = repeating(in[i].index) != nullptr;
+    if (kept && comes_again) *kept = {};
+    node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
+  }
   for (Var& var : out) {
     const int64_t index = add_gradient(nullptr);
+    gradient_at(index).node_ = size();
     if (var.defined()) var.index = index;
   }
   nodes_.push_back(std::move(node));
+}
+
+Tape::Node* Tape::repeating(int64_t index) {
+  const int64_t place = index < 0 ? -1 : gradient_at(index).node_;
+  Node* node = place < 0 ? nullptr : &nodes_[static_cast<size_t>(place)];
+  return node && node->repeats ? node : nullptr;
+}
+
+const Tensor& Tape::again(int64_t index) {
+  Node& node = *repeating(index);
+  if (node.again.empty()) {
+    Tensors in;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const Tensor* kept = node.op->kept(i);
+      in.push_back(repeating(node.inputs[i]) ? again(node.inputs[i]) : kept ? *kept : Tensor{});
+    }
+    node.again = node.op->forward(in);
+  }
+  return node.again[static_cast<size_t>(index - node.first_output)];
 }
 
 void Tape::backward(const Var& loss) {
@@ -155,6 +183,10 @@ void Tape::run_backward(Node& node) {
     gradient.tensor_ = {};
   }
   if (!reached) return;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    Tensor* kept = node.op->kept(i);
+    if (kept && repeating(node.inputs[i])) *kept = again(node.inputs[i]);
+  }
   static thread_local Gradient unwanted;
   std::vector<Gradient*> d_in;
   for (int64_t index : node.inputs) {

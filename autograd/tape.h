@@ -49,11 +49,13 @@ class Gradient {
   bool wanted_ = false;
   bool shared_ = false;  // two inputs of the running op end here: both add to zeros
   Parameter* parameter_ = nullptr;
+  int64_t node_ = -1;  // whose output this is the gradient of
   Tensor tensor_;
 };
 
 /// One differentiable function with its backward. What backward needs is kept in named members;
-/// the tape destroys the op, and so frees them, as soon as its backward ran.
+/// the tape destroys the op, and so frees them, as soon as its backward ran. Outputs that are cheap
+/// to compute are not kept at all: the tape runs their op once more when backward needs them.
 class Op {
  public:
   virtual ~Op() = default;
@@ -63,6 +65,15 @@ class Op {
   /// Adds to the gradients of the inputs. An undefined `d_out` entry is a zero; a `d_out` that is
   /// passed on unchanged may be moved from.
   virtual void backward(Tensors& d_out, std::vector<Gradient*>& d_in) = 0;
+
+  /// The member that keeps that input for backward, if one does: the tape empties it where the
+  /// input is cheap, and fills it again before backward.
+  virtual Tensor* kept(size_t input) {
+    static_cast<void>(input);
+    return nullptr;
+  }
+  /// True where forward is no more than a pass over the elements, small beside a product.
+  virtual bool is_cheap() const { return false; }
 };
 
 /// Records ops in execution order while it lives, and runs them backwards: a flat list, a reverse
@@ -108,6 +119,8 @@ class Tape {
     int64_t first_output;
     int64_t outputs;
     int64_t scope;
+    bool repeats = false;  // its outputs are computed again: it is cheap and has its inputs
+    Tensors again;         // those outputs, once backward asked for one
   };
 
   int64_t add_gradient(Parameter* parameter);
@@ -115,6 +128,9 @@ class Tape {
   int64_t place_of(int64_t index) const;
   Gradient& gradient_at(int64_t index) { return gradients_[static_cast<size_t>(place_of(index))]; }
   void record(std::unique_ptr<Op> op, const Vars& in, Vars& out);
+  /// The node that computes that value again in backward; null where the value is kept.
+  Node* repeating(int64_t index);
+  const Tensor& again(int64_t index);
   void run_backward(Node& node);
 
   int64_t first_index_;

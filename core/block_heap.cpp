@@ -15,6 +15,18 @@ namespace {
 /// Segments begin and end with a page of the larger kind.
 constexpr size_t kSegmentStep = size_t{2} << 20;
 
+/// Fresh memory at `wish` or, where something else is, elsewhere; null when the system has no more.
+char* map(char* wish, size_t bytes) {
+  void* base = ::mmap(wish, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return nullptr;
+#ifdef MADV_HUGEPAGE
+  // Also a wish. The processor fetches ahead only inside a page and remembers where few of them
+  // lie: large ones are read up to 1.7 times as fast.
+  ::madvise(base, bytes, MADV_HUGEPAGE);
+#endif
+  return static_cast<char*>(base);
+}
+
 void allow_touching([[maybe_unused]] void* segment, [[maybe_unused]] size_t size) {
 #ifdef ASAN_UNPOISON_MEMORY_REGION
   ASAN_UNPOISON_MEMORY_REGION(segment, size);
@@ -85,19 +97,24 @@ void BlockHeap::remove_free(char* block, size_t size) {
 }
 
 bool BlockHeap::grow(size_t size) {
-  const size_t steps = (std::max(size, least_segment_) + kSegmentStep - 1) / kSegmentStep;
-  const size_t bytes = steps * kSegmentStep;
-  // A wish: where something else is, the system chooses another place.
-  void* wish = segments_.empty() ? reinterpret_cast<void*>(place_)
+  const auto in_steps = [&](size_t least) {
+    return (std::max(least, least_segment_) + kSegmentStep - 1) / kSegmentStep * kSegmentStep;
+  };
+  char* wish = segments_.empty() ? reinterpret_cast<char*>(place_)
                                  : segments_.rbegin()->first + segments_.rbegin()->second;
-  void* base = ::mmap(wish, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED) return false;
-#ifdef MADV_HUGEPAGE
-  // Also a wish. The processor fetches ahead only inside a page and remembers where few of them
-  // lie: large ones are read up to 1.7 times as fast.
-  ::madvise(base, bytes, MADV_HUGEPAGE);
-#endif
-  segments_.emplace(static_cast<char*>(base), bytes);
+  // What is free at the end of the last segment goes on in the new one.
+  const size_t tail = free_.empty() || free_.rbegin()->first + free_.rbegin()->second != wish
+                          ? 0
+                          : free_.rbegin()->second;
+  size_t bytes = in_steps(size - tail);
+  char* base = map(wish, bytes);
+  if (base != nullptr && base != wish && bytes < size) {  // it does not follow
+    ::munmap(base, bytes);
+    bytes = in_steps(size);
+    base = map(nullptr, bytes);
+  }
+  if (base == nullptr) return false;
+  segments_.emplace(base, bytes);
   ++segments_taken_;
   bytes_taken_ += static_cast<int64_t>(bytes);
   give(base, bytes);

@@ -15,9 +15,6 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
   for (Parameter* parameter : parameters_) {
     moments_.push_back(
         {Tensor::zeros_like(parameter->value), Tensor::zeros_like(parameter->value)});
-    // What stays is taken first: a first update that put gradients where activations were would
-    // leave the second one short of memory.
-    if (!parameter->gradient) parameter->gradient = Tensor::empty_like(parameter->value);
   }
 }
 

@@ -1,3 +1,5 @@
+#include <array>
+
 #include "autograd/ops/op.h"
 
 namespace regla {
@@ -33,6 +35,11 @@ struct DeltaRuleOp : Op {
         .d_g = d_in[3]->sink(args.g),
         .d_state0 = args.state ? d_in[4]->sink(args.state) : Sink{}};
     kernels_of(args.v).delta_rule_backward(args, result, gradients);
+  }
+
+  Tensor* kept(size_t input) override {
+    const std::array<Tensor*, 4> inputs = {&args.q, &args.k, &args.v, &args.g};
+    return input < inputs.size() ? inputs[input] : nullptr;
   }
 };
 

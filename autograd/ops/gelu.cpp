@@ -19,6 +19,9 @@ struct GeluOp : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels_of(x).gelu_backward(x, tanh, d_out[0], d_in[0]->sink(x));
   }
+
+  Tensor* kept(size_t) override { return &x; }
+  bool is_cheap() const override { return true; }
 };
 
 }  // namespace

@@ -31,6 +31,8 @@ struct Linear : Op {
       kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, x.dtype(), x.device()));
     }
   }
+
+  Tensor* kept(size_t input) override { return input == 0 ? &x : nullptr; }
 };
 
 }  // namespace

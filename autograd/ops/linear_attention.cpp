@@ -1,3 +1,5 @@
+#include <array>
+
 #include "autograd/ops/op.h"
 
 namespace regla {
@@ -41,6 +43,12 @@ struct LinearAttentionOp : Op {
         .d_log_s = sink(5, args.log_s),
         .d_state0 = sink(6, args.state)};
     kernels_of(args.u).linear_attention_backward(args, result, gradients);
+  }
+
+  Tensor* kept(size_t input) override {
+    const std::array<Tensor*, 6> inputs = {&args.q,     &args.k,     &args.u,
+                                           &args.log_a, &args.log_b, &args.log_s};
+    return input < inputs.size() ? inputs[input] : nullptr;
   }
 };
 

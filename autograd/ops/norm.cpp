@@ -26,6 +26,11 @@ struct Norm : Op {
                                      d_in[1]->sink(args.gain),
                                      args.bias ? d_in[2]->sink(args.bias) : Sink{});
   }
+
+  Tensor* kept(size_t input) override {
+    return input == 0 ? &args.x : input == 1 ? &args.gain : &args.bias;
+  }
+  bool is_cheap() const override { return true; }
 };
 
 }  // namespace

@@ -17,6 +17,9 @@ struct Sigmoid : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels_of(z).sigmoid_backward(z, d_out[0], d_in[0]->sink(z));
   }
+
+  Tensor* kept(size_t) override { return &z; }
+  bool is_cheap() const override { return true; }
 };
 
 struct LogSigmoid : Op {
@@ -33,6 +36,9 @@ struct LogSigmoid : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels_of(z).log_sigmoid_backward(z, d_out[0], d_in[0]->sink(z));
   }
+
+  Tensor* kept(size_t) override { return &z; }
+  bool is_cheap() const override { return true; }
 };
 
 struct RefinedGate : Op {
@@ -51,6 +57,9 @@ struct RefinedGate : Op {
     kernels_of(z_g).refined_gate_backward(z_g, z_r, d_out[0], d_in[0]->sink(z_g),
                                           d_in[1]->sink(z_r));
   }
+
+  Tensor* kept(size_t input) override { return input == 0 ? &z_g : &z_r; }
+  bool is_cheap() const override { return true; }
 };
 
 }  // namespace

@@ -19,6 +19,9 @@ struct SwishGate : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels_of(x).swish_gate_backward(x, z, d_out[0], d_in[0]->sink(x), d_in[1]->sink(z));
   }
+
+  Tensor* kept(size_t input) override { return input == 0 ? &x : &z; }
+  bool is_cheap() const override { return true; }
 };
 
 }  // namespace

@@ -19,6 +19,9 @@ struct WriteGate : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels_of(x).write_gate_backward(x, log_g, d_out[0], d_in[0]->sink(x), d_in[1]->sink(log_g));
   }
+
+  Tensor* kept(size_t input) override { return input == 0 ? &x : &log_g; }
+  bool is_cheap() const override { return true; }
 };
 
 }  // namespace

@@ -53,6 +53,22 @@ TEST_CASE("a heap goes to the system when nothing fits, and trims whole segments
   CHECK(heap.take(size_t{1} << 62) == nullptr);
 }
 
+TEST_CASE("a heap takes only what is missing behind its last free block") {
+  BlockHeap heap(kSegment, uintptr_t{1} << 44);
+  auto* a = static_cast<char*>(heap.take(kSegment / 2));
+  auto* b = static_cast<char*>(heap.take(kSegment));
+  CHECK(b == a + kSegment / 2);
+  CHECK(heap.bytes_taken() == static_cast<int64_t>(2 * kSegment));
+  heap.give(b, kSegment);
+  auto* c = static_cast<char*>(heap.take(7 * kSegment / 2));
+  CHECK(c == b);
+  CHECK(heap.bytes_taken() == static_cast<int64_t>(4 * kSegment));
+  std::memset(c, 1, 7 * kSegment / 2);
+  heap.give(a, kSegment / 2);
+  heap.give(c, 7 * kSegment / 2);
+  heap.trim();
+}
+
 TEST_CASE("blocks of a heap never overlap and end up in one piece") {
   BlockHeap heap(kSegment);
   const Random random(3, 9);

@@ -95,15 +95,16 @@ TEST_CASE("a step holds gradients and activations one after the other") {
     Trainer trainer(config, decoder, text, kEnd);
     trainer.step();
     const int64_t rows = config.batch_size * config.model.sequence_length;
-    // Per layer, in units of [B, T, D]: x, norm, q, k, v, two gates and F, o, its norm, x again,
-    // norm, and the MLP's 4 + 4; per token and head little more.
-    const int64_t activations = 4 * 20 * rows * config.model.hidden * 4;
+    // Per layer, in units of [B, T, D]: x, q, k, v, two gates, the states, o, x again and the MLP's
+    // 4; per token and head little more. Norms, F and what GELU gives are computed again: of one
+    // block at a time, the most where its MLP's 4 + 4 stand beside their gradients.
+    const int64_t activations = (4 * 13 + 4 + 4 + 4) * rows * config.model.hidden * 4;
     allocator({}).reset_peak();
     trainer.step();
     int64_t weights = 0;
     for (const Parameter* parameter : decoder.parameters()) weights += parameter->value.bytes();
     const int64_t peak = allocator({}).stats().peak_bytes_in_use - before;
-    CHECK(peak < 2 * weights + activations + activations / 4);
+    CHECK(peak < 2 * weights + activations + activations / 10);
   }
 }
 
