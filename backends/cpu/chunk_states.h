@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "backends/cpu/streaming.h"
 #include "backends/cpu/triangular.h"
 #include "core/tensor.h"
 
@@ -38,11 +39,12 @@ Tensor kept_states(const Segments& segments, int64_t heads, int64_t K, int64_t V
 }
 
 /// Keeps the state S before the chunk that starts at `begin` if a segment starts there. `kept`:
-/// the head's part of the room, null when there is no backward pass.
+/// the head's part of the room, null when there is no backward pass. Call `streamed` after the
+/// last.
 template <class T>
 void keep_state(const Segments& segments, int64_t begin, int64_t size, const T* S, T* kept) {
   if (kept == nullptr || begin % segments.span() != 0) return;
-  std::copy_n(S, size, kept + begin / segments.span() * size);
+  stream(S, size, kept + begin / segments.span() * size);
 }
 
 template <class T>

@@ -60,6 +60,7 @@ void delta_rule(const DeltaRuleArgs& args, DeltaRuleResult& result) {
                      o + (n / H * steps * H + n % H) * V, S,
                      kept ? kept + n * segments.count() * K * V : nullptr);
       }
+      streamed();
     });
   });
 }

@@ -193,6 +193,7 @@ void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleResult& forwa
             .run(d_S + n * K * V);
         Rows<T>(to.d_state0, n, K * V, 0).put(0, d_S + n * K * V, K * V);
       }
+      streamed();
     });
   });
 }

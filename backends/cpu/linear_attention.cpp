@@ -62,6 +62,7 @@ void linear_attention(const LinearAttentionArgs& args, LinearAttentionResult& re
                      o + (n / H * steps * H + n % H) * V, S,
                      kept ? kept + n * segments.count() * K * V : nullptr);
       }
+      streamed();
     });
   });
 }

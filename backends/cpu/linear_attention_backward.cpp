@@ -3,6 +3,7 @@
 #include "backends/cpu/chunk_states.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
+#include "backends/cpu/loops.h"
 #include "backends/cpu/rows.h"
 #include "core/parallel.h"
 
@@ -237,6 +238,7 @@ void linear_attention_backward(const LinearAttentionArgs& args,
             .run(dS + n * K * V);
         Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
       }
+      streamed();
     });
   });
 }

@@ -2,7 +2,8 @@
 
 #include <cstdint>
 
-#include "backends/cpu/loops.h"
+#include "backends/cpu/streaming.h"
+#include "backends/sink.h"
 
 namespace regla::cpu {
 
@@ -21,10 +22,12 @@ struct Rows {
   }
   explicit operator bool() const { return data != nullptr; }
 
-  /// Nothing happens where the gradient is not wanted.
+  /// Nothing happens where the gradient is not wanted. Call `streamed` after the last row.
   void put(int64_t token, const T* row, int64_t count) const {
     if (data == nullptr) return;
-    write_range(data + token * pitch, accumulate, 0, count, [=](int64_t n) { return row[n]; });
+    T* to = data + token * pitch;
+    if (!accumulate) return stream(row, count, to);
+    for (int64_t n = 0; n < count; ++n) to[n] += row[n];
   }
 };
 

@@ -48,6 +48,7 @@ const std::vector<Foreign>& foreign() {
                                              {"cublas", {"backends/cuda/"}},
                                              {"nccl", {"backends/cuda/"}},
                                              {"omp.h", {"core/parallel.h", "backends/cpu/"}},
+                                             {"immintrin.h", {"backends/cpu/streaming.h"}},
                                              {"CLI/", {"app/"}},
                                              {"unicode/", {"text/"}},
                                              {"lzma.h", {"text/"}},
