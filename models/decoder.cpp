@@ -175,7 +175,8 @@ void Decoder::store_weights(DType dtype) {
   for (Parameter* parameter : parameters_) {
     if (parameter->multiplies) parameter->value = parameter->value.to(dtype);
   }
-  allocator({}).trim();  // what the weights took before goes back to the system
+  // What the weights took before goes back to the system.
+  allocator(output_weight().value.device()).trim();
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

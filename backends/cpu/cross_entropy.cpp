@@ -9,10 +9,12 @@
 namespace regla::cpu {
 namespace {
 
-/// Rows of logits held at once: about 16 MB of float, but enough rows that the weights, which every
-/// slice reads once more, are worth reading.
-int64_t slice_rows(int64_t vocab) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / vocab, 512, 1024);
+/// Rows of logits held at once, of `rows` in equal slices: about 16 MB of float, but enough rows
+/// that the weights, which every slice reads once more, are worth reading.
+int64_t slice_rows(int64_t rows, int64_t vocab) {
+  const int64_t most = std::clamp<int64_t>((int64_t{4} << 20) / vocab, 384, 1024);
+  const int64_t slices = std::max<int64_t>(1, (rows + most - 1) / most);
+  return (rows + slices - 1) / slices;
 }
 
 /// -log softmax(row)[target]; the row becomes scale * (softmax(row) - one_hot(target)).
@@ -98,7 +100,7 @@ struct Slice {
 
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
-  const int64_t most = std::min(R, slice_rows(vocab));
+  const int64_t most = slice_rows(R, vocab);
   for_product_types(args.hidden, args.weight, "cross_entropy", [&](auto tag, auto stored) {
     using T = decltype(tag);
     using W = decltype(stored);
