@@ -36,7 +36,11 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
 
 Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
   if (!wanted_) return {};
-  if (!empty()) return {slot(), true};
+  if (!empty()) {
+    if (borrowed_ && !tensor_.unique()) tensor_ = tensor_.clone();
+    borrowed_ = false;
+    return {slot(), true};
+  }
   slot() = Tensor::empty(shape, dtype, device);
   if (parameter_) parameter_->gradient_empty = false;
   if (shared_) slot().fill(0);
@@ -45,7 +49,9 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
-  if (empty() && gradient.unique()) {
+  // A parameter's gradient outlives the tape, so it borrows nothing.
+  if (empty() && (!parameter_ || gradient.unique())) {
+    borrowed_ = !gradient.unique();
     slot() = std::move(gradient);
     if (parameter_) parameter_->gradient_empty = false;
     return;

@@ -38,7 +38,8 @@ class Gradient {
   /// Memory to write or add to, of the given kind; an undefined sink when nobody wants it.
   Sink sink(const Shape& shape, DType dtype, Device device);
   Sink sink(const Tensor& like) { return sink(like.shape(), like.dtype(), like.device()); }
-  /// Takes a finished gradient: adopts the memory when it is the first and no one else's.
+  /// Takes a finished gradient. The first is adopted, and copied only if it is added to while
+  /// others hold it, or for a parameter.
   void give(Tensor gradient);
 
  private:
@@ -47,7 +48,8 @@ class Gradient {
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
   bool wanted_ = false;
-  bool shared_ = false;  // two inputs of the running op end here: both add to zeros
+  bool borrowed_ = false;  // others may hold the memory
+  bool shared_ = false;    // two inputs of the running op end here: both add to zeros
   Parameter* parameter_ = nullptr;
   int64_t node_ = -1;  // whose output this is the gradient of
   Tensor tensor_;
@@ -97,7 +99,8 @@ class Tape {
   /// An undefined seed is a zero; one that is moved in and shared with no one is taken over.
   void backward(Vars outputs, Tensors seeds);
 
-  /// The gradient of a leaf; undefined when nothing reached it.
+  /// The gradient of a leaf; undefined when nothing reached it. It may share its memory with a seed
+  /// or with another gradient.
   Tensor gradient(const Var& leaf) const;
   /// The same, given away: no other handle on it stays here.
   Tensor take_gradient(const Var& leaf);

@@ -108,6 +108,11 @@ void multiply_rows(int64_t count, const T* x, const T* y, T* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = x[i] * y[i];
 }
 
+template <class T>
+void add_products(int64_t count, const T* x, const T* y, T* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] += x[i] * y[i];
+}
+
 /// f(i) for i in [begin, end), unrolled where the bounds are constants. (Unrolling a loop whose
 /// bounds are not would only cost time to compile.)
 template <bool kUnrolled, class F>
@@ -172,9 +177,11 @@ void scores(int64_t C, const T* left, const T* right, Axis<T>& axis, T* W) {
     const int64_t rows = std::min(kBlock, C - p);
     T* block = W + p * C;
     for (int64_t t = 0; t < rows; ++t) std::fill_n(block + t * C, p + rows, T(0));
-    multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
-    transpose(p, N, axis.decayed_to(p, right, axis.rows), N, axis.turned, p);
-    small_gemm(rows, p, N, View<T>{axis.other, N}, axis.turned, p, block, C);
+    if (p > 0) {
+      multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
+      transpose(p, N, axis.decayed_to(p, right, axis.rows), N, axis.turned, p);
+      small_gemm(rows, p, N, View<T>{axis.other, N}, axis.turned, p, block, C);
+    }
     const auto score_block = rows == kBlock ? score_rows<true, T> : score_rows<false, T>;
     score_block(rows, N, left + p * N, right + p * N, axis.factor + p * N, axis.turned, block + p,
                 C);
@@ -224,9 +231,11 @@ void mix(int64_t C, const T* W, const T* right, Axis<T>& axis, T* out) {
   if (!axis.present) return multiply_lower(C, N, W, right, out);
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
-    small_product(rows, N, p, View<T>{W + p * C, C}, axis.decayed_to(p, right, axis.rows), N,
-                  axis.other, N);
-    for (int64_t i = 0; i < rows * N; ++i) out[p * N + i] += axis.prefix[p * N + i] * axis.other[i];
+    if (p > 0) {
+      small_product(rows, N, p, View<T>{W + p * C, C}, axis.decayed_to(p, right, axis.rows), N,
+                    axis.other, N);
+      add_products(rows * N, axis.prefix + p * N, axis.other, out + p * N);
+    }
     const T *x = right + p * N, *factor = axis.factor + p * N;
     by_columns<T>(N, [&](auto columns, int64_t n) {
       using V = typename decltype(columns)::type;
@@ -242,11 +251,13 @@ void mix_transposed(int64_t C, const T* W, const T* left, Axis<T>& axis, T* out)
   if (!axis.present) return multiply_lower_transposed(C, N, W, left, out);
   for (int64_t p = 0; p < C; p += kBlock) {
     const int64_t rows = std::min(kBlock, C - p);
-    multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
-    T* earlier = axis.turned;  // [p, N]
-    small_product(p, N, rows, transposed(W + p * C, C), axis.other, N, earlier, N);
-    axis.decayed_to(p, earlier, axis.rows);
-    for (int64_t i = 0; i < p * N; ++i) out[i] += axis.rows[i];
+    if (p > 0) {
+      multiply_rows(rows * N, left + p * N, axis.prefix + p * N, axis.other);
+      T* earlier = axis.turned;  // [p, N]
+      small_product(p, N, rows, transposed(W + p * C, C), axis.other, N, earlier, N);
+      axis.decayed_to(p, earlier, axis.rows);
+      for (int64_t i = 0; i < p * N; ++i) out[i] += axis.rows[i];
+    }
     const T *x = left + p * N, *factor = axis.factor + p * N;
     by_columns<T>(N, [&](auto columns, int64_t n) {
       using V = typename decltype(columns)::type;

@@ -150,6 +150,20 @@ TEST_CASE("seeds are not changed and leaves may be outputs") {
   CHECK(first(seed) == 1);
 }
 
+TEST_CASE("what two inputs are given is copied once one of them is added to") {
+  Tape tape;
+  const Var x = tape.leaf(scalar(1)), y = tape.leaf(scalar(1)), z = tape.leaf(scalar(1));
+  const Tensor seed = scalar(5);
+  // In reverse: the sum gives its gradient to both, then x and y are added to.
+  const Var twice = scale(x, 2), thrice = scale(y, 3);
+  const Var sum = add(add(x, y), z);
+  tape.backward({sum, twice, thrice}, {seed, seed, seed});
+  CHECK(first(tape.gradient(x)) == 15);
+  CHECK(first(tape.gradient(y)) == 20);
+  CHECK(first(tape.gradient(z)) == 5);
+  CHECK(first(seed) == 5);
+}
+
 TEST_CASE("a seed that is moved in is taken over, and so is a gradient that is taken") {
   Tape tape;
   const Var x = tape.leaf(scalar(1));
