@@ -54,7 +54,7 @@ TEST_CASE("a heap goes to the system when nothing fits, and trims whole segments
 }
 
 TEST_CASE("a heap takes only what is missing behind its last free block") {
-  BlockHeap heap(kSegment, uintptr_t{1} << 44);
+  BlockHeap heap(kSegment, uintptr_t{3} << 44);
   auto* a = static_cast<char*>(heap.take(kSegment / 2));
   auto* b = static_cast<char*>(heap.take(kSegment));
   CHECK(b == a + kSegment / 2);
