@@ -40,6 +40,15 @@ struct OpSample {
   }
 };
 
+/// The sample's inputs on a tape; those that are not differentiable are constants.
+inline Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
+  Vars in;
+  for (size_t i = 0; i < values.size(); ++i) {
+    in.push_back(sample.inputs[i].differentiable ? tape.leaf(values[i]) : Var(values[i]));
+  }
+  return in;
+}
+
 /// A call that must fail with an Error beginning with the op's name in brackets.
 struct WrongCall {
   std::string op, flags;

@@ -12,14 +12,6 @@
 namespace regla::test {
 namespace {
 
-Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
-  Vars in;
-  for (size_t i = 0; i < values.size(); ++i) {
-    in.push_back(sample.inputs[i].differentiable ? tape.leaf(values[i]) : Var(values[i]));
-  }
-  return in;
-}
-
 /// A random gradient for every output that has one to take.
 Tensors cotangents(const Vars& outputs, uint64_t seed) {
   Tensors d;

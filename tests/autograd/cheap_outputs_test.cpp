@@ -1,13 +1,11 @@
 #include "autograd/tape.h"
-#include "core/allocator.h"
 #include "tests/all_ops.h"
+#include "tests/autograd/support.h"
 #include "tests/catch.h"
 
 // Outputs of cheap ops: not kept, but computed again where backward needs them.
 namespace regla::test {
 namespace {
-
-int64_t bytes_in_use() { return allocator(Device{}).stats().bytes_in_use; }
 
 /// y = 3 x, cheap; counts how often it runs.
 struct Triple : Op {
@@ -108,11 +106,7 @@ TEST_CASE("every op gives a later op the bits it gave before") {
   for (const OpSample& sample : all_ops()) {
     INFO(sample.name());
     Tape tape;
-    Vars in;
-    const Tensors values = sample.make(DType::F32);
-    for (size_t i = 0; i < values.size(); ++i) {
-      in.push_back(sample.inputs[i].differentiable ? tape.leaf(values[i]) : Var(values[i]));
-    }
+    const Vars in = leaves(tape, sample, sample.make(DType::F32));
     const Vars out = regla::apply(std::make_unique<Keeper>(), sample.apply(in));
     Tensors seeds;
     for (const Var& y : out) seeds.push_back(y.defined() ? Tensor::zeros_like(y.value) : Tensor{});

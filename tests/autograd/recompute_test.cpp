@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
-#include "core/allocator.h"
+#include "tests/autograd/support.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
@@ -49,8 +49,6 @@ Run run(bool again, bool with_second, int64_t passes = 1) {
   }
   return result;
 }
-
-int64_t bytes_in_use() { return allocator(Device{}).stats().bytes_in_use; }
 
 }  // namespace
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
-#include "core/allocator.h"
+#include "tests/autograd/support.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
@@ -13,7 +13,6 @@ namespace {
 
 Tensor scalar(double value) { return Tensor::full({1}, value, DType::F64); }
 double first(const Tensor& x) { return x.values().at(0); }
-int64_t bytes_in_use() { return allocator(Device{}).stats().bytes_in_use; }
 
 /// Passes its input on; backward writes down how much memory is in use.
 struct Probe : Op {

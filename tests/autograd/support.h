@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/allocator.h"
+
+namespace regla::test {
+
+/// What tensors hold at the moment.
+inline int64_t bytes_in_use() { return allocator(Device{}).stats().bytes_in_use; }
+
+}  // namespace regla::test
