@@ -81,18 +81,22 @@ class ChunkStates {
       }
       for (int64_t c = chunks - 1; c >= 0; --c) {
         const T* before = c == 0 ? first : inside(c);
+        next_ = c == 0 && segment > 0 ? first - size_ : nullptr;
         backward(start + c * capacity, before, after);
         after = before;
       }
     }
   }
 
+  /// While `backward` runs: the kept state that will be read next, null if none will.
+  const T* next() const { return next_; }
+
  private:
   T* inside(int64_t c) const { return inside_ + c * size_; }
 
   Segments segments_;
   int64_t size_;
-  const T *kept_, *last_;
+  const T *kept_, *last_, *next_ = nullptr;
   T* inside_;  // states before the chunks of the current segment, but the first
 };
 

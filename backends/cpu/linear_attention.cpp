@@ -32,7 +32,7 @@ void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, 
     mix(C, chunk.W, chunk.u, chunk.values, out);
     chunk.ahead.fetch();
     chunk.advance(S);
-    copy_rows(C, V, out, V, o + begin * head.v_pitch, head.v_pitch);
+    for (int64_t t = 0; t < C; ++t) stream(out + t * V, V, o + (begin + t) * head.v_pitch);
   }
 }
 

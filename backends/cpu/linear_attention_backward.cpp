@@ -54,11 +54,10 @@ void states_backward(Chunk<T>& chunk, ChunkGradients<T>& g, const T* S, T* dS) {
   small_product(C, V, K, View<T>{k_end, K}, dS, V, g.d_u, V);
   chunk.ahead.fetch();
   chunk.values.decayed_to(C, g.d_u, g.d_u);
-  chunk.decay_state(dS);
   // o += (q from the start) S_in, decayed from the start
   const T* d_o = chunk.values.decayed_from_start(C, g.d_o, chunk.values.rows);
   const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
-  small_gemm(K, V, C, transposed(q, K), d_o, V, dS, V);
+  chunk.update(dS, q, d_o);
   chunk.ahead.fetch();
   small_product(C, K, V, View<T>{d_o, V}, g.S_turned, K, g.d_q, K);
   chunk.ahead.fetch();
@@ -164,14 +163,19 @@ class HeadBackward {
   /// The boundary terms sum(S_out * dS_out) of the axes that decay.
   void state_totals(const T* after, const T* dS) {
     const int64_t K = head_.K, V = head_.V;
-    std::fill_n(value_total_, V, T(0));
-    for (int64_t i = 0; i < K; ++i) {
-      const T *row = after + i * V, *d_row = dS + i * V;
-      if (head_.values_decay()) {
-        for (int64_t j = 0; j < V; ++j) value_total_[j] += row[j] * d_row[j];
-      }
-      if (head_.keys_decay())
+    if (head_.values_decay()) {
+      by_columns<T>(V, [&](auto columns, int64_t j) {
+        using Piece = typename decltype(columns)::type;
+        Piece sum{};
+        for (int64_t i = j; i < K * V; i += V) sum += load<Piece>(after + i) * load<Piece>(dS + i);
+        store(value_total_ + j, sum);
+      });
+    }
+    if (head_.keys_decay()) {
+      for (int64_t i = 0; i < K; ++i) {
+        const T *row = after + i * V, *d_row = dS + i * V;
         key_total_[i] = sum_of(V, [=](int64_t j) { return row[j] * d_row[j]; });
+      }
     }
   }
 
@@ -184,6 +188,7 @@ class HeadBackward {
     chunk_.expect(head_, chunk_.first - capacity_, 8);
     chunk_.ahead.add(to_.o, head_.v_pitch, V);
     chunk_.ahead.add(to_.d_o, head_.v_pitch, V);
+    chunk_.ahead.add(states_.next(), K * V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include "backends/cpu/triangular.h"
 #include "backends/cpu/vector_math.h"
@@ -33,7 +34,7 @@ struct Axis {
   T* prefix = nullptr;   // [C, N] product from the first token of the block through this one
   T* suffix = nullptr;   // [C, N] product over the tokens of the block after this one
   T* block = nullptr;    // [blocks, N] product over a whole block
-  T* through = nullptr;  // [N] running product over blocks
+  T* through = nullptr;  // [N] running product over blocks; 1 where nothing decays
   T* rows = nullptr;     // [C, N] scratch
   T* other = nullptr;    // [C, N] scratch
   T* turned = nullptr;   // [N, C] scratch, at least [N, kBlock]
@@ -48,6 +49,7 @@ struct Axis {
     suffix = arena.take(C * N);
     block = arena.take((C / kBlock + 1) * N);
     through = arena.take(N);
+    std::fill_n(through, N, T(1));
     rows = arena.take(C * N);
     other = arena.take(C * N);
     turned = arena.take((C + kBlock) * N);
@@ -57,18 +59,22 @@ struct Axis {
   void multiply_up(int64_t C) {
     for (int64_t p = 0; p < C; p += kBlock) {
       const int64_t end = std::min(C, p + kBlock);
-      std::copy_n(factor + p * N, N, prefix + p * N);
-      for (int64_t t = p + 1; t < end; ++t) {
-        for (int64_t n = 0; n < N; ++n)
-          prefix[t * N + n] = prefix[(t - 1) * N + n] * factor[t * N + n];
-      }
-      std::fill_n(suffix + (end - 1) * N, N, T(1));
-      for (int64_t s = end - 2; s >= p; --s) {
-        for (int64_t n = 0; n < N; ++n) {
-          suffix[s * N + n] = suffix[(s + 1) * N + n] * factor[(s + 1) * N + n];
+      by_columns<T>(N, [&](auto columns, int64_t n) {
+        using V = typename decltype(columns)::type;
+        V product = load<V>(factor + p * N + n);
+        store(prefix + p * N + n, product);
+        for (int64_t t = p + 1; t < end; ++t) {
+          product *= load<V>(factor + t * N + n);
+          store(prefix + t * N + n, product);
         }
-      }
-      std::copy_n(prefix + (end - 1) * N, N, block + p / kBlock * N);
+        store(block + p / kBlock * N + n, product);
+        product = V{} + T(1);
+        for (int64_t s = end - 1; s > p; --s) {
+          store(suffix + s * N + n, product);
+          product *= load<V>(factor + s * N + n);
+        }
+        store(suffix + p * N + n, product);
+      });
     }
   }
 
@@ -125,24 +131,34 @@ template <bool kUnrolled, class F>
   }
 }
 
-/// Row i is 1 in element i of a vector, 0 elsewhere.
+/// A vector of 32 bytes on every processor: the scores of a block are a triangle, of which a longer
+/// one wastes more.
 template <class T>
-constexpr auto kUnit = [] {
-  constexpr size_t lanes = kVectorBytes / sizeof(T);
-  std::array<std::array<T, lanes>, lanes> rows{};
-  for (size_t i = 0; i < lanes; ++i) rows[i][i] = 1;
+using ShortVector = typename VectorOf<T, 32>::type;
+template <class T>
+constexpr int kShort = 32 / static_cast<int>(sizeof(T));
+
+/// Masks: row i chooses the first i elements.
+template <class T>
+constexpr auto kFirst = [] {
+  using Mask = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  std::array<std::array<Mask, kShort<T>>, kShort<T>> rows{};
+  for (size_t i = 0; i < rows.size(); ++i) std::fill_n(rows[i].begin(), i, -1);
   return rows;
 }();
 
-/// The scores inside a block of `rows` tokens. The decayed right_s[n] of a vector of tokens s are
-/// carried from t to t + 1, joined by right_t; one n at a time, so that nothing is summed across a
+/// The scores inside a block of `rows` tokens. The decayed right_s[n] of some tokens s are carried
+/// from t to t + 1, where right_t joins; one n at a time, so that nothing is summed across a
 /// vector. `turned`: scratch [N, kBlock].
 template <bool kWhole, class T>
 void score_rows(int64_t count, int64_t N, const T* left, const T* right, const T* factor, T* turned,
                 T* W, int64_t C) {
-  using V = typename VectorOf<T, kVectorBytes>::type;
-  constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
+  using V = ShortVector<T>;
+  constexpr int lanes = kShort<T>;
   static_assert(kBlock % lanes == 0);
+  const auto first = [](int i) {
+    return load<decltype(V{} < V{})>(&kFirst<T>[static_cast<size_t>(i)]);
+  };
   const int rows = kWhole ? kBlock : static_cast<int>(count);
   if (!kWhole) std::fill_n(turned, N * kBlock, T(0));
   transpose(count, N, right, N, turned, kBlock);
@@ -151,14 +167,18 @@ void score_rows(int64_t count, int64_t N, const T* left, const T* right, const T
     for (int64_t n = 0; n < N; ++n) {
       const V x = load<V>(turned + n * kBlock + s);
       V decayed = {};
+      const T *left_t = left + s * N + n, *factor_t = factor + s * N + n;
       each<kWhole>(0, rows, [&](int t) {
         if (t < s) return;
-        decayed *= factor[t * N + n];
-        if (t < s + lanes) decayed += load<V>(&kUnit<T>[static_cast<size_t>(t - s)]) * x;
-        sum[t] += left[t * N + n] * decayed;
+        decayed *= *factor_t;
+        factor_t += N;
+        if (t < s + lanes) decayed = first(t - s) ? decayed : x;
+        sum[t] += *left_t * decayed;
+        left_t += N;
       });
     }
     for (int t = s; t < rows; ++t) {
+      if (t < s + lanes - 1) sum[t] = first(t - s + 1) ? sum[t] : V{};
       std::copy_n(reinterpret_cast<const T*>(&sum[t]), std::min(lanes, rows - s), W + t * C + s);
     }
   }

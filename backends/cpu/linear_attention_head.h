@@ -88,22 +88,18 @@ struct Chunk {
   void advance(T* S) {
     const T* k_end = keys.decayed_to(C, k, keys.rows);
     const T* u_end = values.decayed_to(C, u, values.rows);
-    decay_state(S);
-    small_gemm(keys.N, values.N, C, transposed(k_end, keys.N), u_end, values.N, S, values.N);
+    update(S, k_end, u_end);
   }
 
-  /// S *= a b over the whole chunk, right after a `decayed_to(C)` or `decayed_from_start` of both
-  /// axes.
-  void decay_state(T* S) const {
-    if (!keys.present && !values.present) return;
-    for (int64_t i = 0; i < keys.N; ++i) {
-      const T a = keys.present ? keys.through[i] : T(1);
-      T* row = S + i * values.N;
-      if (values.present) {
-        for (int64_t j = 0; j < values.N; ++j) row[j] *= a * values.through[j];
-      } else {
-        for (int64_t j = 0; j < values.N; ++j) row[j] *= a;
-      }
+  /// S <- (decay over the chunk) * S + left^T right, right after a `decayed_to(C)` or
+  /// `decayed_from_start` of both axes. left: [C, K], right: [C, V].
+  void update(T* S, const T* left, const T* right) const {
+    const int64_t K = keys.N, V = values.N;
+    if (keys.present || values.present) {
+      const T *a = keys.through, *b = values.through;
+      small_gemm_scaled(K, V, C, transposed(left, K), right, V, a, b, S, V);
+    } else {
+      small_gemm(K, V, C, transposed(left, K), right, V, S, V);
     }
   }
 

@@ -65,63 +65,91 @@ void copy_rows(int64_t count, int64_t size, const T* from, int64_t from_pitch, T
   }
 }
 
-/// A small matrix inside a chunk, read as element (r, c) at data[r * row + c * column].
-template <class T>
+/// A small matrix inside a chunk, its rows `pitch` apart, or its columns if it is turned. Which of
+/// the two is known when a product is compiled: with two unknown strides there are too few
+/// registers for the addresses.
+template <class T, bool kTurned = false>
 struct View {
   const T* data;
-  int64_t row, column = 1;
+  int64_t pitch;
+
+  /// Element (r, 0).
+  const T* row(int64_t r) const { return data + (kTurned ? r : r * pitch); }
+  /// How far element (0, k + 1) is from (0, k).
+  int64_t step() const { return kTurned ? pitch : 1; }
 };
 
 template <class T>
-View<T> transposed(const T* data, int64_t pitch) {
-  return {data, 1, pitch};
+View<T, true> transposed(const T* data, int64_t pitch) {
+  return {data, pitch};
 }
 
-/// R rows of one piece of columns of C = A B (or C += A B), kept in R registers while the loop runs
-/// over K. Eight rows hide the latency of the multiply-add; wider tiles measured slower, because
-/// the compiler spills them.
-template <bool kAdd, int R, class V, class T>
-void gemm_tile(int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
+/// R rows of one piece of columns of C <- first + A B, kept in R registers while the loop runs over
+/// K; first(Columns<V>, c, r) gives what row r, now at c, begins with. Eight rows hide the latency
+/// of the multiply-add; wider tiles measured slower, because the compiler spills them.
+template <int R, class V, class T, bool kTurned, class First>
+void gemm_tile(int64_t K, View<T, kTurned> A, const T* B, int64_t ldb, T* C, int64_t ldc,
+               First&& first) {
   V sum[R];
-  for (int r = 0; r < R; ++r) sum[r] = kAdd ? load<V>(C + r * ldc) : V{};
-  for (int64_t k = 0; k < K; ++k) {
-    const V b = load<V>(B + k * ldb);
-    for (int r = 0; r < R; ++r) sum[r] += A.data[r * A.row + k * A.column] * b;
+  const T* start = C;
+  for (int r = 0; r < R; ++r, start += ldc) sum[r] = first(Columns<V>{}, start, r);
+  for (int64_t k = 0; k < K; ++k, B += ldb, A.data += A.step()) {
+    const V b = load<V>(B);
+    for (int r = 0; r < R; ++r) sum[r] += *A.row(r) * b;
   }
-  for (int r = 0; r < R; ++r) store(C + r * ldc, sum[r]);
+  for (int r = 0; r < R; ++r, C += ldc) store(C, sum[r]);
 }
 
-/// R rows of C, all N columns.
-template <bool kAdd, int R, class T>
-void gemm_rows(int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C, int64_t ldc) {
+/// R rows of C from row m on, all N columns.
+template <int R, class T, bool kTurned, class First>
+void gemm_rows(int64_t m, int64_t N, int64_t K, View<T, kTurned> A, const T* B, int64_t ldb, T* C,
+               int64_t ldc, const First& first) {
+  A.data = A.row(m);
   by_columns<T>(N, [&](auto columns, int64_t n) {
-    gemm_tile<kAdd, R, typename decltype(columns)::type>(K, A, B + n, ldb, C + n, ldc);
+    gemm_tile<R, typename decltype(columns)::type>(
+        K, A, B + n, ldb, C + m * ldc + n, ldc,
+        [&](auto piece, const T* c, int r) { return first(piece, c, m + r, n); });
   });
 }
 
-template <bool kAdd, class T>
-void gemm_block(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
-                int64_t ldc) {
+/// C <- first + A B, where first(Columns<V>, c, m, n) gives what the piece at row m and column n,
+/// now at c, begins with.
+template <class T, bool kTurned, class First>
+void gemm_block(int64_t M, int64_t N, int64_t K, View<T, kTurned> A, const T* B, int64_t ldb, T* C,
+                int64_t ldc, const First& first) {
   int64_t m = 0;
-  const auto from = [&](int64_t row) { return View<T>{A.data + row * A.row, A.row, A.column}; };
-  for (; m + 8 <= M; m += 8) gemm_rows<kAdd, 8>(N, K, from(m), B, ldb, C + m * ldc, ldc);
-  for (; m + 4 <= M; m += 4) gemm_rows<kAdd, 4>(N, K, from(m), B, ldb, C + m * ldc, ldc);
-  for (; m < M; ++m) gemm_rows<kAdd, 1>(N, K, from(m), B, ldb, C + m * ldc, ldc);
+  for (; m + 8 <= M; m += 8) gemm_rows<8>(m, N, K, A, B, ldb, C, ldc, first);
+  for (; m + 4 <= M; m += 4) gemm_rows<4>(m, N, K, A, B, ldb, C, ldc, first);
+  for (; m < M; ++m) gemm_rows<1>(m, N, K, A, B, ldb, C, ldc, first);
 }
 
 /// C[M, N] = A[M, K] B[K, N] for blocks that fit the first-level cache, where a library call costs
-/// more than the product. A may be a transposed view; B and C have contiguous rows.
-template <class T>
-void small_product(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
-                   int64_t ldc) {
-  gemm_block<false>(M, N, K, A, B, ldb, C, ldc);
+/// more than the product. B and C have contiguous rows.
+template <class T, bool kTurned>
+void small_product(int64_t M, int64_t N, int64_t K, View<T, kTurned> A, const T* B, int64_t ldb,
+                   T* C, int64_t ldc) {
+  gemm_block(M, N, K, A, B, ldb, C, ldc, [](auto piece, const T*, int64_t, int64_t) {
+    return typename decltype(piece)::type{};
+  });
 }
 
 /// The same, C += A B.
-template <class T>
-void small_gemm(int64_t M, int64_t N, int64_t K, View<T> A, const T* B, int64_t ldb, T* C,
+template <class T, bool kTurned>
+void small_gemm(int64_t M, int64_t N, int64_t K, View<T, kTurned> A, const T* B, int64_t ldb, T* C,
                 int64_t ldc) {
-  gemm_block<true>(M, N, K, A, B, ldb, C, ldc);
+  gemm_block(M, N, K, A, B, ldb, C, ldc, [](auto piece, const T* c, int64_t, int64_t) {
+    return load<typename decltype(piece)::type>(c);
+  });
+}
+
+/// The same, C = diag(rows) C diag(columns) + A B.
+template <class T, bool kTurned>
+void small_gemm_scaled(int64_t M, int64_t N, int64_t K, View<T, kTurned> A, const T* B, int64_t ldb,
+                       const T* rows, const T* columns, T* C, int64_t ldc) {
+  gemm_block(M, N, K, A, B, ldb, C, ldc, [=](auto piece, const T* c, int64_t m, int64_t n) {
+    using V = typename decltype(piece)::type;
+    return rows[m] * load<V>(columns + n) * load<V>(c);
+  });
 }
 
 /// The even (kHigh: odd) half of the perfect shuffle a0 b0 a1 b1 ...

@@ -61,7 +61,7 @@ void solve_lower(int64_t C, int64_t N, const T* W, T* x) {
     const int64_t end = std::min(C, p + kBlock);
     small_gemm(end - p, N, p, View<T>{W + p * C, C}, x, N, x + p * N, N);
     for (int64_t t = p + 1; t < end; ++t) {
-      gemm_rows<true, 1>(N, t - p, View<T>{W + t * C + p, C}, x + p * N, N, x + t * N, N);
+      small_gemm(1, N, t - p, View<T>{W + t * C + p, C}, x + p * N, N, x + t * N, N);
     }
   }
 }
@@ -73,8 +73,8 @@ void solve_lower_transposed(int64_t C, int64_t N, const T* W, T* x) {
     const int64_t end = std::min(C, p + kBlock);
     small_gemm(end - p, N, C - end, transposed(W + end * C + p, C), x + end * N, N, x + p * N, N);
     for (int64_t t = end - 2; t >= p; --t) {
-      const View<T> column = transposed(W + (t + 1) * C + t, C);
-      gemm_rows<true, 1>(N, end - 1 - t, column, x + (t + 1) * N, N, x + t * N, N);
+      small_gemm(1, N, end - 1 - t, transposed(W + (t + 1) * C + t, C), x + (t + 1) * N, N,
+                 x + t * N, N);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numbers>
 
 /// Elementary functions that compilers vectorise: straight-line polynomials in float, good to about
@@ -12,11 +13,10 @@ namespace regla::cpu::math {
 
 /// e^x. Below -86.9 the result is 0, never a denormal; above 88.8 it is infinity; NaN stays NaN.
 [[gnu::always_inline]] inline float exp(float x) {
-  const float clamped = x < -86.9f ? -86.9f : (x > 88.8f ? 88.8f : x);
   // x = n ln 2 + r; adding 1.5 * 2^23 rounds to an integer that sits in the low mantissa bits.
-  const float shifted = clamped * std::numbers::log2e_v<float> + 12582912.0f;
+  const float shifted = x * std::numbers::log2e_v<float> + 12582912.0f;
   const float n = shifted - 12582912.0f;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
   float p = 1.0f / 5040;
   p = p * r + 1.0f / 720;
   p = p * r + 1.0f / 120;
@@ -28,7 +28,9 @@ namespace regla::cpu::math {
   // 2^n as two factors, so that n = 128 does not overflow before it must.
   const uint32_t half = (std::bit_cast<uint32_t>(shifted) << 23) + 0x3f000000u;
   const float result = p * std::bit_cast<float>(half) * 2.0f;
-  return x < -86.9f ? 0.0f : result;
+  // Choosing last is cheaper than clamping first, for which compilers make both branches.
+  const float not_low = x < -86.9f ? 0.0f : result;
+  return x > 88.8f ? std::numeric_limits<float>::infinity() : not_low;
 }
 inline double exp(double x) { return std::exp(x); }
 
