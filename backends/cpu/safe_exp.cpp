@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 
 #include "backends/cpu/kernels.h"
@@ -26,16 +27,25 @@ struct Head {
   bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
 };
 
+/// Asks for a row that will be read soon: the rows of a head are short and far apart, and
+/// processors do not guess them.
+template <class T>
+void fetch_row(const Head<T>& head, int64_t t) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < head.K; i += kLine) __builtin_prefetch(head.row(t) + i);
+}
+
 /// Raises (m, arg) by row t; ties stay with the earlier position and the lower feature.
 template <class T>
 void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
+  fetch_row(head, t + 16);
   const T* z = head.row(t);
-  for (int64_t i = 0; i < head.K; ++i) {
-    if (z[i] > m) {
-      m = z[i];
-      arg = static_cast<int32_t>(t * head.K + i);
-    }
-  }
+  T largest = m;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < head.K; ++i) largest = z[i] > largest ? z[i] : largest;
+  if (!(largest > m)) return;
+  m = largest;
+  arg = static_cast<int32_t>(t * head.K + (std::find(z, z + head.K, largest) - z));
 }
 
 template <class T>
@@ -91,6 +101,7 @@ template <class T>
 void token_maximum(const Head<T>& head, T* features) {
   for (int64_t t = 0; t < head.steps; ++t) {
     T m = -std::numeric_limits<T>::infinity();
+    head.arg(t) = kFromState;  // stays if nothing is larger, as in a row of NaN
     raise_maximum(head, t, m, head.arg(t));
     write_features(head, t, m, features);
   }
@@ -163,23 +174,26 @@ struct HeadGradients {
   }
 };
 
-/// d_z = d_features * features, and minus its sum to whatever attained m_t.
+/// d_z = d_features * features, and minus its sum to whatever attained m_t. What one element is
+/// owed by neighbouring tokens is paid when another takes its place: by then its own d_z is
+/// written, even if it comes after them (Maximum::Sequence).
 template <class T>
 void features_backward(const Head<T>& head, const HeadGradients<T>& g, bool accumulate) {
+  int32_t arg = kFromState;
+  T owed = 0;
   for (int64_t t = 0; t < head.steps; ++t) {
     const T* d = g.d_features ? g.d_features + t * head.pitch : nullptr;
     const T* f = g.features + t * head.pitch;
     write_range(g.d_z + t * head.pitch, accumulate, 0, head.K,
                 [=](int64_t i) { return d ? d[i] * f[i] : T(0); });
+    if (head.arg(t) != arg) {
+      g.add(head, arg, owed);
+      arg = head.arg(t);
+      owed = 0;
+    }
+    if (d) owed -= sum_of(head.K, [=](int64_t i) { return d[i] * f[i]; });
   }
-  if (!g.d_features) return;
-  for (int64_t t = 0; t < head.steps; ++t) {
-    const T *d = g.d_features + t * head.pitch, *f = g.features + t * head.pitch;
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < head.K; ++i) sum += d[i] * f[i];
-    g.add(head, head.arg(t), -sum);
-  }
+  g.add(head, arg, owed);
 }
 
 /// log rho_t = m_{t-1} - m_t counts only where the maximum changed hands; elsewhere both terms meet
