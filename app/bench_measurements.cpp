@@ -70,18 +70,28 @@ Measurements::Measurements(int64_t repeats, std::string only)
   check(repeats > 0, "[bench] expected at least 1 repetition, got ", repeats);
 }
 
-void Measurements::time(const std::string& name, const Work& work, const std::function<void()>& f) {
-  BenchRow row{.name = name, .work = work, .seconds = {}};
+void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
+  std::vector<BenchRow> rows;
   reset_peak_memory();
-  f();
-  const AllocatorStats before = allocator({}).stats();
-  for (int64_t i = 0; i < repeats_; ++i) row.seconds.push_back(seconds_of(f));
-  const AllocatorStats after = allocator({}).stats();
-  row.allocated_bytes = (after.bytes_requested - before.bytes_requested) / repeats_;
-  row.system_bytes = after.system_bytes - before.system_bytes;
-  row.peak_memory = peak_memory();
-  std::sort(row.seconds.begin(), row.seconds.end());
-  rows_.push_back(std::move(row));
+  for (const Piece& piece : pieces) {
+    rows.push_back({.name = piece.name, .work = piece.work, .seconds = {}});
+    piece.run();
+  }
+  for (int64_t i = 0; i < repeats_; ++i) {
+    for (size_t p = 0; p < pieces.size(); ++p) {
+      const AllocatorStats before = allocator({}).stats();
+      rows[p].seconds.push_back(seconds_of(pieces[p].run));
+      const AllocatorStats after = allocator({}).stats();
+      rows[p].allocated_bytes += after.bytes_requested - before.bytes_requested;
+      rows[p].system_bytes += after.system_bytes - before.system_bytes;
+    }
+  }
+  for (BenchRow& row : rows) {
+    row.allocated_bytes /= repeats_;
+    row.peak_memory = peak_memory();
+    std::sort(row.seconds.begin(), row.seconds.end());
+    rows_.push_back(std::move(row));
+  }
   sgemm_.push_back(sgemm_peak());
 }
 

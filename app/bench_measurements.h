@@ -24,10 +24,17 @@ struct BenchRow {
   std::vector<double> seconds;  ///< of each repetition, sorted
   int64_t allocated_bytes = 0;  ///< handed out by the allocator, per repetition
   int64_t system_bytes = 0;     ///< taken from the system by all repetitions after the first
-  int64_t peak_memory = 0;      ///< most memory of the process while this ran, in bytes
+  int64_t peak_memory = 0;      ///< most memory of the process in that time, in bytes
 
   /// Between order statistics, linearly: 0 the fastest, 0.5 the median, 1 the slowest.
   double quantile(double q) const;
+};
+
+/// Something to be timed.
+struct Piece {
+  std::string name;
+  Work work;
+  std::function<void()> run;
 };
 
 /// Times pieces of work, with the speed of large matrix products before, between and after them.
@@ -39,7 +46,12 @@ class Measurements {
   bool wants(const std::string& name) const { return name.starts_with(only_); }
 
   /// One run that fills caches and the allocator, then `repeats` timed ones.
-  void time(const std::string& name, const Work& work, const std::function<void()>& f);
+  void time(const std::string& name, const Work& work, const std::function<void()>& f) {
+    time_in_turn({{name, work, f}});
+  }
+  /// The same for several pieces, A B A B, whose times are to be compared: a machine is not equally
+  /// fast from minute to minute.
+  void time_in_turn(const std::vector<Piece>& pieces);
 
   const std::vector<BenchRow>& rows() const { return rows_; }
   /// GFLOP/s of the best product of each of those trials, in order.

@@ -113,6 +113,7 @@ void bench_lengths(const BenchOptions& options, Measurements& out) {
   check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
         "multiple of ", kShortest, ", got ", tokens);
   std::vector<Bench> benches = mixers_of(model);
+  std::vector<Piece> pieces;
   for (int64_t length = kShortest; length <= tokens; length *= 2) {
     if (tokens % length != 0) continue;
     const Tensor x = random_values({tokens / length, length, model.hidden});
@@ -121,9 +122,12 @@ void bench_lengths(const BenchOptions& options, Measurements& out) {
       check_close(name + ", whole and in two halves", second_half(*bench.mixer, x),
                   tokens_between(bench.forward(x), length / 2, length));
       const double flops = 3 * static_cast<double>(tokens) * bench.forward_flops(length);
-      out.time(name, {static_cast<double>(tokens), flops}, [&] { bench.forward_and_backward(x); });
+      pieces.push_back({name, {static_cast<double>(tokens), flops}, [&bench, x] {
+                          bench.forward_and_backward(x);
+                        }});
     }
   }
+  out.time_in_turn(pieces);
 }
 
 std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const std::string& a,
