@@ -10,10 +10,10 @@
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
 #include "models/inspection.h"
-#include "text/bpe_trainer.h"
 #include "text/byte_tokenizer.h"
 #include "text/corpus.h"
 #include "text/hash.h"
+#include "text/token_cache.h"
 #include "training/training_loop.h"
 
 namespace regla::app {
@@ -218,7 +218,7 @@ int train(const TrainArguments& arguments) {
 std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus) {
   if (config.tokenizer == "byte") return byte_tokenizer();
   if (config.tokenizer != "bpe") return load_tokenizer(config.tokenizer);
-  return train_bpe(corpus.read(Split::Train), static_cast<int32_t>(config.vocab_size));
+  return learn_tokenizer(corpus, static_cast<int32_t>(config.vocab_size));
 }
 
 void add_train(CLI::App& program, Action& action) {

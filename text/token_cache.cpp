@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
 #include <iomanip>
 #include <optional>
 #include <sstream>
@@ -11,6 +12,7 @@
 
 #include "core/check.h"
 #include "core/files.h"
+#include "text/bpe_trainer.h"
 #include "text/hash.h"
 
 namespace regla {
@@ -18,12 +20,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// To be raised when documents, words or merges are found in another way.
+constexpr uint64_t kVersion = 1;
+
 // What a cache file begins with; the ids follow. In the byte order of the machine, which is no
 // loss: another order fails the version check and the file is made again.
 struct Header {
   std::array<char, 8> magic = {'r', 'e', 'g', 'l', 'a', 't', 'o', 'k'};
-  // To be raised when documents, words or merges are found in another way.
-  uint64_t version = 1;
+  uint64_t version = kVersion;
   uint64_t text_hash = 0;
   uint64_t tokenizer_hash = 0;
   uint64_t count = 0;
@@ -65,17 +69,13 @@ std::optional<TokenStream> find_cached(const std::string& path, const Header& wa
   return TokenStream(ids, memory, header.counts);
 }
 
-// Whether the file could be written.
-bool store(const std::string& path, Header header, const TokenStream& stream) {
-  header.count = stream.ids().size();
-  header.ids_hash = hash_bytes(bytes_of(stream.ids()));
-  header.counts = stream.counts();
+// Writes the parts one after the other. Whether that was possible.
+bool store(const fs::path& path, std::initializer_list<std::string_view> parts) {
   std::error_code ignored;
-  fs::create_directories(fs::path(path).parent_path(), ignored);
+  fs::create_directories(path.parent_path(), ignored);
   try {
     AtomicFile file(path);
-    file.write(std::string_view(reinterpret_cast<const char*>(&header), sizeof(Header)));
-    file.write(bytes_of(stream.ids()));
+    for (const std::string_view part : parts) file.write(part);
     file.commit();
     return true;
   } catch (const Error&) {
@@ -110,10 +110,32 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
                                   hex(header.tokenizer_hash) + ".tokens");
   if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
   TokenStream stream = tokenize_text(corpus.read(split), tokenizer);
-  if (!store(path.string(), header, stream)) return stream;
+  header.count = stream.ids().size();
+  header.ids_hash = hash_bytes(bytes_of(stream.ids()));
+  header.counts = stream.counts();
+  const std::string_view head(reinterpret_cast<const char*>(&header), sizeof(Header));
+  if (!store(path, {head, bytes_of(stream.ids())})) return stream;
   // From here on the mapped file serves, so that the system may drop its pages.
   if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
   return stream;
+}
+
+std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size) {
+  const fs::path path = fs::path(cache_folder()) /
+                        ("bpe-" + hex(corpus.content_hash(Split::Train)) + "-" +
+                         std::to_string(vocab_size) + "-" + std::to_string(kVersion) + ".json");
+  // A line with the hash of what follows, so that damage does not go unnoticed.
+  const auto first_line = [](std::string_view json) { return hex(hash_bytes(json)) + "\n"; };
+  try {
+    const std::string file = read_file(path);
+    const std::string_view json = std::string_view(file).substr(first_line("").size());
+    if (file.starts_with(first_line(json))) return tokenizer_from_json(json);
+  } catch (const std::exception&) {  // absent, too short, unreadable: learn it
+  }
+  auto tokenizer = train_bpe(corpus.read(Split::Train), vocab_size);
+  const std::string json = tokenizer->to_json();
+  store(path, {first_line(json), json});
+  return tokenizer;
 }
 
 std::string cache_folder() {

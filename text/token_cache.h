@@ -43,6 +43,11 @@ TokenStream tokenize_text(std::string_view text, const Tokenizer& tokenizer);
 /// folder may be emptied at any time. Errors: those of Corpus::read.
 TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& tokenizer);
 
+/// What train_bpe learns from the train split, from the cache if it has that, else learnt and put
+/// there. The file is named by the hash of the stored text and by `vocab_size`; everything else is
+/// as with tokens. Errors: those of Corpus::read and train_bpe.
+std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size);
+
 /// The folder of the cache: $REGLA_CACHE, else $XDG_CACHE_HOME/regla, else ~/.cache/regla, else
 /// regla in the folder for temporary files.
 std::string cache_folder();

@@ -102,6 +102,44 @@ TEST_CASE("a damaged cache is made again", "[text]") {
   CHECK(files_in(cache.path()).size() == 1);
 }
 
+TEST_CASE("a learnt tokenizer is cached by text and size; damage has it learnt again", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path());
+  const std::string text = kText + kText;
+  data.add("train.txt", text);
+  const Corpus corpus = Corpus::open(data.path());
+  const uint64_t expected = train_bpe(text, 270)->hash();
+  REQUIRE(train_bpe(text, 262)->hash() != expected);
+  CHECK(learn_tokenizer(corpus, 270)->hash() == expected);
+  REQUIRE(files_in(cache.path()).size() == 1);
+  const fs::path file = files_in(cache.path())[0];
+  const auto size = fs::file_size(file);
+  const auto written = fs::last_write_time(file);
+  CHECK(learn_tokenizer(corpus, 270)->hash() == expected);
+  CHECK(fs::last_write_time(file) == written);
+  for (const auto length : {size - 1, size / 2, uintmax_t{17}, uintmax_t{3}, uintmax_t{0}}) {
+    fs::resize_file(file, length);
+    CHECK(learn_tokenizer(corpus, 270)->hash() == expected);
+    CHECK(fs::file_size(file) == size);
+  }
+  for (const std::streamoff at : {std::streamoff{0}, static_cast<std::streamoff>(size) / 2}) {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(at);
+    stream.put('\x7E');
+    stream.close();
+    CHECK(learn_tokenizer(corpus, 270)->hash() == expected);
+  }
+  CHECK(learn_tokenizer(corpus, 262)->hash() == train_bpe(text, 262)->hash());
+  CHECK(files_in(cache.path()).size() == 2);
+  data.add("train.txt", text + kText + " three three");
+  CHECK(learn_tokenizer(corpus, 270)->hash() ==
+        train_bpe(text + kText + " three three", 270)->hash());
+  CHECK(files_in(cache.path()).size() == 3);
+  const Setting no_folder("REGLA_CACHE", data.path("train.txt"));  // a file is no folder
+  CHECK(learn_tokenizer(corpus, 262)->hash() ==
+        train_bpe(text + kText + " three three", 262)->hash());
+}
+
 TEST_CASE("a cache that cannot be written is done without", "[text]") {
   const test::TextFolder data;
   data.add("train.txt", kText);
