@@ -78,6 +78,7 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
     piece.run();
   }
   for (int64_t i = 0; i < repeats_; ++i) {
+    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak());
     for (size_t p = 0; p < pieces.size(); ++p) {
       const AllocatorStats before = allocator({}).stats();
       rows[p].seconds.push_back(seconds_of(pieces[p].run));

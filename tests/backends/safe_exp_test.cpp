@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "autograd/ops.h"
@@ -126,6 +127,28 @@ TEST_CASE("what attains a maximum takes its gradient; ties go to the earliest") 
   tape.backward({token.features}, {Tensor::of({1, 3, 1, 2}, Numbers{0, 0, 1, 0, 0, 1})});
   const double e1 = std::exp(-1), e2 = std::exp(-2);
   CHECK(relative_error(tape.gradient(again).values(), {0, 0, e1, -e1, -e2, e2}) < 1e-15);
+}
+
+TEST_CASE("a row of NaN has no maximum and spoils no other token's gradient") {
+  constexpr int64_t kFeatures = 40;  // more than a vector
+  const auto gradient = [](const Tensor& z) {
+    Tape tape;
+    const Var leaf = tape.leaf(z);
+    const SafeExp out = safe_exp(leaf, {}, {}, Maximum::Token, 1);
+    tape.backward({out.features}, {normal_tensor(z.shape(), z.dtype(), 4)});
+    return tape.gradient(leaf).values();
+  };
+  for (DType dtype : {DType::F32, DType::F64}) {
+    const Tensor sound = spaced_tensor({1, 3, 1, kFeatures}, DType::F64, 3, -3, 3);
+    Numbers values = sound.values();
+    const auto middle = values.begin() + kFeatures;
+    std::fill(middle, middle + kFeatures, std::numeric_limits<double>::quiet_NaN());
+    const Numbers expected = gradient(sound.to(dtype));
+    const Numbers actual = gradient(Tensor::of(sound.shape(), values).to(dtype));
+    for (size_t i = 0; i < actual.size(); ++i) {
+      CHECK((i / kFeatures == 1 ? std::isnan(actual[i]) : actual[i] == expected[i]));
+    }
+  }
 }
 
 TEST_CASE("scores far apart stay finite") {
