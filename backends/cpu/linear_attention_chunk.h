@@ -136,7 +136,7 @@ template <bool kUnrolled, class F>
 template <class T>
 using ShortVector = typename VectorOf<T, 32>::type;
 template <class T>
-constexpr int kShort = 32 / static_cast<int>(sizeof(T));
+constexpr int kShort = sizeof(ShortVector<T>) / sizeof(T);
 
 /// Masks: row i chooses the first i elements.
 template <class T>

@@ -41,6 +41,13 @@ std::vector<int32_t> ids_of(const TokenStream& stream) {
   return {stream.ids().begin(), stream.ids().end()};
 }
 
+/// Overwrites one byte of a file.
+void damage(const fs::path& path, std::streamoff at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(at);
+  file.put('\x7E');
+}
+
 const std::string kText = " = A = \n \n one \n \n = B = \n \n two\xFF \n";
 
 }  // namespace
@@ -93,10 +100,7 @@ TEST_CASE("a damaged cache is made again", "[text]") {
   }
   for (const std::streamoff at : {std::streamoff{0}, std::streamoff{9}, std::streamoff{34},
                                   std::streamoff{90}, static_cast<std::streamoff>(size) - 1}) {
-    std::fstream file(cache.path(name), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(at);
-    file.put('\x7E');
-    file.close();
+    damage(cache.path(name), at);
     CHECK(ids_of(tokenize_split(corpus, Split::Train, *bytes)) == expected);
   }
   CHECK(files_in(cache.path()).size() == 1);
@@ -123,21 +127,17 @@ TEST_CASE("a learnt tokenizer is cached by text and size; damage has it learnt a
     CHECK(fs::file_size(file) == size);
   }
   for (const std::streamoff at : {std::streamoff{0}, static_cast<std::streamoff>(size) / 2}) {
-    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
-    stream.seekp(at);
-    stream.put('\x7E');
-    stream.close();
+    damage(file, at);
     CHECK(learn_tokenizer(corpus, 270)->hash() == expected);
   }
   CHECK(learn_tokenizer(corpus, 262)->hash() == train_bpe(text, 262)->hash());
   CHECK(files_in(cache.path()).size() == 2);
-  data.add("train.txt", text + kText + " three three");
-  CHECK(learn_tokenizer(corpus, 270)->hash() ==
-        train_bpe(text + kText + " three three", 270)->hash());
+  const std::string changed = text + kText + " three three";
+  data.add("train.txt", changed);
+  CHECK(learn_tokenizer(corpus, 270)->hash() == train_bpe(changed, 270)->hash());
   CHECK(files_in(cache.path()).size() == 3);
   const Setting no_folder("REGLA_CACHE", data.path("train.txt"));  // a file is no folder
-  CHECK(learn_tokenizer(corpus, 262)->hash() ==
-        train_bpe(text + kText + " three three", 262)->hash());
+  CHECK(learn_tokenizer(corpus, 262)->hash() == train_bpe(changed, 262)->hash());
 }
 
 TEST_CASE("a cache that cannot be written is done without", "[text]") {
