@@ -13,8 +13,8 @@
 #include <numeric>
 
 #include "backends/kernels.h"
-#include "core/allocator.h"
 #include "core/check.h"
+#include "core/memory.h"
 #include "core/parallel.h"
 
 namespace regla::app {
@@ -33,7 +33,7 @@ double seconds_of(F&& f) {
 /// Gives memory that is not in use back and forgets the peak so far, where the system can do that:
 /// what a check needed is not what the work needs.
 void reset_peak_memory() {
-  allocator({}).trim();
+  memory({}).trim();
 #ifdef __GLIBC__
   ::malloc_trim(0);
 #endif
@@ -80,9 +80,9 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
   for (int64_t i = 0; i < repeats_; ++i) {
     if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak());
     for (size_t p = 0; p < pieces.size(); ++p) {
-      const AllocatorStats before = allocator({}).stats();
+      const MemoryStats before = memory({}).stats();
       rows[p].seconds.push_back(seconds_of(pieces[p].run));
-      const AllocatorStats after = allocator({}).stats();
+      const MemoryStats after = memory({}).stats();
       rows[p].allocated_bytes += after.bytes_requested - before.bytes_requested;
       rows[p].system_bytes += after.system_bytes - before.system_bytes;
     }

@@ -5,6 +5,7 @@
 
 #include "app/bench_cases.h"
 #include "autograd/ops.h"
+#include "backends/copies.h"
 #include "backends/kernels.h"
 
 namespace regla::app {
@@ -40,8 +41,8 @@ void measure(const OpCase& op, Measurements& out) {
   const Tensor seed =
       shape.numel() == 1 ? Tensor::full(shape, 1, DType::F32) : random_values(shape, 9);
   Tensors exact;
-  for (const Tensor& input : op.inputs) exact.push_back(input.to(DType::F64));
-  exact = run(op.reference ? op.reference : op.f, exact, seed.to(DType::F64));
+  for (const Tensor& input : op.inputs) exact.push_back(converted(input, DType::F64));
+  exact = run(op.reference ? op.reference : op.f, exact, converted(seed, DType::F64));
   const Tensors results = run(op.f, op.inputs, seed);
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
@@ -60,8 +61,8 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
     if (!out.wants(name + which)) return;
     const Tensor y = Tensor::empty(shape, DType::F32), exact = Tensor::empty(shape, DType::F64);
     MatmulArgs doubles = args;
-    doubles.a = args.a.to(DType::F64);
-    doubles.b = args.b.to(DType::F64);
+    doubles.a = converted(args.a, DType::F64);
+    doubles.b = converted(args.b, DType::F64);
     kernels({}).matmul(doubles, Sink{exact});
     kernels({}).matmul(args, Sink{y});
     check_close(name + which + " in float and in double", y, exact);
@@ -151,10 +152,10 @@ void measure_adamw(const BenchOptions& options, Measurements& out) {
   if (!out.wants("adamw")) return;
   const Shape shape = {options.config.model.vocab, options.config.model.hidden};
   const auto arguments = [&](DType dtype) {
-    return AdamWArgs{.value = random_values(shape, 1).to(dtype),
-                     .gradient = random_values(shape, 2).to(dtype),
-                     .m = random_values(shape, 3).to(dtype),
-                     .v = mapped(random_values(shape, 4), std::fabs).to(dtype),
+    return AdamWArgs{.value = converted(random_values(shape, 1), dtype),
+                     .gradient = converted(random_values(shape, 2), dtype),
+                     .m = converted(random_values(shape, 3), dtype),
+                     .v = converted(mapped(random_values(shape, 4), std::fabs), dtype),
                      .rate = 1e-3,
                      .beta1 = 0.9,
                      .beta2 = 0.999,

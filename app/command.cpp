@@ -2,27 +2,15 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 
-#include "backends/kernels.h"
+#include "backends/backend.h"
 
 namespace regla::app {
 
-void require_device(const std::string& device) {
-  if (device == "cpu") return;
-  Device asked{Device::Kind::Cuda, 0};
-  bool known = device == "cuda";
-  if (device.starts_with("cuda:")) {
-    const char *begin = device.data() + 5, *end = device.data() + device.size();
-    const auto [stop, error] = std::from_chars(begin, end, asked.index);
-    known = error == std::errc() && stop == end && asked.index >= 0;
-  }
-  check(known, "[device] expected cpu, cuda or cuda:<index>, got ", device);
-  kernels(asked);
-}
+void require_device(const std::string& device) { open_device(Device::named(device)); }
 
 void SampleArguments::add_to(CLI::App& command) {
   command.add_option("--data", data, "folder with valid/test files, or one file");

@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "backends/copies.h"
 #include "core/files.h"
 #include "core/parallel.h"
 #include "models/generation.h"
@@ -45,8 +46,8 @@ int write_logits(const LogitsArguments& arguments) {
   const Model model = load_model(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
-  const Tensor logits =
-      all_logits(*model.decoder, ids, form_named(arguments.form), arguments.chunk).to(DType::F32);
+  const Tensor logits = converted(
+      all_logits(*model.decoder, ids, form_named(arguments.form), arguments.chunk), DType::F32);
   write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}});
   return 0;
 }

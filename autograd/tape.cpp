@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "backends/kernels.h"
@@ -24,12 +25,30 @@ int64_t next_first_index() {
 thread_local std::vector<std::string> scope_names = {""};
 thread_local int64_t current_scope = 0;
 
+/// A 1 of each type on each device, in the same memory every time: it can be told without reading.
+const Tensor& unit_seed(DType dtype, Device device) {
+  thread_local std::map<std::pair<DType, Device>, Tensor> seeds;
+  Tensor& seed = seeds[{dtype, device}];
+  if (!seed) seed = Tensor::full({1}, 1, dtype, device);
+  return seed;
+}
+
 void require_finite(const Tensor& tensor, const Op& op, const std::string& scope,
                     const char* what) {
   if (!tensor.defined() || tensor.dtype() == DType::I32) return;
   if (kernels(tensor.device()).all_finite(tensor)) return;
   fail("the first tensor that is not finite is the ", what, " of `", op.name(), "`",
        scope.empty() ? "" : " in " + scope, ", ", tensor.shape());
+}
+
+void require_one_device(const Op& op, const Tensors& in) {
+  const Tensor* first = nullptr;
+  for (const Tensor& tensor : in) {
+    if (!tensor.defined()) continue;
+    if (first == nullptr) first = &tensor;
+    check(tensor.device() == first->device(), "[", op.name(), "] expected all inputs on ",
+          first->device().text(), ", got one on ", tensor.device().text());
+  }
 }
 
 }  // namespace
@@ -94,6 +113,7 @@ Vars apply(std::unique_ptr<Op> op, const Vars& in) {
   Tensors values;
   values.reserve(in.size());
   for (const Var& var : in) values.push_back(var.value);
+  require_one_device(*op, values);
   Tensors results = op->forward(values);
   Tape* tape = current_tape;
   if (tape && tape->check_finite_) {
@@ -155,10 +175,15 @@ const Tensor& Tape::again(int64_t index) {
   return node.again[static_cast<size_t>(index - node.first_output)];
 }
 
+bool is_unit_seed(const Tensor& gradient) {
+  return gradient.shares_memory_with(unit_seed(gradient.dtype(), gradient.device()));
+}
+
 void Tape::backward(const Var& loss) {
   check(loss.defined() && loss.value.numel() == 1, "[backward] expected a scalar, got ",
         loss.defined() ? loss.shape() : Shape{});
-  backward({loss}, {Tensor::full(loss.shape(), 1, loss.value.dtype(), loss.value.device())});
+  backward({loss},
+           {unit_seed(loss.value.dtype(), loss.value.device()).reshape(loss.value.shape())});
 }
 
 void Tape::backward(Vars outputs, Tensors seeds) {

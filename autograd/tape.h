@@ -144,6 +144,9 @@ class Tape {
   Tape* outer_ = nullptr;
 };
 
+/// Whether a gradient is the 1 that `Tape::backward(loss)` begins with. No value is read.
+bool is_unit_seed(const Tensor& gradient);
+
 /// Runs `op` on the inputs and, when a tape records and an input is on it, remembers it.
 Vars apply(std::unique_ptr<Op> op, const Vars& in);
 

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <utility>
 
+#include "backends/arguments.h"
 #include "core/check.h"
+#include "core/kernel_scope.h"
 
 namespace regla {
 
@@ -15,11 +17,26 @@ struct FixedString {
   constexpr FixedString(const char (&literal)[N]) { std::copy_n(literal, N, text); }  // NOLINT
 };
 
+/// The device that all tensors among the arguments lie on; an Error when two differ.
+template <class... Arguments>
+Device common_device(const char* kernel, const Arguments&... arguments) {
+  const Tensor* first = nullptr;
+  const auto visit = [&](const Tensor& tensor) {
+    if (!tensor.defined()) return;
+    if (first == nullptr) first = &tensor;
+    check(tensor.device() == first->device(), "[", kernel, "] expected all tensors on ",
+          first->device().text(), ", got one on ", tensor.device().text());
+  };
+  (for_each_tensor(arguments, visit), ...);
+  return first == nullptr ? Device{} : first->device();
+}
+
 template <FixedString Name, class Signature>
 class Kernel;
 
 /// One entry of a kernel table: a plain function, or nothing. Calling nothing is an Error that
-/// names the kernel; no backend ever falls back silently.
+/// names the kernel; no backend ever falls back silently. While the function runs, and only then,
+/// it may ask for the addresses of its tensors.
 template <FixedString Name, class... Arguments>
 class Kernel<Name, void(Arguments...)> {
  public:
@@ -30,6 +47,7 @@ class Kernel<Name, void(Arguments...)> {
 
   void operator()(Arguments... arguments) const {
     check(function_ != nullptr, "[", Name.text, "] this backend has no such kernel");
+    const KernelScope scope(common_device(Name.text, arguments...));
     function_(std::forward<Arguments>(arguments)...);
   }
 

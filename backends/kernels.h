@@ -151,12 +151,26 @@ struct AdamWArgs {
   double rate, beta1, beta2, epsilon, decay, gradient_scale, correction1, correction2;
 };
 
+/// Rows [begin, begin + count) of the second axis of `from` become those at `at` of `to`.
+struct CopyRowsArgs {
+  Tensor from;  // [B, S, N]
+  int64_t begin, count;
+  Tensor to;  // [B, S', N], of the same type
+  int64_t at;
+};
+
 struct KernelTable {
   const char* backend = "";
 
+  Kernel<"convert", void(const Tensor& x, Tensor y)> convert;  // between any two types, rounding
+  Kernel<"copy_rows", void(const CopyRowsArgs&)> copy_rows;
   // out (+)= scale * x;  out = a + b
   Kernel<"accumulate", void(const Tensor& x, double scale, Sink out)> accumulate;
   Kernel<"add", void(const Tensor& a, const Tensor& b, Tensor out)> add;
+  // out (+)= factor[0] x, the factor [1] of the type of x
+  Kernel<"scale_by", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
+  // total[0] = scale * (sum of x, in order and in double), of the type of x
+  Kernel<"sum", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", void(const MatmulArgs&, Sink out)> matmul;
   Kernel<"column_sums", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
@@ -173,6 +187,13 @@ struct KernelTable {
       embedding;  // table maybe BF16
   Kernel<"embedding_backward", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
       embedding_backward;
+  // positions [B, T] I32 of tokens that begin at start [B] (undefined: 0), and at 0 again where
+  // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them
+  Kernel<"positions", void(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next)>
+      positions;
+  // first[b, t] = max(0, past + t - positions[b, t]): where the document of token t begins among
+  // the keys, of which `past` lie before token 0
+  Kernel<"first_keys", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
   Kernel<"rope", void(const RopeArgs&, Sink y)> rope;
   Kernel<"dropout", void(const DropoutArgs&, Sink y)> dropout;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
@@ -261,13 +282,14 @@ struct KernelTable {
       softmax_attention_backward;
 
   Kernel<"adamw", void(const AdamWArgs&)> adamw;
-  Kernel<"sum_of_squares", void(const Tensor& x, double& sum)> sum_of_squares;
-  Kernel<"is_finite", void(const Tensor& x, bool& finite)> is_finite;
+  Kernel<"sum_of_squares", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
+  Kernel<"is_finite", void(const Tensor& x, Tensor finite)> is_finite;  // [1] I32: 1 if all of x is
 
+  /// The same, waiting for the answer.
   bool all_finite(const Tensor& x) const {
-    bool finite = true;
+    const Tensor finite = Tensor::empty({1}, DType::I32, x.device());
     is_finite(x, finite);
-    return finite;
+    return finite.values()[0] != 0;
   }
 };
 

@@ -1,37 +1,13 @@
 #include "core/block_heap.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <iterator>
-
-#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
-#include <sanitizer/asan_interface.h>
-#endif
 
 namespace regla {
 namespace {
 
 /// Segments begin and end with a page of the larger kind.
 constexpr size_t kSegmentStep = size_t{2} << 20;
-
-/// Fresh memory at `wish` or, where something else is, elsewhere; null when the system has no more.
-char* map(char* wish, size_t bytes) {
-  void* base = ::mmap(wish, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED) return nullptr;
-#ifdef MADV_HUGEPAGE
-  // Also a wish. The processor fetches ahead only inside a page and remembers where few of them
-  // lie: large ones are read up to 1.7 times as fast.
-  ::madvise(base, bytes, MADV_HUGEPAGE);
-#endif
-  return static_cast<char*>(base);
-}
-
-void allow_touching([[maybe_unused]] void* segment, [[maybe_unused]] size_t size) {
-#ifdef ASAN_UNPOISON_MEMORY_REGION
-  ASAN_UNPOISON_MEMORY_REGION(segment, size);
-#endif
-}
 
 }  // namespace
 
@@ -80,8 +56,7 @@ void BlockHeap::trim() {
     const auto before = static_cast<size_t>(base - block), rest = length - before - size;
     if (before > 0) add_free(block, before);
     if (rest > 0) add_free(base + size, rest);
-    allow_touching(base, size);
-    ::munmap(base, size);
+    source_.unmap(base, size);
     segment = segments_.erase(segment);
   }
 }
@@ -107,11 +82,11 @@ bool BlockHeap::grow(size_t size) {
                           ? 0
                           : free_.rbegin()->second;
   size_t bytes = in_steps(size - tail);
-  char* base = map(wish, bytes);
+  char* base = source_.map(wish, bytes);
   if (base != nullptr && base != wish && bytes < size) {  // it does not follow
-    ::munmap(base, bytes);
+    source_.unmap(base, bytes);
     bytes = in_steps(size);
-    base = map(nullptr, bytes);
+    base = source_.map(nullptr, bytes);
   }
   if (base == nullptr) return false;
   segments_.emplace(base, bytes);

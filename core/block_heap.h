@@ -6,9 +6,11 @@
 #include <set>
 #include <utility>
 
+#include "core/segment_source.h"
+
 namespace regla {
 
-/// Cuts blocks out of segments of memory from the system. A request takes the smallest free block
+/// Cuts blocks out of segments of memory. A request takes the smallest free block
 /// that holds it and leaves the rest; a block that is given back joins the free ones on either
 /// side. So what activations leave behind serves gradients, whatever their sizes are.
 ///
@@ -17,19 +19,20 @@ class BlockHeap {
  public:
   static constexpr size_t kAlignment = 64;
 
-  /// New segments have at least `segment` bytes. They begin at the address `place` if that is free
-  /// and follow each other there, in one piece as long as nobody else maps memory between them.
-  explicit BlockHeap(size_t segment, uintptr_t place = 0)
-      : least_segment_(segment), place_(place) {}
+  /// New segments, from a `source` that must outlive the heap, have at least `segment` bytes. They
+  /// begin at the address `place` if that is free and follow each other there, in one piece as long
+  /// as nobody else maps memory between them.
+  explicit BlockHeap(SegmentSource& source, size_t segment, uintptr_t place = 0)
+      : source_(source), least_segment_(segment), place_(place) {}
   ~BlockHeap() { trim(); }
   BlockHeap(const BlockHeap&) = delete;
   BlockHeap& operator=(const BlockHeap&) = delete;
 
-  /// `size` is a multiple of kAlignment. Null when the system has no more memory.
+  /// `size` is a multiple of kAlignment. Null when the source has no more memory.
   void* take(size_t size);
   /// Gives back a block of the size that it was taken with.
   void give(void* block, size_t size);
-  /// Returns segments of which nothing is in use to the system.
+  /// Returns segments of which nothing is in use to the source.
   void trim();
 
   int64_t segments_taken() const { return segments_taken_; }
@@ -40,6 +43,7 @@ class BlockHeap {
   void remove_free(char* block, size_t size);
   bool grow(size_t size);
 
+  SegmentSource& source_;
   size_t least_segment_;
   uintptr_t place_;
   std::map<char*, size_t> segments_;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/bfloat16.h"
 #include "core/check.h"
 
 namespace regla {
@@ -35,8 +36,6 @@ constexpr const char* name_of(DType dtype) {
   }
 }
 
-struct BFloat16;
-
 template <class T>
 constexpr DType dtype_of = DType::F32;
 template <>
@@ -55,6 +54,21 @@ void for_float_type(DType dtype, const char* who, F&& f) {
     f(double{});
   } else {
     fail("[", who, "] expected F32 or F64, got ", name_of(dtype));
+  }
+}
+
+/// The same with a tag of whichever type it is.
+template <class F>
+void for_any_type(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::F32:
+      return f(float{});
+    case DType::F64:
+      return f(double{});
+    case DType::I32:
+      return f(int32_t{});
+    case DType::BF16:
+      return f(BFloat16{});
   }
 }
 

@@ -1,61 +1,23 @@
 #include "core/tensor.h"
 
-#include <algorithm>
-#include <cstring>
 #include <limits>
 
-#include "core/allocator.h"
-#include "core/bfloat16.h"
-#include "core/parallel.h"
+#include "core/kernel_scope.h"
+#include "core/memory.h"
 
 namespace regla {
 
-struct Tensor::Memory {
-  Memory(size_t size, Device where)
-      : bytes(size), device(where), block(allocator(where).allocate(size)) {}
-  ~Memory() { allocator(device).release(block, bytes); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
+struct Tensor::Block {
+  Block(size_t size, Device where)
+      : bytes(size), device(where), address(memory(where).allocate(size)) {}
+  ~Block() { memory(device).release(address, bytes); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
 
   size_t bytes;
   Device device;
-  void* block;
+  void* address;
 };
-
-namespace {
-
-void require_cpu(const Tensor& tensor, const char* what) {
-  check(tensor.device().is_cpu(), "[tensor] ", what, " works on the CPU, got ",
-        tensor.device().text());
-}
-
-/// Elements per block of what only moves memory: enough that a thread is worth waking.
-constexpr int64_t kGrain = int64_t{1} << 18;
-
-template <class F>
-void for_any_type(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::F32:
-      return f(float{});
-    case DType::F64:
-      return f(double{});
-    case DType::I32:
-      return f(int32_t{});
-    case DType::BF16:
-      return f(BFloat16{});
-  }
-}
-
-template <class T>
-Tensor tensor_of(const Shape& shape, const std::vector<T>& values) {
-  check(shape.numel() == static_cast<int64_t>(values.size()), "[tensor] expected ", shape.numel(),
-        " values for ", shape, ", got ", values.size());
-  Tensor tensor = Tensor::empty(shape, dtype_of<T>);
-  if (!values.empty()) std::memcpy(tensor.raw(), values.data(), values.size() * sizeof(T));
-  return tensor;
-}
-
-}  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   Tensor tensor;
@@ -64,11 +26,13 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   tensor.dtype_ = dtype;
   tensor.device_ = device;
   check(tensor.numel_ < std::numeric_limits<int64_t>::max() / 8, "[tensor] too large: ", shape);
-  tensor.memory_ = std::make_shared<Memory>(static_cast<size_t>(tensor.bytes()), device);
-  tensor.address_ = tensor.memory_->block;
+  const auto bytes = static_cast<size_t>(tensor.bytes());
+  tensor.block_ = std::make_shared<Block>(bytes, device);
+  tensor.address_ = tensor.block_->address;
 #ifdef REGLA_DEBUG_FILL
   // All bits set is NaN in every float type and -1 in I32: whoever reads it unwritten will notice.
-  if (device.is_cpu()) std::memset(tensor.address_, 0xff, static_cast<size_t>(tensor.bytes()));
+  constexpr uint8_t kUnwritten = 0xff;
+  memory(device).fill(tensor.address_, &kUnwritten, 1, bytes);
 #endif
   return tensor;
 }
@@ -83,14 +47,24 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
   return tensor;
 }
 
-Tensor Tensor::of(const Shape& shape, const std::vector<float>& values) {
-  return tensor_of(shape, values);
+template <class T>
+Tensor Tensor::of_values(const Shape& shape, const std::vector<T>& values, Device device) {
+  check(shape.numel() == static_cast<int64_t>(values.size()), "[tensor] expected ", shape.numel(),
+        " values for ", shape, ", got ", values.size());
+  Tensor tensor = empty(shape, dtype_of<T>, device);
+  const auto bytes = static_cast<size_t>(tensor.bytes());
+  if (bytes > 0) memory(device).copy_from_host(tensor.address_, values.data(), bytes);
+  return tensor;
 }
-Tensor Tensor::of(const Shape& shape, const std::vector<double>& values) {
-  return tensor_of(shape, values);
+
+Tensor Tensor::of(const Shape& shape, const std::vector<float>& values, Device device) {
+  return of_values(shape, values, device);
 }
-Tensor Tensor::of(const Shape& shape, const std::vector<int32_t>& values) {
-  return tensor_of(shape, values);
+Tensor Tensor::of(const Shape& shape, const std::vector<double>& values, Device device) {
+  return of_values(shape, values, device);
+}
+Tensor Tensor::of(const Shape& shape, const std::vector<int32_t>& values, Device device) {
+  return of_values(shape, values, device);
 }
 
 Tensor Tensor::empty_like(const Tensor& other) {
@@ -100,10 +74,17 @@ Tensor Tensor::zeros_like(const Tensor& other) {
   return zeros(other.shape(), other.dtype(), other.device());
 }
 
-void* Tensor::checked(DType dtype) const {
+void* Tensor::checked(DType dtype, const Location& where) const {
   check(defined(), "[tensor] expected a defined tensor");
   check(dtype == dtype_, "[tensor] expected ", name_of(dtype), ", got ", name_of(dtype_), " of ",
         shape_);
+  return touched(where);
+}
+
+void* Tensor::touched(const Location& where) const {
+  if (!device_.is_cpu() && !KernelScope::is_open()) {
+    report_stray_read(device_.text() + " " + name_of(dtype_) + " " + shape_.text(), where);
+  }
   return address_;
 }
 
@@ -136,49 +117,40 @@ Tensor Tensor::clone() const {
   return copy;
 }
 
+Tensor Tensor::on(Device device) const {
+  if (!defined() || device == device_) return *this;
+  Tensor copy = empty(shape_, dtype_, device);
+  copy.copy_from(*this);
+  return copy;
+}
+
 void Tensor::copy_from(const Tensor& source) {
   check(source.shape() == shape_ && source.dtype() == dtype_, "[copy] expected ", name_of(dtype_),
         " ", shape_, ", got ", name_of(source.dtype()), " ", source.shape());
-  require_cpu(*this, "copy");
-  require_cpu(source, "copy");
-  auto* to = static_cast<char*>(address_);
-  const auto* from = static_cast<const char*>(source.address_);
-  parallel_for(bytes(), kGrain * 4, [=](int64_t begin, int64_t end) {
-    std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
-  });
-}
-
-Tensor Tensor::to(DType dtype) const {
-  if (!defined() || dtype == dtype_) return *this;
-  require_cpu(*this, "conversion");
-  Tensor converted = empty(shape_, dtype, device_);
-  for_any_type(dtype_, [&](auto from) {
-    for_any_type(dtype, [&](auto to) {
-      const auto* in = data<decltype(from)>();
-      auto* out = converted.data<decltype(to)>();
-      parallel_for(numel_, kGrain, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) out[i] = static_cast<decltype(to)>(in[i]);
-      });
-    });
-  });
-  return converted;
+  const auto size = static_cast<size_t>(bytes());
+  if (device_ == source.device_) {
+    memory(device_).copy(address_, source.address_, size);
+  } else if (source.device_.is_cpu()) {
+    memory(device_).copy_from_host(address_, source.address_, size);
+  } else if (device_.is_cpu()) {
+    memory(source.device_).copy_to_host(address_, source.address_, size);
+  } else {
+    copy_from(source.on(Device{}));
+  }
 }
 
 void Tensor::fill(double value) {
-  require_cpu(*this, "fill");
   for_any_type(dtype_, [&](auto tag) {
-    auto* element = data<decltype(tag)>();
-    parallel_for(numel_, kGrain, [=](int64_t begin, int64_t end) {
-      std::fill(element + begin, element + end, static_cast<decltype(tag)>(value));
-    });
+    const auto element = static_cast<decltype(tag)>(value);
+    memory(device_).fill(address_, &element, sizeof element, static_cast<size_t>(numel_));
   });
 }
 
 std::vector<double> Tensor::values() const {
-  require_cpu(*this, "reading values");
+  const Tensor here = on(Device{});
   std::vector<double> out(static_cast<size_t>(numel_));
   for_any_type(dtype_, [&](auto tag) {
-    const auto* in = data<decltype(tag)>();
+    const auto* in = here.data<decltype(tag)>();
     for (int64_t i = 0; i < numel_; ++i) out[static_cast<size_t>(i)] = static_cast<double>(in[i]);
   });
   return out;

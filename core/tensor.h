@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <source_location>
 #include <vector>
 
 #include "core/device.h"
@@ -22,14 +23,14 @@ class Tensor {
   static Tensor zeros(const Shape& shape, DType dtype, Device device = {});
   static Tensor full(const Shape& shape, double value, DType dtype, Device device = {});
   /// Copies host values. `values` must have as many elements as `shape`.
-  static Tensor of(const Shape& shape, const std::vector<float>& values);
-  static Tensor of(const Shape& shape, const std::vector<double>& values);
-  static Tensor of(const Shape& shape, const std::vector<int32_t>& values);
+  static Tensor of(const Shape& shape, const std::vector<float>& values, Device device = {});
+  static Tensor of(const Shape& shape, const std::vector<double>& values, Device device = {});
+  static Tensor of(const Shape& shape, const std::vector<int32_t>& values, Device device = {});
   /// Fresh memory of the same shape, type and device.
   static Tensor empty_like(const Tensor& other);
   static Tensor zeros_like(const Tensor& other);
 
-  bool defined() const { return memory_ != nullptr; }
+  bool defined() const { return block_ != nullptr; }
   explicit operator bool() const { return defined(); }
 
   const Shape& shape() const { return shape_; }
@@ -40,39 +41,46 @@ class Tensor {
   Device device() const { return device_; }
   int64_t bytes() const { return numel_ * static_cast<int64_t>(size_of(dtype_)); }
 
-  /// The first element. An Error when T is not the tensor's type or the tensor is undefined.
+  using Location = std::source_location;
+  /// The first element. An Error when T is not the tensor's type, when the tensor is undefined, or
+  /// when it is not on the CPU and no kernel runs (kernel_scope.h).
   template <class T>
-  T* data() {
-    return static_cast<T*>(checked(dtype_of<T>));
+  T* data(Location where = Location::current()) {
+    return static_cast<T*>(checked(dtype_of<T>, where));
   }
   template <class T>
-  const T* data() const {
-    return static_cast<const T*>(checked(dtype_of<T>));
+  const T* data(Location where = Location::current()) const {
+    return static_cast<const T*>(checked(dtype_of<T>, where));
   }
-  /// Untyped, for copies and files.
-  void* raw() { return address_; }
-  const void* raw() const { return address_; }
+  /// Untyped, for copies and files; null when undefined.
+  void* raw(Location where = Location::current()) { return touched(where); }
+  const void* raw(Location where = Location::current()) const { return touched(where); }
 
   /// The same memory under another shape of equal size.
   Tensor reshape(const Shape& shape) const;
   /// Rows [begin, end) of the outermost axis, sharing memory.
   Tensor slice(int64_t begin, int64_t end) const;
   Tensor clone() const;
-  /// A copy in another element type, rounded to it (CPU); the same handle if it is that.
-  Tensor to(DType dtype) const;
+  /// A copy on another device; the same handle if it is there.
+  Tensor on(Device device) const;
   void fill(double value);
+  /// Copies elements of a tensor of the same shape and type, on any device.
   void copy_from(const Tensor& source);
-  /// The elements as doubles, for tests and printing (CPU).
+  /// The elements as doubles, copied to the host: for tests and printing.
   std::vector<double> values() const;
 
   /// True when no other handle shares the memory, so that it may be taken over.
-  bool unique() const { return memory_.use_count() == 1; }
+  bool unique() const { return block_.use_count() == 1; }
+  bool shares_memory_with(const Tensor& other) const { return block_ == other.block_; }
 
  private:
-  struct Memory;
-  void* checked(DType dtype) const;
+  struct Block;
+  void* checked(DType dtype, const Location& where) const;
+  void* touched(const Location& where) const;
+  template <class T>
+  static Tensor of_values(const Shape& shape, const std::vector<T>& values, Device device);
 
-  std::shared_ptr<Memory> memory_;
+  std::shared_ptr<Block> block_;
   void* address_ = nullptr;
   Shape shape_;
   int64_t numel_ = 0;

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "backends/copies.h"
 #include "core/parallel.h"
 
 namespace regla {
@@ -34,7 +35,7 @@ Tensor made(const Shape& shape, DType dtype, F&& f) {
 }  // namespace
 
 Parameter ParameterFactory::filled(const std::string& name, const Tensor& values) const {
-  return {.name = name, .value = values.to(dtype_), .gradient = {}};
+  return {.name = name, .value = converted(values, dtype_), .gradient = {}};
 }
 
 Random random_numbers(uint64_t seed, const std::string& name) { return {seed, stream_of(name)}; }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "backends/copies.h"
 #include "layers/random_features.h"
 
 namespace regla {
@@ -147,7 +148,8 @@ void Phi::draw(int64_t number) {
   const bool favor = config_.feature_map == FeatureMap::Favor;
   const Random random = random_numbers(static_cast<uint64_t>(config_.feature_seed),
                                        name_ + ".random." + std::to_string(number));
-  random_ = random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor).to(dtype_);
+  random_ =
+      converted(random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor), dtype_);
   drawn_ = number;
 }
 

@@ -17,15 +17,15 @@ HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment&
                                                     MixerState* state) {
   const int64_t B = x.dim(0), steps = x.dim(1);
   Tensor from_zero;
-  const Tensor positions =
-      segment_positions(B, steps, segment.reset, state ? state->position : from_zero);
+  const Tensor positions = segment_positions(B, steps, segment.reset,
+                                             state ? state->position : from_zero, x.value.device());
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };
   const auto turned = [&](const Var& z) {
     return rope(heads(z, qk_dim_), positions, rotary_, rope_base_);
   };
-  const Result result = {turned(query_(x)), turned(key_(x)), heads(value_(x), V_)};
+  const Result result = {turned(query_(x)), turned(key_(x)), heads(value_(x), V_), positions};
   segment.show("query", result.q);
   segment.show("key", result.k);
   return result;

@@ -12,8 +12,9 @@ namespace regla {
 class HeadProjections {
  public:
   struct Result {
-    Var q, k;  // [B, T, H, qk_dim]
-    Var v;     // [B, T, H, V]
+    Var q, k;          // [B, T, H, qk_dim]
+    Var v;             // [B, T, H, V]
+    Tensor positions;  // [B, T] I32
   };
 
   /// Parameters are called `name`.query.*, `name`.key.* and `name`.value.*.

@@ -1,5 +1,7 @@
 #include "layers/mixer.h"
 
+#include "backends/copies.h"
+#include "backends/kernels.h"
 #include "layers/mixers/delta_net.h"
 #include "layers/mixers/linear_attention.h"
 #include "layers/mixers/softmax_attention.h"
@@ -10,12 +12,9 @@ namespace {
 
 /// The first `length` entries of a cache [B, capacity, H, N].
 Tensor entries_in_use(const Tensor& cache, int64_t length) {
-  const int64_t B = cache.dim(0), capacity = cache.dim(1), H = cache.dim(2), N = cache.dim(3);
+  const int64_t B = cache.dim(0), H = cache.dim(2), N = cache.dim(3);
   Tensor used = Tensor::empty({B, length, H, N}, cache.dtype(), cache.device());
-  for (int64_t b = 0; b < B && length > 0; ++b) {
-    const Tensor row = cache.slice(b, b + 1).reshape({capacity, H * N}).slice(0, length);
-    used.slice(b, b + 1).reshape({length, H * N}).copy_from(row);
-  }
+  copy_rows(cache, 0, length, used, 0);
   return used;
 }
 
@@ -32,7 +31,6 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
   visit("m", m.value);
   visit("keys", keys.value);
   visit("values", values.value);
-  visit("first", first);
   visit("position", position);
 }
 
@@ -47,12 +45,10 @@ void MixerState::set(const std::string& name, const Tensor& tensor) {
     length = tensor.dim(1);
   } else if (name == "values") {
     values = tensor;
-  } else if (name == "first") {
-    first = tensor;
   } else if (name == "position") {
     position = tensor;
   } else {
-    fail("[state] expected S, m, keys, values, first or position, got ", name);
+    fail("[state] expected S, m, keys, values or position, got ", name);
   }
 }
 
@@ -74,8 +70,7 @@ MixerState MixerState::of(std::span<const Var> list, int64_t length) {
           .keys = list[2],
           .values = list[3],
           .length = length,
-          .first = list[4].value,
-          .position = list[5].value};
+          .position = list[4].value};
 }
 
 std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,
@@ -91,23 +86,15 @@ std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& s
   }
 }
 
-Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next) {
+Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next,
+                         Device device) {
   check(!reset || reset.shape() == Shape{batch, steps}, "[mixer] expected a reset mask ",
         Shape{batch, steps}, ", got ", reset.shape());
   check(!next || next.shape() == Shape{batch}, "[mixer] expected a state of ", batch,
         " sequences, got ", next.shape());
-  Tensor positions = Tensor::empty({batch, steps}, DType::I32);
-  Tensor after = Tensor::empty({batch}, DType::I32);
-  const int32_t* resets = reset ? reset.data<int32_t>() : nullptr;
-  const int32_t* start = next ? next.data<int32_t>() : nullptr;
-  for (int64_t b = 0; b < batch; ++b) {
-    int32_t position = start ? start[b] : 0;
-    for (int64_t t = 0; t < steps; ++t) {
-      if (resets && resets[b * steps + t] != 0) position = 0;
-      positions.data<int32_t>()[b * steps + t] = position++;
-    }
-    after.data<int32_t>()[b] = position;
-  }
+  const Tensor positions = Tensor::empty({batch, steps}, DType::I32, device);
+  const Tensor after = Tensor::empty({batch}, DType::I32, device);
+  kernels(device).positions(next, reset, positions, after);
   next = after;
   return positions;
 }

@@ -19,7 +19,6 @@ struct MixerState {
   Var m;               // [B, H] running maximum of the keys; -infinity: nothing seen
   Var keys, values;    // [B, capacity, H, .] key-value cache of softmax attention
   int64_t length = 0;  // entries of the cache that are in use
-  Tensor first;        // [B] I32: cache entries before this one belong to an earlier document
   Tensor position;     // [B] I32: position of the next token
 
   /// Calls `f(name, tensor)` for every tensor that is defined, to save it. The cache is cut to the
@@ -31,8 +30,8 @@ struct MixerState {
   MixerState detached() const;
   MixerState clone() const;
   /// Everything but `length` as a list, undefined where it is absent, and the state of such a list.
-  /// Positions and `first` are constants in it.
-  Vars list() const { return {S, m, keys, values, first, position}; }
+  /// Positions are constants in it.
+  Vars list() const { return {S, m, keys, values, position}; }
   static MixerState of(std::span<const Var> list, int64_t length);
 };
 
@@ -98,6 +97,7 @@ std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& s
 
 /// Positions [B, T] I32 of a segment that starts at `next` [B] (undefined: 0) and begins again at 0
 /// where `reset` says so; `next` moves on to the position after the segment.
-Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next);
+Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next,
+                         Device device);
 
 }  // namespace regla

@@ -3,7 +3,8 @@
 #include <cmath>
 
 #include "autograd/recompute.h"
-#include "core/allocator.h"
+#include "backends/copies.h"
+#include "core/memory.h"
 
 namespace regla {
 namespace {
@@ -173,10 +174,10 @@ void Decoder::store_weights(DType dtype) {
         "[decoder] weights can be stored in F32 or BF16 beside computations in F32, got ",
         name_of(dtype), " beside ", name_of(dtype_));
   for (Parameter* parameter : parameters_) {
-    if (parameter->multiplies) parameter->value = parameter->value.to(dtype);
+    if (parameter->multiplies) parameter->value = converted(parameter->value, dtype);
   }
   // What the weights took before goes back to the system.
-  allocator(output_weight().value.device()).trim();
+  memory(output_weight().value.device()).trim();
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

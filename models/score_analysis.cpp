@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/copies.h"
 #include "layers/basic.h"
 
 namespace regla {
@@ -74,7 +75,7 @@ Tensor normal_vectors(const Random& random, int64_t first, int64_t count, int64_
 /// x [T, H, d] -> the rows of head h, [T, d], in double.
 Tensor rows_of_head(const Tensor& x, int64_t h) {
   const int64_t T = x.dim(0), H = x.dim(1), d = x.dim(2);
-  const Tensor all = x.to(DType::F64).reshape({T * H, d});
+  const Tensor all = converted(x, DType::F64).reshape({T * H, d});
   Tensor rows = Tensor::empty({T, d}, DType::F64);
   for (int64_t t = 0; t < T; ++t) {
     rows.slice(t, t + 1).copy_from(all.slice(t * H + h, t * H + h + 1));

@@ -36,12 +36,14 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                   "weight in BF16",
                   {{{2, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}, {{11}, -2, 2, false}},
                   [](const Vars& in) -> Vars {
-                    return {linear(in[0].value.to(DType::F32), in[1].value.to(DType::BF16),
-                                   in[2].value.to(DType::F32))};
+                    return {linear(converted(in[0].value, DType::F32),
+                                   converted(in[1].value, DType::BF16),
+                                   converted(in[2].value, DType::F32))};
                   }});
-  list.push_back({"embedding", "in BF16", {{{7, 5}, -2, 2, false}}, [](const Vars& in) -> Vars {
-                    return {embedding(random_ids({3, 11}, 1, 7), in[0].value.to(DType::BF16))};
-                  }});
+  list.push_back(
+      {"embedding", "in BF16", {{{7, 5}, -2, 2, false}}, [](const Vars& in) -> Vars {
+         return {embedding(random_ids({3, 11}, 1, 7), converted(in[0].value, DType::BF16))};
+       }});
   list.push_back({"embedding", "", {{{7, 5}}}, [](const Vars& in) -> Vars {
                     return {embedding(random_ids({3, 11}, 1, 6), in[0])};  // row 6 is never used
                   }});
@@ -103,10 +105,11 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
            return {cross_entropy(in[0], in[1], some_targets({3, 5}, 11), count)};
          }});
   }
-  list.push_back({"cross_entropy", "nothing counts", inputs, [](const Vars& in) -> Vars {
-                    return {cross_entropy(in[0], in[1], random_ids({3, 5}, 1, 1).to(DType::I32), 0),
-                            cross_entropy(in[0], in[1], Tensor::full({3, 5}, -1, DType::I32), 0)};
-                  }});
+  list.push_back(
+      {"cross_entropy", "nothing counts", inputs, [](const Vars& in) -> Vars {
+         return {cross_entropy(in[0], in[1], converted(random_ids({3, 5}, 1, 1), DType::I32), 0),
+                 cross_entropy(in[0], in[1], Tensor::full({3, 5}, -1, DType::I32), 0)};
+       }});
   list.push_back({"cross_entropy_rows",
                   "",
                   {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
@@ -117,8 +120,8 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
                   "weight in BF16",
                   {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
                   [](const Vars& in) -> Vars {
-                    return {cross_entropy_rows(in[0].value.to(DType::F32),
-                                               in[1].value.to(DType::BF16),
+                    return {cross_entropy_rows(converted(in[0].value, DType::F32),
+                                               converted(in[1].value, DType::BF16),
                                                some_targets({3, 5}, 11))};
                   }});
 }

@@ -34,7 +34,7 @@ struct OpSample {
       Tensor value =
           spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
       if (inputs[i].edit) inputs[i].edit(value);
-      values.push_back(value.to(dtype));
+      values.push_back(converted(value, dtype));
     }
     return values;
   }

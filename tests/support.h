@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "autograd/tape.h"
+#include "backends/copies.h"
 #include "core/parallel.h"
 #include "core/random.h"
 #include "core/tensor.h"
@@ -27,7 +28,7 @@ inline Tensor normal_tensor(const Shape& shape, DType dtype, uint64_t seed, doub
     values.data<float>()[i] =
         static_cast<float>(deviation * random.normal(static_cast<uint64_t>(i)));
   }
-  return values.to(dtype);
+  return converted(values, dtype);
 }
 
 /// Distinct numbers, evenly spaced in (low, high) and shuffled, so that no two are close to a tie.
@@ -48,7 +49,7 @@ inline Tensor spaced_tensor(const Shape& shape, DType dtype, uint64_t seed, doub
                          static_cast<double>(std::max<int64_t>(count, 1));
     values.data<float>()[i] = static_cast<float>(low + (high - low) * place);
   }
-  return values.to(dtype);
+  return converted(values, dtype);
 }
 
 /// Integers in [0, bound).

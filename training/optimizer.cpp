@@ -22,9 +22,9 @@ double AdamW::gradient_norm() const {
   double sum = 0;
   for (const Parameter* parameter : parameters_) {
     if (parameter->gradient_empty) continue;
-    double squares = 0;
+    const Tensor squares = Tensor::empty({1}, DType::F64, parameter->gradient.device());
     kernels(parameter->gradient.device()).sum_of_squares(parameter->gradient, squares);
-    sum += squares;
+    sum += squares.values()[0];
   }
   return std::sqrt(sum);
 }

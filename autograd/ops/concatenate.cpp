@@ -1,18 +1,8 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
-
-/// Rows [begin, begin + count) of the second axis of `from` become those at `at` of `to`.
-void copy_rows(const Tensor& from, int64_t begin, int64_t count, Tensor to, int64_t at) {
-  if (count == 0) return;
-  const int64_t row = from.numel() / (from.dim(0) * from.dim(1));
-  for (int64_t b = 0; b < from.dim(0); ++b) {
-    const Tensor source = from.slice(b, b + 1).reshape({from.dim(1), row});
-    Tensor target = to.slice(b, b + 1).reshape({to.dim(1), row});
-    target.slice(at, at + count).copy_from(source.slice(begin, begin + count));
-  }
-}
 
 Shape with_length(const Shape& shape, int64_t length) {
   std::vector<int64_t> sizes(shape.sizes().begin(), shape.sizes().end());

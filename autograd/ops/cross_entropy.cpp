@@ -24,25 +24,24 @@ struct CrossEntropy : Op {
     }
     kernels_of(hidden).cross_entropy({hidden, in[1], targets, inverse_count}, losses, d_hidden,
                                      d_weight);
-    double sum = 0;
-    for (double loss : losses.values()) sum += loss;
-    return {Tensor::full({1}, sum * inverse_count, hidden.dtype(), hidden.device())};
+    Tensor loss = Tensor::empty({1}, hidden.dtype(), hidden.device());
+    kernels_of(hidden).sum(losses, inverse_count, loss);
+    return {loss};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    const double d_loss = d_out[0].values()[0];
-    pass_on(std::move(d_hidden), hidden_shape, d_loss, *d_in[0]);
-    pass_on(std::move(d_weight), {}, d_loss, *d_in[1]);
+    pass_on(std::move(d_hidden), hidden_shape, d_out[0], *d_in[0]);
+    pass_on(std::move(d_weight), {}, d_out[0], *d_in[1]);
   }
 
  private:
-  /// Hands the stored gradient over as it is when d_loss is 1, which is what training does.
-  static void pass_on(Tensor stored, const Shape& shape, double d_loss, Gradient& to) {
+  /// Hands the stored gradient over as it is where backward begins, which is what training does.
+  static void pass_on(Tensor stored, const Shape& shape, const Tensor& d_loss, Gradient& to) {
     if (shape.rank() > 0) stored = stored.reshape(shape);
-    if (d_loss == 1) {
+    if (is_unit_seed(d_loss)) {
       to.give(std::move(stored));
     } else {
-      kernels_of(stored).accumulate(stored, d_loss, to.sink(stored));
+      kernels_of(stored).scale_by(stored, d_loss, to.sink(stored));
     }
   }
 };

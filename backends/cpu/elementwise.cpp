@@ -24,6 +24,25 @@ void add(const Tensor& a, const Tensor& b, Tensor out) {
   });
 }
 
+void scale_by(const Tensor& x, const Tensor& factor, Sink out) {
+  for_float_type(x.dtype(), "scale_by", [&](auto tag) {
+    using T = decltype(tag);
+    const T* in = x.data<T>();
+    const T by = factor.data<T>()[0];
+    write<T>(out, [=](int64_t i) { return by * in[i]; });
+  });
+}
+
+void sum(const Tensor& x, double scale, Tensor total) {
+  for_float_type(x.dtype(), "sum", [&](auto tag) {
+    using T = decltype(tag);
+    const T* in = x.data<T>();
+    double in_order = 0;
+    for (int64_t i = 0; i < x.numel(); ++i) in_order += static_cast<double>(in[i]);
+    total.data<T>()[0] = static_cast<T>(in_order * scale);
+  });
+}
+
 void column_sums(const Tensor& x, Sink sums) {
   for_float_type(x.dtype(), "column_sums", [&](auto tag) {
     using T = decltype(tag);
@@ -48,7 +67,7 @@ void column_sums(const Tensor& x, Sink sums) {
   });
 }
 
-void sum_of_squares(const Tensor& x, double& sum) {
+void sum_of_squares(const Tensor& x, Tensor sum) {
   for_float_type(x.dtype(), "sum_of_squares", [&](auto tag) {
     using T = decltype(tag);
     const T* in = x.data<T>();
@@ -65,12 +84,13 @@ void sum_of_squares(const Tensor& x, double& sum) {
       }
       partial[static_cast<size_t>(begin / kGrain)] = total;
     });
-    sum = 0;
-    for (double part : partial) sum += part;
+    double& whole = sum.data<double>()[0];
+    whole = 0;
+    for (double part : partial) whole += part;
   });
 }
 
-void is_finite(const Tensor& x, bool& finite) {
+void is_finite(const Tensor& x, Tensor finite) {
   for_float_type(x.dtype(), "is_finite", [&](auto tag) {
     using T = decltype(tag);
     const T* in = x.data<T>();
@@ -79,7 +99,7 @@ void is_finite(const Tensor& x, bool& finite) {
     T total = 0;
 #pragma omp simd reduction(+ : total)
     for (int64_t i = 0; i < count; ++i) total += in[i] - in[i];
-    finite = total == 0;
+    finite.data<int32_t>()[0] = total == 0;
   });
 }
 

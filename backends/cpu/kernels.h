@@ -5,8 +5,12 @@
 // The CPU's kernels. Each declaration takes its signature from the table, where it is documented.
 namespace regla::cpu {
 
+decltype(KernelTable::convert)::Function convert;
+decltype(KernelTable::copy_rows)::Function copy_rows;
 decltype(KernelTable::accumulate)::Function accumulate;
 decltype(KernelTable::add)::Function add;
+decltype(KernelTable::scale_by)::Function scale_by;
+decltype(KernelTable::sum)::Function sum;
 decltype(KernelTable::matmul)::Function matmul;
 decltype(KernelTable::column_sums)::Function column_sums;
 decltype(KernelTable::norm)::Function norm;
@@ -17,6 +21,8 @@ decltype(KernelTable::softmax)::Function softmax;
 decltype(KernelTable::softmax_backward)::Function softmax_backward;
 decltype(KernelTable::embedding)::Function embedding;
 decltype(KernelTable::embedding_backward)::Function embedding_backward;
+decltype(KernelTable::positions)::Function positions;
+decltype(KernelTable::first_keys)::Function first_keys;
 decltype(KernelTable::rope)::Function rope;
 decltype(KernelTable::dropout)::Function dropout;
 decltype(KernelTable::cross_entropy)::Function cross_entropy;

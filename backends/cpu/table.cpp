@@ -4,8 +4,12 @@ namespace regla::cpu {
 
 constinit const KernelTable kTable = {
     .backend = "cpu",
+    .convert = convert,
+    .copy_rows = copy_rows,
     .accumulate = accumulate,
     .add = add,
+    .scale_by = scale_by,
+    .sum = sum,
     .matmul = matmul,
     .column_sums = column_sums,
     .norm = norm,
@@ -16,6 +20,8 @@ constinit const KernelTable kTable = {
     .softmax_backward = softmax_backward,
     .embedding = embedding,
     .embedding_backward = embedding_backward,
+    .positions = positions,
+    .first_keys = first_keys,
     .rope = rope,
     .dropout = dropout,
     .cross_entropy = cross_entropy,

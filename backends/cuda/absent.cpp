@@ -1,11 +1,12 @@
-#include "backends/kernels.h"
+#include "core/check.h"
+#include "core/device.h"
 
 // Stands in for the CUDA backend in builds without it.
 namespace regla::cuda {
 
-const KernelTable& table(Device device);
+void install(Device device);
 
-const KernelTable& table(Device device) {
+void install(Device device) {
   fail("[device] ", device.text(), " was asked for, but this build has no CUDA backend");
 }
 

@@ -2,46 +2,26 @@
 
 #include <algorithm>
 
+#include "backends/copies.h"
+#include "backends/kernels.h"
 #include "layers/feature_maps.h"
 
 namespace regla {
 namespace {
 
-/// Entries [begin, end) of a cache [B, capacity, H, N], copied to `at` of another.
-void copy_entries(const Tensor& from, int64_t begin, int64_t end, Tensor to, int64_t at) {
-  const int64_t row = from.dim(2) * from.dim(3);
-  for (int64_t b = 0; b < from.dim(0) && begin < end; ++b) {
-    const Tensor source = from.slice(b, b + 1).reshape({from.dim(1), row}).slice(begin, end);
-    to.slice(b, b + 1).reshape({to.dim(1), row}).slice(at, at + end - begin).copy_from(source);
-  }
-}
-
+/// Entries [begin, end) of a cache [B, capacity, H, N] in one with room for `capacity`.
 Tensor with_capacity(const Tensor& cache, int64_t begin, int64_t end, int64_t capacity) {
   Tensor larger = Tensor::empty({cache.dim(0), capacity, cache.dim(2), cache.dim(3)}, cache.dtype(),
                                 cache.device());
-  copy_entries(cache, begin, end, larger, 0);
+  copy_rows(cache, begin, end - begin, larger, 0);
   return larger;
 }
 
-/// The first visible cache entry of each token [B, T], undefined where nothing is hidden. `past`
-/// entries lie before the segment; `first` [B] moves on.
-Tensor first_visible(int64_t batch, int64_t steps, int64_t past, const Tensor& reset,
-                     Tensor* first) {
-  const bool carries = first && first->defined();
-  if (!reset && !carries) return {};
-  Tensor visible = Tensor::empty({batch, steps}, DType::I32);
-  Tensor after = Tensor::empty({batch}, DType::I32);
-  const int32_t* resets = reset ? reset.data<int32_t>() : nullptr;
-  for (int64_t b = 0; b < batch; ++b) {
-    int32_t from = carries ? first->data<int32_t>()[b] : 0;
-    for (int64_t t = 0; t < steps; ++t) {
-      if (resets && resets[b * steps + t] != 0) from = static_cast<int32_t>(past + t);
-      visible.data<int32_t>()[b * steps + t] = from;
-    }
-    after.data<int32_t>()[b] = from;
-  }
-  if (first) *first = after;
-  return visible;
+/// The first visible cache entry of each token [B, T]; `past` entries lie before the segment.
+Tensor first_visible(const Tensor& positions, int64_t past) {
+  const Tensor first = Tensor::empty_like(positions);
+  kernels(positions.device()).first_keys(positions, past, first);
+  return first;
 }
 
 }  // namespace
@@ -59,8 +39,8 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
 Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const int64_t past = state ? state->length : 0;
   HeadProjections::Result in = project_(x, segment, state);
-  const Tensor first =
-      first_visible(x.dim(0), x.dim(1), past, segment.reset, state ? &state->first : nullptr);
+  // From position 0 on, without resets, nothing is hidden.
+  const Tensor first = state || segment.reset ? first_visible(in.positions, past) : Tensor{};
   if (past > 0) {
     if (state->keys.dim(1) != past) {  // room behind the entries, left by `step`
       state->keys = with_capacity(state->keys.value, 0, past, past);
@@ -96,10 +76,10 @@ Tensor SoftmaxAttentionMixer::step(const Tensor& x, MixerState& state) {
       state.values = Tensor::empty({x.dim(0), room, heads_, V_}, dtype_, x.device());
     }
   }
-  copy_entries(in.k.value, 0, 1, state.keys.value, state.length);
-  copy_entries(in.v.value, 0, 1, state.values.value, state.length);
+  copy_rows(in.k.value, 0, 1, state.keys.value, state.length);
+  copy_rows(in.v.value, 0, 1, state.values.value, state.length);
   ++state.length;
-  const Tensor first = first_visible(x.dim(0), 1, state.length - 1, {}, &state.first);
+  const Tensor first = first_visible(in.positions, state.length - 1);
   const Var o = softmax_attention(in.q, state.keys.value, state.values.value, first, config_.window,
                                   score_scale(ScoreScale::SqrtD, K_), state.length);
   return finish(o).value.reshape(x.shape());
@@ -122,13 +102,6 @@ void SoftmaxAttentionMixer::trim(MixerState& state) const {
     state.values = with_capacity(state.values.value, dropped, state.length, keep);
   }
   state.length = keep;
-  if (!state.first) return;
-  Tensor moved = state.first.clone();
-  for (int64_t b = 0; b < moved.numel(); ++b) {
-    moved.data<int32_t>()[b] =
-        std::max<int32_t>(0, moved.data<int32_t>()[b] - static_cast<int32_t>(dropped));
-  }
-  state.first = moved;
 }
 
 MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {

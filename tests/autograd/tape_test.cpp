@@ -251,9 +251,9 @@ TEST_CASE("check_finite sees NaN and infinity anywhere, in both types") {
                        -std::numeric_limits<double>::infinity()}) {
       for (size_t place : {0, 500, 1000}) {
         std::vector<double> values(1001, 1e30);
-        CHECK(kernels({}).all_finite(Tensor::of({1001}, values).to(dtype)));
+        CHECK(kernels({}).all_finite(converted(Tensor::of({1001}, values), dtype)));
         values[place] = bad;
-        CHECK_FALSE(kernels({}).all_finite(Tensor::of({1001}, values).to(dtype)));
+        CHECK_FALSE(kernels({}).all_finite(converted(Tensor::of({1001}, values), dtype)));
       }
     }
   }

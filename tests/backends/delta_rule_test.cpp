@@ -16,8 +16,14 @@ struct Problem {
   Tensor q, k, v, g, reset, state, d_o, d_state;
 
   Problem to(DType dtype) const {
-    return {q.to(dtype), k.to(dtype),     v.to(dtype),   g.to(dtype),
-            reset,       state.to(dtype), d_o.to(dtype), d_state.to(dtype)};
+    return {converted(q, dtype),
+            converted(k, dtype),
+            converted(v, dtype),
+            converted(g, dtype),
+            reset,
+            converted(state, dtype),
+            converted(d_o, dtype),
+            converted(d_state, dtype)};
   }
 };
 
@@ -36,7 +42,7 @@ Tensor unit_keys(const Shape& shape, uint64_t seed) {
     for (int64_t i = 0; i < K; ++i) square += k.data<double>()[r + i] * k.data<double>()[r + i];
     for (int64_t i = 0; i < K; ++i) k.data<double>()[r + i] /= std::sqrt(square);
   }
-  return k.to(DType::F32).to(DType::F64);
+  return converted(converted(k, DType::F32), DType::F64);
 }
 
 Problem make_problem(const Sizes& n, bool state, bool reset) {

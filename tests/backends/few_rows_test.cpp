@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "backends/copies.h"
 #include "backends/kernels.h"
 #include "core/parallel.h"
 #include "tests/matchers.h"
@@ -28,7 +29,7 @@ std::vector<Sizes> sizes() {
 
 MatmulArgs arguments(const Sizes& n, DType a, DType b, bool bias) {
   return {.a = normal_tensor({n.M, n.K}, a, 1),
-          .b = normal_tensor({n.N, n.K}, DType::F32, 2).to(b),
+          .b = converted(normal_tensor({n.N, n.K}, DType::F32, 2), b),
           .bias = bias ? normal_tensor({n.N}, a, 3) : Tensor{},
           .transpose_b = true};
 }
@@ -107,14 +108,14 @@ TEST_CASE("weights in BF16 give what their widened copies give, for many rows to
     MatmulArgs args = arguments({M, 67, 129}, DType::F32, DType::BF16, true);
     const Tensor stored = product(args, {}), before = normal_tensor({M, 67}, DType::F32, 4);
     const Tensor added = product(args, before);
-    args.b = args.b.to(DType::F32);
+    args.b = converted(args.b, DType::F32);
     CHECK(relative_error(stored, product(args, {})) < 1e-6);
     CHECK(relative_error(added, product(args, before)) < 1e-6);
   }
   // B in several pieces: 9000 rows of 600 are more than four million elements.
   MatmulArgs args = arguments({9, 9000, 600}, DType::F32, DType::BF16, true);
   const Tensor stored = product(args, {});
-  args.b = args.b.to(DType::F32);
+  args.b = converted(args.b, DType::F32);
   CHECK(relative_error(stored, product(args, {})) < 1e-5);
 }
 

@@ -120,9 +120,9 @@ TEST_CASE("sums over columns and over everything") {
     }
     cpu().column_sums(x, {out, true});
     CHECK(relative_error(out.values(), sums) < (dtype == DType::F64 ? 1e-13 : 1e-5));
-    double got = 0;
+    const Tensor got = Tensor::empty({1}, DType::F64);
     cpu().sum_of_squares(x, got);
-    CHECK(got == Approx(squares).epsilon(1e-12));
+    CHECK(got.values()[0] == Approx(squares).epsilon(1e-12));
   }
 }
 
@@ -147,7 +147,7 @@ TEST_CASE("rotary positions keep their digits far out") {
   }
   for (DType dtype : {DType::F32, DType::F64}) {
     const Tensor y = Tensor::empty(x.shape(), dtype), back = Tensor::empty(x.shape(), dtype);
-    const RopeArgs args = {x.to(dtype), positions, 4, 10000, false};
+    const RopeArgs args = {converted(x, dtype), positions, 4, 10000, false};
     cpu().rope(args, {y, false});
     const double bound = dtype == DType::F64 ? 1e-14 : 1e-6;
     CHECK(relative_error(y.values(), expected) < bound);

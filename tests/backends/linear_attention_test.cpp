@@ -21,8 +21,16 @@ struct Problem {
   Tensor q, k, u, log_a, log_b, log_s, reset, state, d_o, d_state;
 
   Problem to(DType dtype) const {
-    return {q.to(dtype),     k.to(dtype), u.to(dtype),     log_a.to(dtype), log_b.to(dtype),
-            log_s.to(dtype), reset,       state.to(dtype), d_o.to(dtype),   d_state.to(dtype)};
+    return {converted(q, dtype),
+            converted(k, dtype),
+            converted(u, dtype),
+            converted(log_a, dtype),
+            converted(log_b, dtype),
+            converted(log_s, dtype),
+            reset,
+            converted(state, dtype),
+            converted(d_o, dtype),
+            converted(d_state, dtype)};
   }
 };
 

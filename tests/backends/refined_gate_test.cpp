@@ -33,8 +33,8 @@ struct Gate {
 Gate gate(const Numbers& z_g, const Numbers& z_r, DType dtype) {
   const Shape shape = {static_cast<int64_t>(z_g.size())};
   Tape tape;
-  const Var g = tape.leaf(Tensor::of(shape, z_g).to(dtype));
-  const Var r = tape.leaf(Tensor::of(shape, z_r).to(dtype));
+  const Var g = tape.leaf(converted(Tensor::of(shape, z_g), dtype));
+  const Var r = tape.leaf(converted(Tensor::of(shape, z_r), dtype));
   const Var log_f = refined_gate(g, r);
   tape.backward({log_f}, {Tensor::full(shape, 1, dtype)});
   return {log_f.value.values(), tape.gradient(g).values(), tape.gradient(r).values()};
@@ -102,7 +102,7 @@ TEST_CASE("r = 1/2 is the vanilla gate") {
   const Shape shape = {static_cast<int64_t>(z_g.size())};
   for (DType dtype : {DType::F64, DType::F32}) {
     Tape tape;
-    const Var z = tape.leaf(Tensor::of(shape, z_g).to(dtype));
+    const Var z = tape.leaf(converted(Tensor::of(shape, z_g), dtype));
     const Var vanilla = log_sigmoid(z);
     tape.backward({vanilla}, {Tensor::full(shape, 1, dtype)});
     const Gate refined = gate(z_g, half, dtype);

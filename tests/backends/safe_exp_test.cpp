@@ -80,7 +80,8 @@ TEST_CASE("safe exp is what the paper's maxima give") {
           const Tensor reset = density > 0 ? random_mask({B, T}, 5, density) : Tensor{};
           const Naive expected = naive(z, m0, reset, maximum, 0.3);
           for (DType dtype : {DType::F64, DType::F32}) {
-            const SafeExp got = safe_exp(z.to(dtype), m0.to(dtype), reset, maximum, 0.3);
+            const SafeExp got =
+                safe_exp(converted(z, dtype), converted(m0, dtype), reset, maximum, 0.3);
             const double bound = dtype == DType::F64 ? 1e-14 : 1e-6;
             INFO("T " << T << ", maximum " << static_cast<int>(maximum) << ", m0 " << earlier
                       << ", resets " << density << ", " << name_of(dtype));
@@ -143,8 +144,8 @@ TEST_CASE("a row of NaN has no maximum and spoils no other token's gradient") {
     Numbers values = sound.values();
     const auto middle = values.begin() + kFeatures;
     std::fill(middle, middle + kFeatures, std::numeric_limits<double>::quiet_NaN());
-    const Numbers expected = gradient(sound.to(dtype));
-    const Numbers actual = gradient(Tensor::of(sound.shape(), values).to(dtype));
+    const Numbers expected = gradient(converted(sound, dtype));
+    const Numbers actual = gradient(converted(Tensor::of(sound.shape(), values), dtype));
     for (size_t i = 0; i < actual.size(); ++i) {
       CHECK((i / kFeatures == 1 ? std::isnan(actual[i]) : actual[i] == expected[i]));
     }
@@ -154,7 +155,7 @@ TEST_CASE("a row of NaN has no maximum and spoils no other token's gradient") {
 TEST_CASE("scores far apart stay finite") {
   for (DType dtype : {DType::F32, DType::F64}) {
     const Tensor z =
-        Tensor::of({1, 4, 1, 2}, Numbers{-1e4, -2e4, 0, -1e4, 1e4, 3, 1e4, 1e4}).to(dtype);
+        converted(Tensor::of({1, 4, 1, 2}, Numbers{-1e4, -2e4, 0, -1e4, 1e4, 3, 1e4, 1e4}), dtype);
     Tape tape;
     const Var leaf = tape.leaf(z);
     const SafeExp out = safe_exp(leaf, {}, {}, Maximum::Running, 1);

@@ -45,9 +45,10 @@ void check_case(const Case& c) {
   }
   for (DType dtype : {DType::F64, DType::F32}) {
     Tape tape;
-    const Var vq = tape.leaf(q.to(dtype)), vk = tape.leaf(k.to(dtype)), vv = tape.leaf(v.to(dtype));
+    const Var vq = tape.leaf(converted(q, dtype)), vk = tape.leaf(converted(k, dtype)),
+              vv = tape.leaf(converted(v, dtype));
     const Var o = softmax_attention(vq, vk, vv, first, c.window, scale, c.length);
-    tape.backward({o}, {d_o.to(dtype)});
+    tape.backward({o}, {converted(d_o, dtype)});
     const double bound = dtype == DType::F64 ? 1e-10 : 1e-4;
     INFO("T " << c.T << ", length " << c.length << " of " << c.capacity << ", window " << c.window
               << ", hidden " << c.hidden << ", " << name_of(dtype));
@@ -87,8 +88,9 @@ TEST_CASE("softmax attention with large scores is finite and picks the largest")
     Tape tape;
     const Var q = tape.leaf(Tensor::full({1, 3, 1, 1}, 1, dtype));
     const Var k =
-        tape.leaf(Tensor::of({1, 3, 1, 1}, std::vector<double>{1e4, -1e4, 3e4}).to(dtype));
-    const Var v = tape.leaf(Tensor::of({1, 3, 1, 1}, std::vector<double>{1, 2, 3}).to(dtype));
+        tape.leaf(converted(Tensor::of({1, 3, 1, 1}, std::vector<double>{1e4, -1e4, 3e4}), dtype));
+    const Var v =
+        tape.leaf(converted(Tensor::of({1, 3, 1, 1}, std::vector<double>{1, 2, 3}), dtype));
     const Var o = softmax_attention(q, k, v, {}, 0, 1);
     CHECK(o.value.values() == Numbers{1, 1, 3});
     tape.backward({o}, {Tensor::full({1, 3, 1, 1}, 1, dtype)});

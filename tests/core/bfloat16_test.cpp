@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/copies.h"
 #include "core/random.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
@@ -73,14 +74,14 @@ TEST_CASE("every BF16 is itself again after widening") {
 
 TEST_CASE("tensors are stored in BF16 and widened") {
   const Tensor x = normal_tensor({7, 11}, DType::F32, 1);
-  const Tensor stored = x.to(DType::BF16);
+  const Tensor stored = converted(x, DType::BF16);
   CHECK(stored.dtype() == DType::BF16);
   CHECK(stored.bytes() == 2 * 77);
   CHECK(relative_error(stored, x) < 1.0 / 256);
-  CHECK(same_bits(stored.to(DType::F32).to(DType::BF16), stored));
-  CHECK(stored.to(DType::F64).values() == stored.values());
-  CHECK(x.to(DType::F64).to(DType::BF16).values() == stored.values());
-  CHECK(same_bits(stored.slice(2, 5).clone(), x.slice(2, 5).to(DType::BF16)));
+  CHECK(same_bits(converted(converted(stored, DType::F32), DType::BF16), stored));
+  CHECK(converted(stored, DType::F64).values() == stored.values());
+  CHECK(converted(converted(x, DType::F64), DType::BF16).values() == stored.values());
+  CHECK(same_bits(stored.slice(2, 5).clone(), converted(x.slice(2, 5), DType::BF16)));
   CHECK(Tensor::full({2}, 0.1, DType::BF16).values()[1] == 0.10009765625);
 }
 

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "core/allocator.h"
+#include "core/memory.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 
@@ -11,6 +11,8 @@ namespace regla::test {
 namespace {
 
 constexpr size_t kSegment = size_t{2} << 20;
+
+HostSegments segments;
 
 struct Block {
   char* start;
@@ -20,7 +22,7 @@ struct Block {
 }  // namespace
 
 TEST_CASE("a heap joins free neighbours and cuts what it has to the size asked for") {
-  BlockHeap heap(kSegment);
+  BlockHeap heap(segments, kSegment);
   auto* a = static_cast<char*>(heap.take(640));
   auto* b = static_cast<char*>(heap.take(1280));
   auto* c = static_cast<char*>(heap.take(640));
@@ -40,7 +42,7 @@ TEST_CASE("a heap joins free neighbours and cuts what it has to the size asked f
 }
 
 TEST_CASE("a heap goes to the system when nothing fits, and trims whole segments") {
-  BlockHeap heap(kSegment);
+  BlockHeap heap(segments, kSegment);
   void* small = heap.take(64);
   void* large = heap.take(3 * kSegment);
   CHECK(heap.segments_taken() == 2);
@@ -54,7 +56,7 @@ TEST_CASE("a heap goes to the system when nothing fits, and trims whole segments
 }
 
 TEST_CASE("a heap takes only what is missing behind its last free block") {
-  BlockHeap heap(kSegment, uintptr_t{3} << 44);
+  BlockHeap heap(segments, kSegment, uintptr_t{3} << 44);
   auto* a = static_cast<char*>(heap.take(kSegment / 2));
   auto* b = static_cast<char*>(heap.take(kSegment));
   CHECK(b == a + kSegment / 2);
@@ -70,7 +72,7 @@ TEST_CASE("a heap takes only what is missing behind its last free block") {
 }
 
 TEST_CASE("blocks of a heap never overlap and end up in one piece") {
-  BlockHeap heap(kSegment);
+  BlockHeap heap(segments, kSegment);
   const Random random(3, 9);
   std::vector<Block> blocks;
   for (uint64_t i = 0; i < 4000; ++i) {
@@ -99,7 +101,7 @@ TEST_CASE("blocks of a heap never overlap and end up in one piece") {
 }
 
 TEST_CASE("what large blocks of one size leave serves those of another") {
-  Allocator& cpu = allocator(Device{});
+  Memory& cpu = memory(Device{});
   { const Tensor whole = Tensor::empty({48 << 20}, DType::F32); }
   const int64_t before = cpu.stats().system_bytes;
   for (int64_t count : {3, 5, 7, 16}) {

@@ -2,7 +2,8 @@
 
 #include <limits>
 
-#include "core/allocator.h"
+#include "backends/copies.h"
+#include "core/memory.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
@@ -66,17 +67,17 @@ TEST_CASE("a tensor refuses what does not fit") {
   CHECK(error_of([&] { x.data<double>(); }).rfind("[tensor] expected F64, got F32", 0) == 0);
   CHECK(error_of([&] { Tensor().data<float>(); }).rfind("[tensor]", 0) == 0);
   CHECK(error_of([&] { Tensor::of({3}, std::vector<float>{1}); }).rfind("[tensor]", 0) == 0);
-  CHECK(error_of([&] { x.clone().copy_from(x.to(DType::F64)); }).rfind("[copy]", 0) == 0);
+  CHECK(error_of([&] { x.clone().copy_from(converted(x, DType::F64)); }).rfind("[copy]", 0) == 0);
   CHECK(error_of([&] { x.clone().copy_from(x.reshape({8})); }).rfind("[copy]", 0) == 0);
   CHECK(error_of([] { Tensor::empty({1}, DType::F32, {Device::Kind::Cuda, 0}); }) != "no error");
 }
 
 TEST_CASE("conversion keeps values") {
   const Tensor x = Tensor::of({3}, std::vector<double>{-1.5, 2, 1e30});
-  CHECK(x.to(DType::F32).values()[0] == -1.5);
-  CHECK(x.to(DType::F64).raw() == x.raw());
-  CHECK(x.slice(0, 2).to(DType::I32).values() == std::vector<double>{-1, 2});
-  CHECK_FALSE(Tensor().to(DType::F32).defined());
+  CHECK(converted(x, DType::F32).values()[0] == -1.5);
+  CHECK(converted(x, DType::F64).raw() == x.raw());
+  CHECK(converted(x.slice(0, 2), DType::I32).values() == std::vector<double>{-1, 2});
+  CHECK_FALSE(converted(Tensor(), DType::F32).defined());
   CHECK(Tensor::full({2}, 7, DType::I32).values() == std::vector<double>{7, 7});
 }
 
@@ -93,9 +94,9 @@ TEST_CASE("fresh memory is NaN, also when it was used before") {
 #endif
 
 TEST_CASE("the allocator hands out aligned blocks and uses them again") {
-  Allocator& cpu = allocator(Device{});
+  Memory& cpu = memory(Device{});
   { const Tensor warm = Tensor::empty({1000}, DType::F32); }
-  const AllocatorStats before = cpu.stats();
+  const MemoryStats before = cpu.stats();
   {
     const Tensor x = Tensor::empty({1000}, DType::F32);
     CHECK(reinterpret_cast<uintptr_t>(x.raw()) % 64 == 0);
@@ -112,18 +113,17 @@ TEST_CASE("the allocator hands out aligned blocks and uses them again") {
 }
 
 TEST_CASE("memory that cannot be had is an error, and nothing is lost") {
-  Allocator& cpu = allocator(Device{});
+  Memory& cpu = memory(Device{});
   const int64_t before = cpu.stats().bytes_in_use;
 #if !defined(__SANITIZE_ADDRESS__)
-  CHECK(error_of([] { Tensor::empty({int64_t{1} << 58}, DType::F64); }).rfind("[allocator]", 0) ==
-        0);
+  CHECK(error_of([] { Tensor::empty({int64_t{1} << 58}, DType::F64); }).rfind("[memory]", 0) == 0);
 #endif
   CHECK(cpu.stats().bytes_in_use == before);
 }
 
 TEST_CASE("the allocator serves threads at the same time") {
   const Threads guard(3);
-  const int64_t before = allocator(Device{}).stats().bytes_in_use;
+  const int64_t before = memory(Device{}).stats().bytes_in_use;
   std::vector<int> wrong(64, 0);
   parallel_for(64, 1, [&](int64_t begin, int64_t) {
     for (int i = 1; i < 50; ++i) {
@@ -132,7 +132,7 @@ TEST_CASE("the allocator serves threads at the same time") {
     }
   });
   CHECK(std::accumulate(wrong.begin(), wrong.end(), 0) == 0);
-  CHECK(allocator(Device{}).stats().bytes_in_use == before);
+  CHECK(memory(Device{}).stats().bytes_in_use == before);
 }
 
 TEST_CASE("check puts its parts together") {

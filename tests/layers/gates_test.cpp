@@ -90,7 +90,7 @@ TEST_CASE("what a gate keeps and lets in add up to one, also at its ends") {
   const Tensor log_g = Tensor::of({1, 1, 1, count}, logs);
   const Tensor ones = Tensor::full({1, 1, 1, count}, 1, DType::F64);
   for (DType dtype : {DType::F64, DType::F32}) {
-    const Var y = write_gate(ones.to(dtype), log_g.to(dtype));
+    const Var y = write_gate(converted(ones, dtype), converted(log_g, dtype));
     for (size_t i = 0; i < logs.size(); ++i) {
       const double bound = dtype == DType::F64 ? 1e-15 : 4e-7;
       const double expected = -std::expm1(logs[i]);

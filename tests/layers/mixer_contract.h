@@ -47,7 +47,8 @@ class TestMixer {
     for (size_t i = 0; i < parameters.size(); ++i) {
       const NoGrad guard;
       const Tensor noise = normal_tensor(exact[i]->value.shape(), DType::F64, 50 + i, 0.15);
-      parameters[i]->value = add(exact[i]->value, noise).value.to(DType::F32).to(type);
+      parameters[i]->value =
+          converted(converted(add(exact[i]->value, noise).value, DType::F32), type);
     }
   }
 
@@ -165,12 +166,12 @@ inline void check_mixer_chunks(const TestMixer& exact, const TestMixer& single, 
   if (s.start) {
     start = s.start->clone();
     for (Var* var : {&start.S, &start.m, &start.keys, &start.values}) {
-      if (var->defined()) *var = var->value.to(DType::F32);
+      if (var->defined()) *var = converted(var->value, DType::F32);
     }
     s.start = &start;
   }
-  s.x = s.x.to(DType::F32);
-  s.d_y = s.d_y.to(DType::F32);
+  s.x = converted(s.x, DType::F32);
+  s.d_y = converted(s.d_y, DType::F32);
   for (int64_t chunk : std::vector<int64_t>{1, 16, T}) {
     INFO("float, chunk " << chunk);
     s.chunk = chunk;

@@ -34,7 +34,7 @@ std::vector<ModelConfig> models() {
 void round_weights(const Decoder& decoder) {
   for (Parameter* parameter : decoder.parameters()) {
     if (!parameter->multiplies) continue;
-    parameter->value = parameter->value.to(DType::BF16).to(DType::F32);
+    parameter->value = converted(converted(parameter->value, DType::BF16), DType::F32);
   }
 }
 

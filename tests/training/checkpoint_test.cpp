@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "backends/copies.h"
 #include "core/files.h"
 #include "models/safetensors.h"
 #include "tests/matchers.h"
@@ -111,9 +112,10 @@ TEST_CASE("weights that do not fit the configuration are named") {
                tensors[0].tensor = Tensor::zeros({384, 17}, DType::F32);
              }),
              Contains("\"" + first + "\": expected the shape [384, 16]"));
-  CHECK_THAT(
-      message_after([](auto& tensors) { tensors[0].tensor = tensors[0].tensor.to(DType::F64); }),
-      Contains("expected F32 by config.json, got F64"));
+  CHECK_THAT(message_after([](auto& tensors) {
+               tensors[0].tensor = converted(tensors[0].tensor, DType::F64);
+             }),
+             Contains("expected F32 by config.json, got F64"));
   CHECK(saved.load_error() == "no error");
 }
 

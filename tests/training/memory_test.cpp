@@ -1,6 +1,7 @@
+#include "core/memory.h"
+
 #include <algorithm>
 
-#include "core/allocator.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 #include "tests/training/support.h"
@@ -38,9 +39,9 @@ int64_t peak_of_step(const TrainingConfig& config) {
   Decoder decoder(config.model, 3);
   Trainer trainer(config, decoder, text, kEnd);
   trainer.step();
-  allocator({}).reset_peak();
+  memory({}).reset_peak();
   trainer.step();
-  return allocator({}).stats().peak_bytes_in_use;
+  return memory({}).stats().peak_bytes_in_use;
 }
 
 void check_same_training(Trainer& a, Trainer& b) {
@@ -66,16 +67,16 @@ TEST_CASE("after the first step training takes no more memory from the system") 
     for (const bool again : {false, true}) {
       TrainingConfig config = large_config(mixer, 4);
       config.activation_checkpointing = again;
-      allocator({}).trim();
+      memory({}).trim();
       const TokenStream text = small_text(20000);
       Decoder decoder(config.model, 3);
       Trainer trainer(config, decoder, text, kEnd);
       trainer.step();
       // A cache of keys and values is full after one segment: the second step sees it first.
       if (config.model.mixer[0].type == MixerType::Softmax) trainer.step();
-      const AllocatorStats first = allocator({}).stats();
+      const MemoryStats first = memory({}).stats();
       for (int step = 0; step < 4; ++step) trainer.step();
-      const AllocatorStats last = allocator({}).stats();
+      const MemoryStats last = memory({}).stats();
       INFO(mixer << ", activation_checkpointing " << again);
       CHECK(last.system_calls == first.system_calls);
       CHECK(last.system_bytes == first.system_bytes);
@@ -90,7 +91,7 @@ TEST_CASE("a step holds gradients and activations one after the other") {
   TrainingConfig config = large_config(R"("regla")", 4);
   const TokenStream text = small_text(20000);
   Decoder decoder(config.model, 3);
-  const int64_t before = allocator({}).stats().bytes_in_use;
+  const int64_t before = memory({}).stats().bytes_in_use;
   {
     Trainer trainer(config, decoder, text, kEnd);
     trainer.step();
@@ -99,11 +100,11 @@ TEST_CASE("a step holds gradients and activations one after the other") {
     // 4; per token and head little more. Norms, F and what GELU gives are computed again: of one
     // block at a time, the most where its MLP's 4 + 4 stand beside their gradients.
     const int64_t activations = (4 * 13 + 4 + 4 + 4) * rows * config.model.hidden * 4;
-    allocator({}).reset_peak();
+    memory({}).reset_peak();
     trainer.step();
     int64_t weights = 0;
     for (const Parameter* parameter : decoder.parameters()) weights += parameter->value.bytes();
-    const int64_t peak = allocator({}).stats().peak_bytes_in_use - before;
+    const int64_t peak = memory({}).stats().peak_bytes_in_use - before;
     CHECK(peak < 2 * weights + activations + activations / 10);
   }
 }

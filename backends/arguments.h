@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "backends/sink.h"
+#include "core/tensor.h"
+
+// Finds the tensors among a kernel's arguments, inside of argument structs too, so that what holds
+// for every one of them is said once (kernel.h).
+namespace regla {
+
+/// Converts to the type of any member.
+struct AnyMember {
+  template <class T>
+  operator T() const;  // NOLINT
+};
+
+template <class T, size_t... I>
+constexpr bool takes_members(std::index_sequence<I...>) {
+  return requires { T{(static_cast<void>(I), AnyMember{})...}; };
+}
+
+/// The number of members of an aggregate: the most values that it can be made from.
+template <class T, size_t N = 16>
+constexpr size_t member_count() {
+  if constexpr (N == 0 || takes_members<T>(std::make_index_sequence<N>{})) {
+    return N;
+  } else {
+    return member_count<T, N - 1>();
+  }
+}
+
+/// References to the members of an argument struct.
+template <class T>
+auto members_of(T& s) {
+  constexpr size_t N = member_count<std::remove_const_t<T>>();
+  static_assert(N >= 3 && N <= 12, "write a line for this number of members");
+  if constexpr (N == 3) {
+    auto& [a, b, c] = s;
+    return std::tie(a, b, c);
+  } else if constexpr (N == 4) {
+    auto& [a, b, c, d] = s;
+    return std::tie(a, b, c, d);
+  } else if constexpr (N == 5) {
+    auto& [a, b, c, d, e] = s;
+    return std::tie(a, b, c, d, e);
+  } else if constexpr (N == 6) {
+    auto& [a, b, c, d, e, f] = s;
+    return std::tie(a, b, c, d, e, f);
+  } else if constexpr (N == 7) {
+    auto& [a, b, c, d, e, f, g] = s;
+    return std::tie(a, b, c, d, e, f, g);
+  } else if constexpr (N == 8) {
+    auto& [a, b, c, d, e, f, g, h] = s;
+    return std::tie(a, b, c, d, e, f, g, h);
+  } else if constexpr (N == 9) {
+    auto& [a, b, c, d, e, f, g, h, i] = s;
+    return std::tie(a, b, c, d, e, f, g, h, i);
+  } else if constexpr (N == 10) {
+    auto& [a, b, c, d, e, f, g, h, i, j] = s;
+    return std::tie(a, b, c, d, e, f, g, h, i, j);
+  } else if constexpr (N == 11) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k] = s;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k);
+  } else {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l] = s;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l);
+  }
+}
+
+/// Calls `visit` with every tensor of an argument, in the order of the members.
+template <class T, class F>
+void for_each_tensor(T& argument, F&& visit) {
+  using Plain = std::remove_const_t<T>;
+  if constexpr (std::is_same_v<Plain, Tensor>) {
+    visit(argument);
+  } else if constexpr (std::is_same_v<Plain, Sink>) {
+    visit(argument.tensor);
+  } else if constexpr (std::is_class_v<Plain>) {
+    std::apply([&](auto&... member) { (for_each_tensor(member, visit), ...); },
+               members_of(argument));
+  }
+}
+
+}  // namespace regla
