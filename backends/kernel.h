@@ -31,28 +31,36 @@ Device common_device(const char* kernel, const Arguments&... arguments) {
   return first == nullptr ? Device{} : first->device();
 }
 
-template <FixedString Name, class Signature>
-class Kernel;
+/// What a kernel is by its signature; `Named` has the name.
+template <class Named, class Signature>
+class KernelOf;
 
-/// One entry of a kernel table: a plain function, or nothing. Calling nothing is an Error that
-/// names the kernel; no backend ever falls back silently. While the function runs, and only then,
-/// it may ask for the addresses of its tensors.
-template <FixedString Name, class... Arguments>
-class Kernel<Name, void(Arguments...)> {
+template <class Named, class... Arguments>
+class KernelOf<Named, void(Arguments...)> {
  public:
   using Function = void(Arguments...);
 
-  constexpr Kernel() = default;
-  constexpr Kernel(Function* function) : function_(function) {}  // NOLINT
+  constexpr KernelOf() = default;
+  constexpr KernelOf(Function* function) : function_(function) {}  // NOLINT
 
   void operator()(Arguments... arguments) const {
-    check(function_ != nullptr, "[", Name.text, "] this backend has no such kernel");
-    const KernelScope scope(common_device(Name.text, arguments...));
+    check(function_ != nullptr, "[", Named::kName, "] this backend has no such kernel");
+    const KernelScope scope(common_device(Named::kName, arguments...));
     function_(std::forward<Arguments>(arguments)...);
   }
 
  private:
   Function* function_ = nullptr;
+};
+
+/// One entry of a kernel table: a plain function, or nothing. Calling nothing is an Error that
+/// names the kernel; no backend ever falls back silently. While the function runs, and only then,
+/// it may ask for the addresses of its tensors.
+template <FixedString Name, class Signature>
+class Kernel : public KernelOf<Kernel<Name, Signature>, Signature> {
+ public:
+  static constexpr const char* kName = Name.text;
+  using KernelOf<Kernel, Signature>::KernelOf;
 };
 
 }  // namespace regla

@@ -4,15 +4,20 @@ target_compile_features(regla_options INTERFACE cxx_std_20)
 # Without errno and trapping arithmetic the compiler may vectorise loops that hold a condition or a
 # square root. Neither changes a result.
 target_compile_options(regla_options INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wno-unknown-pragmas
-  -fno-math-errno -fno-trapping-math
-  $<$<BOOL:${REGLA_WERROR}>:-Werror>
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi;-Wno-restrict>)  # -Wrestrict misfires in GCC 12 on "literal" + string
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wno-unknown-pragmas>
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno;-fno-trapping-math>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${REGLA_WERROR}>>:-Werror>
+  # -Wrestrict misfires in GCC 12 on "literal" + string.
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-psabi;-Wno-restrict>
+  # Device lambdas, and constexpr functions of the standard library on the device.
+  $<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda;--expt-relaxed-constexpr>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall;-Xcompiler=-Wextra;-Xcompiler=-Wno-unknown-pragmas>
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${REGLA_WERROR}>>:-Werror=all-warnings>)
 if(REGLA_NATIVE)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "ppc|powerpc")
     target_compile_options(regla_options INTERFACE -mcpu=native)
   else()
-    target_compile_options(regla_options INTERFACE -march=native)
+    target_compile_options(regla_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
   endif()
 endif()
 if(REGLA_DEBUG_FILL)

@@ -1,0 +1,19 @@
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/context.h"
+
+namespace regla::cuda {
+
+void copy_rows(const CopyRowsArgs& args) {
+  Tensor to = args.to;
+  const size_t row = size_of(to.dtype()) * static_cast<size_t>(to.dim(2));
+  const size_t from_pitch = row * static_cast<size_t>(args.from.dim(1));
+  const size_t to_pitch = row * static_cast<size_t>(to.dim(1));
+  const auto* source = static_cast<const char*>(args.from.raw()) + row * args.begin;
+  auto* target = static_cast<char*>(to.raw()) + row * args.at;
+  require(cudaMemcpy2DAsync(target, to_pitch, source, from_pitch,
+                            row * static_cast<size_t>(args.count), args.from.dim(0),
+                            cudaMemcpyDeviceToDevice, context(to).stream),
+          "copy rows");
+}
+
+}  // namespace regla::cuda

@@ -1,0 +1,69 @@
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "backends/backend.h"
+#include "backends/cuda/context.h"
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/memory.h"
+#include "core/check.h"
+
+namespace regla::cuda {
+namespace {
+
+/// What cuBLASLt may use beside a product; more than this speeds up nothing on Hopper.
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+
+std::map<Device, Context>& contexts() {
+  static auto& opened = *new std::map<Device, Context>;
+  return opened;
+}
+
+Context make_context(Device device) {
+  require(cudaSetDevice(device.index), "select the GPU");
+  Context on{.device = device,
+             .stream = nullptr,
+             .products = nullptr,
+             .workspace = nullptr,
+             .workspace_bytes = kWorkspaceBytes,
+             .multiprocessors = 0};
+  require(cudaStreamCreateWithFlags(&on.stream, cudaStreamNonBlocking), "make a stream");
+  require(cublasLtCreate(&on.products), "start cuBLASLt");
+  require(cudaMalloc(&on.workspace, kWorkspaceBytes), "allocate the workspace of products");
+  require(cudaDeviceGetAttribute(&on.multiprocessors, cudaDevAttrMultiProcessorCount, device.index),
+          "count multiprocessors");
+  return on;
+}
+
+}  // namespace
+
+const Context& context(Device device) { return contexts().at(device); }
+
+void require(cudaError_t status, const char* doing) {
+  check(status == cudaSuccess, "[cuda] cannot ", doing, ": ", cudaGetErrorString(status));
+}
+
+void require(cublasStatus_t status, const char* doing) {
+  check(status == CUBLAS_STATUS_SUCCESS, "[cuda] cannot ", doing, ": ",
+        cublasLtGetStatusString(status));
+}
+
+void require_launched(const char* kernel) {
+  const cudaError_t status = cudaGetLastError();
+  check(status == cudaSuccess, "[cuda] cannot launch ", kernel, ": ", cudaGetErrorString(status));
+}
+
+void install(Device device);
+
+void install(Device device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  check(status == cudaSuccess && count > 0, "[device] no ", device.text(), " here: ",
+        status == cudaSuccess ? "the driver sees no GPU" : cudaGetErrorString(status));
+  check(device.index < count, "[device] no ", device.text(), " here: the last one is cuda:",
+        count - 1);
+  const auto [place, is_new] = contexts().try_emplace(device, make_context(device));
+  install_backend(device, make_memory(place->second), kTable);
+}
+
+}  // namespace regla::cuda

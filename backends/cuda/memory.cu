@@ -1,0 +1,77 @@
+#include "backends/cuda/memory.h"
+
+#include <cstring>
+
+#include "backends/cuda/loops.cuh"
+#include "backends/cuda/segments.h"
+#include "core/heap_memory.h"
+
+namespace regla::cuda {
+namespace {
+
+template <class T>
+void fill_with(const Context& on, void* to, const void* element, size_t count) {
+  T value;
+  std::memcpy(&value, element, sizeof value);
+  auto* out = static_cast<T*>(to);
+  for_each(on, static_cast<int64_t>(count), [=] __device__(int64_t i) { out[i] = value; });
+}
+
+class DeviceMemory : public HeapMemory {
+ public:
+  DeviceMemory(const Context& context, DeviceSegments& segments)
+      : HeapMemory(context.device, segments, segments.large_place()), on_(context) {}
+
+  void copy(void* to, const void* from, size_t bytes) override {
+    move(to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
+  void copy_from_host(void* to, const void* from, size_t bytes) override {
+    count_copy_from_host();
+    move(to, from, bytes, cudaMemcpyHostToDevice);
+    wait();
+  }
+  void copy_to_host(void* to, const void* from, size_t bytes) override {
+    count_copy_to_host();
+    move(to, from, bytes, cudaMemcpyDeviceToHost);
+    wait();
+  }
+
+  void fill(void* to, const void* element, size_t element_bytes, size_t count) override {
+    select();
+    switch (element_bytes) {
+      case 1:
+        return fill_with<uint8_t>(on_, to, element, count);
+      case 2:
+        return fill_with<uint16_t>(on_, to, element, count);
+      case 4:
+        return fill_with<uint32_t>(on_, to, element, count);
+      default:
+        return fill_with<uint64_t>(on_, to, element, count);
+    }
+  }
+
+  void wait() override { require(cudaStreamSynchronize(on_.stream), "wait for the GPU"); }
+
+  /// Kernels are launched on the thread's current GPU.
+  void enter_kernel() override { select(); }
+
+ private:
+  void select() { require(cudaSetDevice(on_.device.index), "select the GPU"); }
+
+  void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    if (bytes > 0) require(cudaMemcpyAsync(to, from, bytes, kind, on_.stream), "copy");
+  }
+
+  const Context& on_;
+};
+
+}  // namespace
+
+std::unique_ptr<Memory> make_memory(const Context& context) {
+  size_t free = 0, total = 0;
+  require(cudaMemGetInfo(&free, &total), "ask how much memory the GPU has");
+  auto& segments = *new DeviceSegments(context.device.index, total);  // outlives every tensor
+  return std::make_unique<DeviceMemory>(context, segments);
+}
+
+}  // namespace regla::cuda
