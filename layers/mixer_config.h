@@ -152,8 +152,8 @@ void fields(Config& c, Visitor&& visit) {
         "K, features of a head's queries and keys after phi; 0: hidden/heads, with dpfp 2 nu "
         "qk_dim");
   visit("qk_dim", c.qk_dim,
-        "elements of a head's query and key before phi; 0: feature_dim, or hidden/heads where phi "
-        "has a matrix (relu_learned, favor, hedgehog, cos_sin)");
+        "elements of a head's query and key before phi; 0: feature_dim, with dpfp feature_dim/(2 "
+        "nu), or hidden/heads where phi has a matrix (relu_learned, favor, hedgehog, cos_sin)");
   visit("tie_feature_map", c.tie_feature_map,
         "relu_learned and hedgehog: queries and keys share the learned matrix");
   visit("hedgehog_form", c.hedgehog_form,
