@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <cstdio>
+#include <span>
 
 #include "app/command.h"
 #include "core/parallel.h"
 #include "models/generation.h"
+#include "text/batches.h"
 #include "text/unicode.h"
 #include "training/checkpoint.h"
 
@@ -16,10 +19,20 @@ struct GenerateArguments {
   bool json = false;
 };
 
+/// What counts of a prompt: all of it, or what no reset makes the model forget.
+std::span<const int32_t> remembered(const Model& model, std::span<const int32_t> prompt) {
+  if (!model.config.reset_at_documents) return prompt;
+  const std::vector<int32_t> resets = document_resets(prompt, model.tokenizer->end_of_text());
+  const auto last = std::find(resets.rbegin(), resets.rend(), 1);
+  return last == resets.rend() ? prompt
+                               : prompt.last(static_cast<size_t>(last - resets.rbegin()) + 1);
+}
+
 int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
   check(arguments.seed >= 0, "[generate] expected a seed of at least 0, got ", arguments.seed);
   const Model model = load_model(arguments.run);
+  model.config.model.require_step_form();  // before anything is printed
   if (!arguments.weights.empty()) {
     model.decoder->store_weights(weights_type(arguments.weights, model.decoder->dtype()));
   }
@@ -31,8 +44,9 @@ int generate_text(const GenerateArguments& arguments) {
   options.sampling.seed = static_cast<uint64_t>(arguments.seed);
   options.vocab = tokenizer.vocab_size();
   options.stop = tokenizer.end_of_text();
+  const std::span<const int32_t> seen = remembered(model, prompt);
   if (arguments.json) {
-    const std::vector<int32_t> ids = generate(*model.decoder, prompt, options);
+    const std::vector<int32_t> ids = generate(*model.decoder, seen, options);
     print_json({{"prompt", replace_invalid_utf8(arguments.prompt)},
                 {"text", replace_invalid_utf8(tokenizer.decode(ids))},
                 {"ids", ids},
@@ -45,7 +59,7 @@ int generate_text(const GenerateArguments& arguments) {
     std::fflush(stdout);
   };
   write(arguments.prompt);
-  generate(*model.decoder, prompt, options, [&](int32_t id) {
+  generate(*model.decoder, seen, options, [&](int32_t id) {
     write(tokenizer.decode({&id, 1}));
     return true;
   });

@@ -3,6 +3,7 @@
 #include "core/parallel.h"
 #include "models/generation.h"
 #include "models/safetensors.h"
+#include "text/batches.h"
 #include "training/checkpoint.h"
 
 namespace regla::app {
@@ -45,8 +46,13 @@ int write_logits(const LogitsArguments& arguments) {
   const Model model = load_model(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
+  Segment segment = {.reset = {}, .chunk = arguments.chunk};
+  if (model.config.reset_at_documents) {
+    const std::span<const int32_t> all(ids.data<int32_t>(), static_cast<size_t>(ids.numel()));
+    segment.reset = Tensor::of(ids.shape(), document_resets(all, model.tokenizer->end_of_text()));
+  }
   const Tensor logits =
-      all_logits(*model.decoder, ids, form_named(arguments.form), arguments.chunk).to(DType::F32);
+      all_logits(*model.decoder, ids, form_named(arguments.form), segment).to(DType::F32);
   write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}});
   return 0;
 }

@@ -88,7 +88,7 @@ struct HeadLinearArgs {
   Tensor bias;    // [H F] or undefined
 };
 
-/// The recurrence of MATH.md section 1, per head:
+/// The recurrence (docs/math.md, "The recurrence"), per head:
 ///   S_t[i,j] = a_t[i] b_t[j] s_t S_{t-1}[i,j] + k_t[i] u_t[j]      o_t[j] = sum_i q_t[i] S_t[i,j]
 struct LinearAttentionArgs {
   Tensor q, k;   // [B, T, H, K]

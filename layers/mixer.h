@@ -70,6 +70,7 @@ class Mixer {
   /// recurrence.
   virtual Var chunked(const Var& x, const Segment& segment, MixerState* state) = 0;
   /// One token for decoding, without gradients: x [B, D] -> [B, D]; the state moves on in place.
+  /// An Error where check_step_form says so.
   virtual Tensor step(const Tensor& x, MixerState& state) = 0;
   virtual MixerState initial_state(int64_t batch) const = 0;
   virtual void parameters(ParameterList& list) = 0;

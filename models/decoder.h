@@ -14,7 +14,7 @@ namespace regla {
 /// One mixer state per layer.
 using DecoderState = std::vector<MixerState>;
 
-/// A pre-norm block (MATH.md section 5):
+/// A pre-norm block (docs/math.md, "The decoder"):
 ///     x += mixer(norm1(x));  x += mlp(norm2(x))            sequential, the paper's
 ///     x += mixer(norm1(x)) + mlp(norm2(x))                 parallel_residual, Pythia's
 struct Block {

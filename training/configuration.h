@@ -77,7 +77,7 @@ void fields(Config& c, Visitor&& visit) {
   visit("final_learning_rate", c.final_learning_rate,
         "what linear and cosine end at, as a fraction of learning_rate");
   visit("weight_decay", c.weight_decay,
-        "decoupled decay (AdamW), not on biases, norms and embeddings");
+        "decoupled decay (AdamW), not on biases, norms and embed_in");
   visit("beta1", c.beta1, "decay of Adam's first moment");
   visit("beta2", c.beta2, "decay of Adam's second moment");
   visit("epsilon", c.epsilon, "added to the root of Adam's second moment");
