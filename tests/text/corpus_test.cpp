@@ -133,7 +133,7 @@ TEST_CASE("one file is split 90/5/5 at line ends", "[text]") {
         100);
   CHECK(std::abs(static_cast<int64_t>(valid.size() * 20) - static_cast<int64_t>(text.size())) <
         200);
-  CHECK(corpus.content_hash(Split::Valid) != corpus.content_hash(Split::Test));
+  CHECK(corpus.stored(Split::Valid).hash() != corpus.stored(Split::Test).hash());
   const Corpus packed = Corpus::open(folder.add("book.xz", pack_xz(text)));
   CHECK(packed.read(Split::Valid) == valid);
   const Corpus line = Corpus::open(folder.add("line.txt", "no line end"));
