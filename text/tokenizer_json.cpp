@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "core/check.h"
@@ -242,13 +243,22 @@ class Reader {
     AddedToken token;
     token.content = text_of(member(entry, "content"), "the content of an added token");
     token.id = id_of(member(entry, "id"), token.content);
-    token.special = flag(entry, "special", false);
+    // Texts never hold the end of a document, whatever the file says.
+    token.special = flag(entry, "special", false) || token.content == kEndOfText;
     token.normalized = flag(entry, "normalized", !token.special);
     for (const char* key : {"single_word", "lstrip", "rstrip"}) {
       check(!flag(entry, key, false), "[tokenizer] expected ", key, " of ", shorten(token.content),
             " to be false, got true");
     }
+    // Hugging Face's library numbers those that the vocabulary lacks itself.
+    const bool in_vocabulary = ids_.contains(token.content);
+    check(
+        in_vocabulary || static_cast<size_t>(token.id) == ids_.size(),
+        "[tokenizer] expected added tokens in the order of their ids behind the vocabulary's, got ",
+        token.id, " for ", shorten(token.content), " where ", ids_.size(), " is next");
     add_id(member(entry, "content").get_ref<const std::string&>(), token.id);
+    check(added_.insert(token.id).second, "[tokenizer] expected each added token once, got ",
+          shorten(token.content), " twice");
     parts_.added.push_back(std::move(token));
   }
 
@@ -325,6 +335,7 @@ class Reader {
   const json& root_;
   const json& model_;
   std::unordered_map<std::string_view, int32_t> ids_;  // names as the file writes them
+  std::unordered_set<int32_t> added_;
   TokenizerParts parts_;
 };
 
