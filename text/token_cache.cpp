@@ -14,14 +14,22 @@
 #include "core/files.h"
 #include "text/bpe_trainer.h"
 #include "text/hash.h"
+#include "text/unicode.h"
 
 namespace regla {
 namespace {
 
 namespace fs = std::filesystem;
 
-// To be raised when documents, words or merges are found in another way.
-constexpr uint64_t kVersion = 1;
+// To be raised when the same stored bytes give other tokens or another tokenizer: when they are
+// unpacked, or their documents, words, merges or counts found, in another way.
+constexpr uint64_t kVersion = 2;
+
+// A hash of all that decides what is made of a stored text, but for the tokenizer: the text, the
+// rules, and the tables of Unicode, which come from the system and decide words and normal forms.
+uint64_t text_key(const StoredSplit& stored) {
+  return mix_hash(hash_bytes(unicode_version(), kVersion), stored.hash());
+}
 
 // What a cache file begins with; the ids follow. In the byte order of the machine, which is no
 // loss: another order fails the version check and the file is made again.
@@ -31,13 +39,19 @@ struct Header {
   uint64_t text_hash = 0;
   uint64_t tokenizer_hash = 0;
   uint64_t count = 0;
-  uint64_t ids_hash = 0;
+  uint64_t content_hash = 0;  // of the ids and the counts
   TextCounts counts;
 };
 static_assert(sizeof(Header) == 80 && sizeof(Header) % alignof(int32_t) == 0);
 
 std::string_view bytes_of(std::span<const int32_t> ids) {
   return {reinterpret_cast<const char*>(ids.data()), ids.size_bytes()};
+}
+
+uint64_t content_hash(std::span<const int32_t> ids, const TextCounts& counts) {
+  static_assert(sizeof counts == 4 * sizeof(int64_t), "no padding");
+  const std::string_view numbers(reinterpret_cast<const char*>(&counts), sizeof counts);
+  return hash_bytes(bytes_of(ids), hash_bytes(numbers));
 }
 
 // The whole file, mapped for reading; null if that is impossible or it holds less than a header.
@@ -65,7 +79,7 @@ std::optional<TokenStream> find_cached(const std::string& path, const Header& wa
   }
   const std::span<const int32_t> ids(
       reinterpret_cast<const int32_t*>(bytes.data() + sizeof(Header)), header.count);
-  if (hash_bytes(bytes_of(ids)) != header.ids_hash) return std::nullopt;
+  if (content_hash(ids, header.counts) != header.content_hash) return std::nullopt;
   return TokenStream(ids, memory, header.counts);
 }
 
@@ -102,17 +116,18 @@ TokenStream tokenize_text(std::string_view text, const Tokenizer& tokenizer) {
 }
 
 TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& tokenizer) {
+  StoredSplit stored = corpus.stored(split);
   Header header;
-  header.text_hash = corpus.content_hash(split);
+  header.text_hash = text_key(stored);
   header.tokenizer_hash = tokenizer.hash();
   const fs::path path =
       fs::path(cache_folder()) / (std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
                                   hex(header.tokenizer_hash) + ".tokens");
   if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
-  TokenStream stream = tokenize_text(corpus.read(split), tokenizer);
+  TokenStream stream = tokenize_text(std::move(stored).text(), tokenizer);
   header.count = stream.ids().size();
-  header.ids_hash = hash_bytes(bytes_of(stream.ids()));
   header.counts = stream.counts();
+  header.content_hash = content_hash(stream.ids(), header.counts);
   const std::string_view head(reinterpret_cast<const char*>(&header), sizeof(Header));
   if (!store(path, {head, bytes_of(stream.ids())})) return stream;
   // From here on the mapped file serves, so that the system may drop its pages.
@@ -121,18 +136,19 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
 }
 
 std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size) {
-  const fs::path path = fs::path(cache_folder()) /
-                        ("bpe-" + hex(corpus.content_hash(Split::Train)) + "-" +
-                         std::to_string(vocab_size) + "-" + std::to_string(kVersion) + ".json");
-  // A line with the hash of what follows, so that damage does not go unnoticed.
-  const auto first_line = [](std::string_view json) { return hex(hash_bytes(json)) + "\n"; };
+  StoredSplit stored = corpus.stored(Split::Train);
+  const uint64_t key = mix_hash(text_key(stored), static_cast<uint64_t>(vocab_size));
+  const fs::path path = fs::path(cache_folder()) / ("bpe-" + hex(key) + ".json");
+  // A line with the hash of what follows and of what it was made for, so that neither damage nor
+  // another file of this name goes unnoticed.
+  const auto first_line = [&](std::string_view json) { return hex(hash_bytes(json, key)) + "\n"; };
   try {
     const std::string file = read_file(path);
     const std::string_view json = std::string_view(file).substr(first_line("").size());
     if (file.starts_with(first_line(json))) return tokenizer_from_json(json);
   } catch (const std::exception&) {  // absent, too short, unreadable: learn it
   }
-  auto tokenizer = train_bpe(corpus.read(Split::Train), vocab_size);
+  auto tokenizer = train_bpe(std::move(stored).text(), vocab_size);
   const std::string json = tokenizer->to_json();
   store(path, {first_line(json), json});
   return tokenizer;

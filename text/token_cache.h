@@ -37,15 +37,17 @@ class TokenStream {
 TokenStream tokenize_text(std::string_view text, const Tokenizer& tokenizer);
 
 /// The tokens of a split, from the cache if it has them, else tokenised and put there. The file is
-/// named by the split and by the hashes of the stored text and of the tokenizer, so a changed text
-/// or tokenizer finds no stale tokens, and a file that is damaged or cut short is written anew.
+/// named by the split and by hashes of all that decides the tokens (the stored text, this program's
+/// rules, the version of Unicode, the tokenizer), so a change of any finds no stale tokens, and a
+/// file that is damaged or cut short is written anew.
 /// Where the cache cannot be written the tokens stay in memory. Files are never deleted: the
 /// folder may be emptied at any time. Errors: those of Corpus::read.
 TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& tokenizer);
 
 /// What train_bpe learns from the train split, from the cache if it has that, else learnt and put
-/// there. The file is named by the hash of the stored text and by `vocab_size`; everything else is
-/// as with tokens. Errors: those of Corpus::read and train_bpe.
+/// there. The file is named by a hash of all that decides it: with tokens' file, but with
+/// `vocab_size` for the tokenizer; everything else is as there. Errors: those of Corpus::read and
+/// train_bpe.
 std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size);
 
 /// The folder of the cache: $REGLA_CACHE, else $XDG_CACHE_HOME/regla, else ~/.cache/regla, else

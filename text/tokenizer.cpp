@@ -43,8 +43,9 @@ Tokenizer::Tokenizer(TokenizerParts parts)
   for (const AddedToken& token : parts_.added) {
     if (token.content == kEndOfText) end_of_text_ = token.id;
     const size_t stage = token.normalized ? 1 : 0;
-    added_[stage].push_back(token);
-    added_begins_[stage][static_cast<unsigned char>(token.content.at(0))] = true;
+    AddedToken& wanted = added_[stage].emplace_back(token);
+    if (token.normalized && parts_.normalize) wanted.content = nfc(token.content);
+    added_begins_[stage][static_cast<unsigned char>(wanted.content.at(0))] = true;
   }
   check(end_of_text_ >= 0, "[tokenizer] expected a token ", kEndOfText, ", got none");
   for (auto& tokens : added_) {

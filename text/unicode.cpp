@@ -69,6 +69,19 @@ CharClass char_class(int32_t code) {
   return u_isUWhiteSpace(code) ? CharClass::Space : CharClass::Other;
 }
 
+bool is_visible(int32_t code) {
+  constexpr uint32_t kOthers = U_GC_CN_MASK | U_GC_CC_MASK | U_GC_CS_MASK | U_GC_CO_MASK;
+  return (U_MASK(u_charType(code)) & kOthers) == 0;
+}
+
+std::string unicode_version() {
+  UVersionInfo version;
+  u_getUnicodeVersion(version);
+  char text[U_MAX_VERSION_STRING_LENGTH];
+  u_versionToString(version, text);
+  return text;
+}
+
 int64_t count_invalid_utf8(std::string_view text) {
   int64_t invalid = 0;
   for (size_t at = 0; at < text.size();) {

@@ -23,6 +23,13 @@ Utf8Char utf8_char(std::string_view text, size_t at);
 /// invalid byte (-1) is Other.
 CharClass char_class(int32_t code);
 
+/// Whether a code point is assigned to a character other than control characters and those for
+/// private use.
+bool is_visible(int32_t code);
+
+/// The version of Unicode that classes and normal forms follow.
+std::string unicode_version();
+
 /// The number of bytes that belong to no valid UTF-8 sequence.
 int64_t count_invalid_utf8(std::string_view text);
 
