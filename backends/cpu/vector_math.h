@@ -9,6 +9,9 @@
 /// Elementary functions that compilers vectorise: straight-line polynomials in float, good to about
 /// 2e-7 relative unless said otherwise. The double versions are the standard library's. Inlining is
 /// forced because a call left in a loop stops its vectorisation.
+///
+/// NaN stays NaN in all of them, and in every kernel: where one chooses by a comparison, NaN, for
+/// which all are false, must fall on the side that keeps it.
 namespace regla::cpu::math {
 
 /// e^x. Below -86.9 the result is 0, never a denormal; above 88.8 it is infinity; NaN stays NaN.
@@ -49,7 +52,7 @@ inline double exp(double x) { return std::exp(x); }
 }
 inline double expm1(double x) { return std::expm1(x); }
 
-/// ln x for normal x > 0.
+/// ln x for normal x > 0; infinity and NaN stay what they are.
 [[gnu::always_inline]] inline float log(float x) {
   // x = 2^n m with m in [sqrt(1/2), sqrt(2)), and ln m = 2 atanh((m - 1) / (m + 1)).
   const uint32_t bits = std::bit_cast<uint32_t>(x) - 0x3f3504f3u;
@@ -61,7 +64,8 @@ inline double expm1(double x) { return std::expm1(x); }
   p = p * s2 + 2.0f / 7;
   p = p * s2 + 2.0f / 5;
   p = p * s2 + 2.0f / 3;
-  return n * std::numbers::ln2_v<float> + (p * s2 * s + 2 * s);
+  const float result = n * std::numbers::ln2_v<float> + (p * s2 * s + 2 * s);
+  return x < std::numeric_limits<float>::infinity() ? result : x;
 }
 inline double log(double x) { return std::log(x); }
 
