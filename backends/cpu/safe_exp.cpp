@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
@@ -43,14 +42,16 @@ template <class T>
 void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
   fetch_row(head, t + 16);
   const T* z = head.row(t);
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
   T largest = m;
-  std::conditional_t<sizeof(T) == 4, int32_t, int64_t> nans = 0;  // as wide as T, for its vectors
-#pragma omp simd reduction(max : largest) reduction(| : nans)
+#pragma omp simd reduction(max : largest)
   for (int64_t i = 0; i < head.K; ++i) {
-    largest = z[i] > largest ? z[i] : largest;
-    nans |= z[i] != z[i];
+    const T x = z[i] == z[i] ? z[i] : kInfinity;  // a comparison with NaN would pass over it
+    largest = x > largest ? x : largest;
   }
-  if (nans != 0) m = std::numeric_limits<T>::quiet_NaN();
+  if (largest == kInfinity && std::any_of(z, z + head.K, [](T x) { return x != x; })) {
+    m = std::numeric_limits<T>::quiet_NaN();
+  }
   if (!(largest > m)) return;
   m = largest;
   arg = static_cast<int32_t>(t * head.K + (std::find(z, z + head.K, largest) - z));
@@ -61,7 +62,7 @@ void write_features(const Head<T>& head, int64_t t, T m, T* features) {
   const T* z = head.row(t);
   T* row = features + t * head.pitch;
 #pragma omp simd
-  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp(z[i] - m);
+  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp_of_low(z[i] - m);
 }
 
 /// log rho = m_before - m, but 0 while nothing was seen: -infinity must not enter a sum.
