@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/random.h"
+#include "models/finite.h"
 
 namespace regla {
 namespace {
@@ -92,6 +93,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
   while (true) {
+    check_finite(decoder, logits, "[generate] the model's scores are");
     const int32_t token = sample(scores_of(logits, 0, options.vocab), options.sampling, out.size());
     if (token == options.stop) break;
     out.push_back(token);
@@ -102,8 +104,9 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   return out;
 }
 
-Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, int64_t chunk) {
-  const NoGrad guard;
+namespace {
+
+Tensor unchecked_logits(Decoder& decoder, const Tensor& ids, Form form, int64_t chunk) {
   if (form != Form::Step) {
     const Segment segment = {.reset = {}, .chunk = form == Form::Recurrent ? 1 : chunk};
     return decoder.logits(decoder.hidden(ids, segment)).value;
@@ -122,6 +125,15 @@ Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, int64_t chunk)
     }
   }
   return out;
+}
+
+}  // namespace
+
+Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, int64_t chunk) {
+  const NoGrad guard;
+  const Tensor scores = unchecked_logits(decoder, ids, form, chunk);
+  check_finite(decoder, scores, "[logits] the model's scores are");
+  return scores;
 }
 
 }  // namespace regla
