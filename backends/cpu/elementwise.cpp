@@ -88,9 +88,8 @@ void is_finite(const Tensor& x, bool& finite) {
     finite = holds_numbers<float, BFloat16>(x);
     return;
   }
-  for_float_type(x.dtype(), "is_finite", [&](auto tag) {
-    finite = holds_numbers<decltype(tag), decltype(tag)>(x);
-  });
+  for_float_type(x.dtype(), "is_finite",
+                 [&](auto tag) { finite = holds_numbers<decltype(tag), decltype(tag)>(x); });
 }
 
 }  // namespace regla::cpu

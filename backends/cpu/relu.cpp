@@ -2,8 +2,9 @@
 #include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
-// The elementwise feature maps, written so that NaN fails the condition and stays what it is: relu, and elu + 1 (Katharopoulos et al. 2020) written so that it
-// does not cancel for very negative x: x > 0 ? x + 1 : e^x.
+// The elementwise feature maps, written so that NaN fails the condition and stays what it is: relu,
+// and elu + 1 (Katharopoulos et al. 2020) written so that it does not cancel for very negative x: x
+// > 0 ? x + 1 : e^x.
 namespace regla::cpu {
 
 void relu(const Tensor& x, Tensor y) {

@@ -6,8 +6,8 @@
 #include "backends/cpu/vector_math.h"
 
 // phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with m_t as SafeExpArgs says. argmax_t tells
-// the backward pass what attains m_t: t' * K + i for an element of z, kFromState for m0. The maximum
-// of numbers with a NaN among them is NaN, and stays so until a reset.
+// the backward pass what attains m_t: t' * K + i for an element of z, kFromState for m0. The
+// maximum of numbers with a NaN among them is NaN, and stays so until a reset.
 namespace regla::cpu {
 namespace {
 

@@ -82,7 +82,8 @@ class Dependence {
 };
 
 /// Puts NaN, and the ends of its range, into elements of each input.
-int64_t check_inputs(const OpSample& sample, const Tensors& values, const Tensors& d, int64_t most) {
+int64_t check_inputs(const OpSample& sample, const Tensors& values, const Tensors& d,
+                     int64_t most) {
   const auto seeds = [&](const Vars&) { return d; };
   int64_t count = 0;
   for (size_t n = 0; n < values.size(); ++n) {
