@@ -29,7 +29,7 @@ void add_devices(CLI::App& program, Action& action);
 
 /// Exit codes besides 0.
 constexpr int kFailed = 1;         ///< training that diverged, no memory: the input may be fine
-constexpr int kBadInput = 2;       ///< arguments, files, configurations, disks
+constexpr int kBadInput = 2;       ///< arguments, files, weights that give no numbers, disks
 constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
 
 /// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.

@@ -2,6 +2,7 @@
 
 #include "app/command.h"
 #include "core/parallel.h"
+#include "models/finite.h"
 #include "text/corpus.h"
 #include "training/checkpoint.h"
 #include "training/evaluation.h"
@@ -60,6 +61,7 @@ int eval(const EvalArguments& arguments) {
                                        return true;
                                      });
   end_scoring();
+  check_finite(*model.decoder, Tensor::full({1}, result.loss(), DType::F64), "[eval] the loss is");
   print_result(arguments, file, weights, options, text, result);
   return 0;
 }

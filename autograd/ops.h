@@ -5,7 +5,8 @@
 
 // Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
-// with the op's name in brackets.
+// with the op's name in brackets. What depends on a NaN is NaN; masks, dropout's and that of later
+// tokens, may be factors of 0, so that it reaches further than numbers do.
 
 namespace regla {
 

@@ -262,7 +262,7 @@ struct KernelTable {
 
   Kernel<"adamw", void(const AdamWArgs&)> adamw;
   Kernel<"sum_of_squares", void(const Tensor& x, double& sum)> sum_of_squares;
-  Kernel<"is_finite", void(const Tensor& x, bool& finite)> is_finite;
+  Kernel<"is_finite", void(const Tensor& x, bool& finite)> is_finite;  // x maybe BF16
 
   bool all_finite(const Tensor& x) const {
     bool finite = true;

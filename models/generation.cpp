@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "core/random.h"
+#include "models/finite.h"
 
 namespace regla {
 namespace {
@@ -126,6 +128,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
   while (true) {
+    check_finite(decoder, logits, "[generate] the model's scores are");
     const int32_t token = sample(scores_of(logits, 0, options.vocab), options.sampling, out.size());
     if (token == options.stop) break;
     out.push_back(token);
@@ -136,12 +139,22 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   return out;
 }
 
-Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, Segment segment) {
-  const NoGrad guard;
+namespace {
+
+Tensor unchecked_logits(Decoder& decoder, const Tensor& ids, Form form, Segment segment) {
   if (form == Form::Step && segment.reset) return stepped_logits(decoder, ids, segment.reset);
   if (form == Form::Step) return stepped_logits(decoder, ids);
   if (form == Form::Recurrent) segment.chunk = 1;
   return decoder.logits(decoder.hidden(ids, segment)).value;
+}
+
+}  // namespace
+
+Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, Segment segment) {
+  const NoGrad guard;
+  const Tensor scores = unchecked_logits(decoder, ids, form, std::move(segment));
+  check_finite(decoder, scores, "[logits] the model's scores are");
+  return scores;
 }
 
 }  // namespace regla

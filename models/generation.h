@@ -33,7 +33,7 @@ struct GenerationOptions {
 
 /// Continues `prompt` (at least one id): the prompt in one chunked pass, then token by token.
 /// Returns the new ids; `on_token`, when given, sees each at once and ends generation by returning
-/// false. An Error for a mixer without a step form.
+/// false. Errors: a mixer without a step form, and a score that is not finite, be it of padding.
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
                               const GenerationOptions& options,
                               const std::function<bool(int32_t)>& on_token = {});
@@ -45,7 +45,7 @@ constexpr std::array<std::string_view, 3> names_of(Form) {
 }
 
 /// Scores [B, T, vocab] for ids [B, T], with the resets of `segment`. Its chunk is that of the form
-/// chunked; recurrent is chunks of 1.
+/// chunked; recurrent is chunks of 1. A score that is not finite is an Error.
 Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form = Form::Chunked,
                   Segment segment = {});
 

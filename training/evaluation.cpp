@@ -133,6 +133,7 @@ Evaluation evaluate(Decoder& decoder, const TokenStream& text, int32_t end_of_te
     result.nats += scorer.score(rows, carried ? &state : nullptr);
     for (const Window& window : rows) result.tokens += window.scored;
     i = end;
+    if (!std::isfinite(result.nats)) break;  // and stays so, whatever follows
     result.complete = !proceed || proceed(result.tokens, count);
   }
   const double share = static_cast<double>(result.tokens) / static_cast<double>(count);

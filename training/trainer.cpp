@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/kernels.h"
+#include "models/finite.h"
 #include "training/schedule.h"
 
 namespace regla {
@@ -131,11 +132,10 @@ void Trainer::explain(const Batch& batch, double loss) {
 }
 
 void Trainer::require_finite_weights() const {
-  for (const Parameter* parameter : optimizer_.parameters()) {
-    if (kernels(parameter->value.device()).all_finite(parameter->value)) continue;
-    throw DivergedError("[train] step " + std::to_string(steps_done_) + ": the update made " +
-                        parameter->name + " infinite or NaN");
-  }
+  const Parameter* bad = first_not_finite(optimizer_.parameters());
+  if (bad == nullptr) return;
+  throw DivergedError("[train] step " + std::to_string(steps_done_) + ": the update made " +
+                      bad->name + " infinite or NaN");
 }
 
 DecoderState Trainer::carried_state() const {
