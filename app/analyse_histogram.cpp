@@ -97,9 +97,10 @@ void train_histograms(const HistogramArguments& arguments, Histograms& histogram
 }
 
 void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
-  for (const std::string& run : arguments.runs) {
-    const Model model = load_model(run);
-    histograms.add("runs", label_of(run), gates_of_run(model, arguments.text.sample(model)));
+  const std::vector<std::string> labels = labels_of(arguments.runs);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const Model model = load_model(arguments.runs[i]);
+    histograms.add("runs", labels[i], gates_of_run(model, arguments.text.sample(model)));
   }
 }
 

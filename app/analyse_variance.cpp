@@ -80,12 +80,13 @@ Json points(const VarianceArguments& arguments) {
     const Model model = one_layer_model(arguments, d);
     add_text("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
   }
-  for (const std::string& run : arguments.runs) {
-    const Model model = load_model(run);
+  const std::vector<std::string> labels = labels_of(arguments.runs);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const Model model = load_model(arguments.runs[i]);
     const auto layers = text_scores(*model.decoder, arguments.text.sample(model).ids);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       if (layers[layer].pairs == 0) continue;  // softmax attention
-      add_text(label_of(run) + " " + std::to_string(layer), layers[layer]);
+      add_text(labels[i] + " " + std::to_string(layer), layers[layer]);
     }
   }
   return rows;

@@ -2,12 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 
 #include "backends/kernels.h"
+#include "text/unicode.h"
 
 namespace regla::app {
 
@@ -57,12 +59,23 @@ DType weights_type(const std::string& weights, DType otherwise) {
   return weights == "bf16" ? DType::BF16 : DType::F32;
 }
 
+std::string json_text(const Json& value, int indent) {
+  // In JSON a line's end stands between values only.
+  return printable(value.dump(indent, ' ', false, Json::error_handler_t::replace), "\n");
+}
+
 void print_json(const Json& value, int indent) {
-  std::printf("%s\n", dumped(value, indent).c_str());
+  std::printf("%s\n", json_text(value, indent).c_str());
+}
+
+void print_line(std::FILE* out, std::string_view text) {
+  std::fprintf(out, "%s\n", printable(text).c_str());
 }
 
 void print_row(const std::string& name, const std::string& value) {
-  std::printf("%-22s %s\n", name.c_str(), value.c_str());
+  constexpr size_t kColumn = 22;
+  const std::string blanks(kColumn - std::min(kColumn, name.size()), ' ');
+  print_line(stdout, name + blanks + " " + value);
 }
 
 Json memory_json(std::optional<double> tokens) {

@@ -1,23 +1,37 @@
+#include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <new>
+#include <stdexcept>
+#include <system_error>
 
 #include "app/command.h"
+#include "core/allocator.h"
 #include "training/trainer.h"
 
 namespace regla::app {
 namespace {
 
 /// One line on standard error, whatever the message holds.
-int report(std::string message, int code) {
-  std::replace(message.begin(), message.end(), '\n', ' ');
+int report(const std::string& message, int code) {
   std::fflush(stdout);
-  std::fprintf(stderr, "regla: error: %s\n", message.c_str());
+  print_line(stderr, "regla: error: " + message);
   return code;
+}
+
+/// A standard stream that is closed is /dev/null: otherwise the next file that is opened would be
+/// that stream, and what is printed would land in it.
+void open_standard_streams() {
+  for (int stream = 0; stream <= 2; ++stream) {
+    if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) {
+      static_cast<void>(::open("/dev/null", O_RDWR));  // takes the lowest number that is free
+    }
+  }
 }
 
 /// Threads of libgomp spin for a long time while they wait, and on a machine with other work they
@@ -46,6 +60,7 @@ int run(int argc, char** argv) {
     return report(error.what(), kBadInput);
   }
   const int code = action();
+  if (code != 0) return code;  // and one line about it
   check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
   return code;
 }
@@ -55,17 +70,24 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace regla::app;
+  open_standard_streams();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at the limit of its size is then an error of writing
   limit_spinning(argv);
   try {
     return run(argc, argv);
   } catch (const regla::DivergedError& error) {
     return report(error.what(), kFailed);
+  } catch (const regla::MemoryError& error) {
+    return report(error.what(), kFailed);
   } catch (const regla::Error& error) {
-    return report(error.what(), kBadInput);
-  } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), kBadInput);
   } catch (const std::bad_alloc&) {
     return report("out of memory", kFailed);
+  } catch (const std::length_error&) {  // a container beyond what can be addressed
+    return report("out of memory", kFailed);
+  } catch (const std::filesystem::filesystem_error& error) {
+    const bool no_memory = error.code() == std::errc::not_enough_memory;
+    return report(error.what(), no_memory ? kFailed : kBadInput);
   } catch (const std::exception& error) {
     return report(error.what(), kFailed);
   }

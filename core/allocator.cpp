@@ -2,32 +2,21 @@
 
 #include <algorithm>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "core/block_heap.h"
-#include "core/check.h"
-
-#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
-#include <sanitizer/asan_interface.h>
-#endif
+#include "core/memory_checks.h"
 
 namespace regla {
 namespace {
-
-/// Tells the address sanitizer that only the first `usable` bytes of a block may be touched, which
-/// it cannot know of memory that is kept and handed out again.
-void mark_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t usable,
-                 [[maybe_unused]] size_t size) {
-#ifdef ASAN_POISON_MEMORY_REGION
-  ASAN_POISON_MEMORY_REGION(block, size);
-  ASAN_UNPOISON_MEMORY_REGION(block, usable);
-#endif
-}
 
 /// Small blocks live long or briefly without an order; apart from the large ones, they leave no
 /// splinters between activations.
 constexpr size_t kSmall = size_t{64} << 10;
 constexpr size_t kSmallSegment = size_t{4} << 20, kLargeSegment = size_t{16} << 20;
+
+constexpr size_t kMost = size_t{1} << 62;  // more than any machine has, and rounding is safe
 
 size_t rounded(size_t bytes) {
   constexpr size_t step = BlockHeap::kAlignment;
@@ -41,16 +30,17 @@ constexpr uintptr_t kLargePlace = uintptr_t{1} << 45;
 class CpuAllocator : public Allocator {
  public:
   void* allocate(size_t bytes) override {
-    check(bytes < (size_t{1} << 62), "[allocator] ", bytes, " bytes are too many");
     const size_t size = rounded(bytes);
     std::lock_guard lock(mutex_);
-    void* block = heap_for(size).take(size);
-    check(block != nullptr, "[allocator] out of memory asking for ", size, " bytes, with ",
-          stats_.bytes_in_use, " in use");
+    void* block = bytes > kMost ? nullptr : heap_for(size).take(size);
+    if (block == nullptr) {
+      throw MemoryError("[allocator] out of memory asking for " + std::to_string(bytes) +
+                        " bytes, with " + std::to_string(stats_.bytes_in_use) + " in use");
+    }
     stats_.bytes_requested += static_cast<int64_t>(size);
     stats_.bytes_in_use += static_cast<int64_t>(size);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-    mark_usable(block, bytes, size);
+    mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
     return block;
   }
 
@@ -58,7 +48,6 @@ class CpuAllocator : public Allocator {
     const size_t size = rounded(bytes);
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<int64_t>(size);
-    mark_usable(block, 0, size);
     heap_for(size).give(block, size);
   }
 

@@ -4,9 +4,15 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/check.h"
 #include "core/device.h"
 
 namespace regla {
+
+/// The system has no more memory. The input may be fine.
+class MemoryError : public Error {
+  using Error::Error;
+};
 
 /// What an allocator has done so far. `bytes_requested` only grows; after the first training step
 /// `system_calls` and `system_bytes` stay where they are, since every block then comes from memory
@@ -24,6 +30,7 @@ struct AllocatorStats {
 class Allocator {
  public:
   virtual ~Allocator() = default;
+  /// A MemoryError when there is no more.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
   virtual AllocatorStats stats() const = 0;

@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
-#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
-#include <sanitizer/asan_interface.h>
-#endif
+#include "core/memory_checks.h"
 
 namespace regla {
 namespace {
@@ -27,12 +25,6 @@ char* map(char* wish, size_t bytes) {
   return static_cast<char*>(base);
 }
 
-void allow_touching([[maybe_unused]] void* segment, [[maybe_unused]] size_t size) {
-#ifdef ASAN_UNPOISON_MEMORY_REGION
-  ASAN_UNPOISON_MEMORY_REGION(segment, size);
-#endif
-}
-
 }  // namespace
 
 void* BlockHeap::take(size_t size) {
@@ -44,11 +36,13 @@ void* BlockHeap::take(size_t size) {
   const auto [whole, block] = *found;
   remove_free(block, whole);
   if (whole > size) add_free(block + size, whole - size);
+  mark_unwritten(block, size);
   return block;
 }
 
 void BlockHeap::give(void* address, size_t size) {
   auto* block = static_cast<char*>(address);
+  mark_out_of_bounds(block, size);
   const auto after = free_.lower_bound(block);
   char* end = block + size;
   if (after != free_.end() && after->first == end) {
@@ -80,7 +74,7 @@ void BlockHeap::trim() {
     const auto before = static_cast<size_t>(base - block), rest = length - before - size;
     if (before > 0) add_free(block, before);
     if (rest > 0) add_free(base + size, rest);
-    allow_touching(base, size);
+    mark_unwritten(base, size);  // the addresses may come back as something else
     ::munmap(base, size);
     segment = segments_.erase(segment);
   }

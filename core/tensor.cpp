@@ -6,6 +6,7 @@
 
 #include "core/allocator.h"
 #include "core/bfloat16.h"
+#include "core/memory_checks.h"
 #include "core/parallel.h"
 
 namespace regla {
@@ -63,12 +64,19 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   tensor.numel_ = shape.numel();
   tensor.dtype_ = dtype;
   tensor.device_ = device;
-  check(tensor.numel_ < std::numeric_limits<int64_t>::max() / 8, "[tensor] too large: ", shape);
+  if (tensor.numel_ >= std::numeric_limits<int64_t>::max() / 8) {
+    throw MemoryError("[tensor] too large: " + shape.text());
+  }
   tensor.memory_ = std::make_shared<Memory>(static_cast<size_t>(tensor.bytes()), device);
   tensor.address_ = tensor.memory_->block;
 #ifdef REGLA_DEBUG_FILL
-  // All bits set is NaN in every float type and -1 in I32: whoever reads it unwritten will notice.
-  if (device.is_cpu()) std::memset(tensor.address_, 0xff, static_cast<size_t>(tensor.bytes()));
+  // All bits set is NaN in every float type. As an I32 it would be -1, which is an argmax and a
+  // target that is not counted: there it is a number far below 0. Whoever reads it will notice.
+  if (device.is_cpu()) {
+    const auto bytes = static_cast<size_t>(tensor.bytes());
+    std::memset(tensor.address_, dtype == DType::I32 ? 0x80 : 0xff, bytes);
+    mark_unwritten(tensor.address_, bytes);
+  }
 #endif
   return tensor;
 }

@@ -37,7 +37,10 @@ struct Block {
 class Decoder {
  public:
   /// Initial weights follow from `seed` alone.
-  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {});
+  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {})
+      : Decoder(config, ParameterFactory(seed, dtype, device)) {}
+  /// Weights as `make` gives them.
+  Decoder(const ModelConfig& config, const ParameterFactory& make);
 
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
   /// when given, is carried; `dropout` null: none.

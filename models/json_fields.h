@@ -17,9 +17,11 @@ namespace regla {
 /// Keeps the order of keys, so that files are written as the structs are declared.
 using Json = nlohmann::ordered_json;
 
-/// Parses JSON. Malformed text (with line and column), a key given twice, text that is not UTF-8
-/// and more than 64 levels of nesting are Errors that begin with `who`.
+/// Parses JSON, in time linear in the text. Malformed text (with line and column), a key given
+/// twice, text that is not UTF-8 and more than kMaxJsonDepth levels of nesting are Errors that
+/// begin with `who`.
 Json parse_json(std::string_view text, std::string_view who);
+constexpr size_t kMaxJsonDepth = 64;
 
 /// `value` as one line of JSON, shortened when long, for messages.
 std::string shown(const Json& value);
@@ -27,8 +29,15 @@ std::string shown(const Json& value);
 /// JSON as text; an Error when a string in it is not UTF-8.
 std::string dumped(const Json& value, int indent = -1);
 
-/// The text in quotes with everything unprintable escaped, for messages.
-inline std::string quoted(std::string_view text) { return shown(Json(std::string(text))); }
+/// The text in quotes with everything unprintable escaped, for messages. An object, because a call
+/// of a function with a std::string would find std::quoted, which escapes nothing.
+struct Quoted {
+  std::string operator()(std::string_view text) const { return shown(Json(std::string(text))); }
+};
+inline constexpr Quoted quoted;
+
+/// The same without the quotes, for names of keys.
+std::string shown_key(std::string_view key);
 
 /// The entry of `known` with the smallest edit distance to `key`. A dotted entry may also match by
 /// its last part.

@@ -1,9 +1,10 @@
 #include "text/token_cache.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <initializer_list>
 #include <iomanip>
 #include <optional>
@@ -54,46 +55,41 @@ uint64_t content_hash(std::span<const int32_t> ids, const TextCounts& counts) {
   return hash_bytes(bytes_of(ids), hash_bytes(numbers));
 }
 
-// The whole file, mapped for reading; null if that is impossible or it holds less than a header.
-std::shared_ptr<const MappedFile> map_file(const std::string& path) {
-  try {
-    auto file = std::make_shared<const MappedFile>(path);
-    return file->bytes().size() < sizeof(Header) ? nullptr : file;
-  } catch (const Error&) {
-    return nullptr;
-  }
-}
-
-std::optional<TokenStream> find_cached(const std::string& path, const Header& wanted) {
-  const std::shared_ptr<const MappedFile> memory = map_file(path);
-  if (memory == nullptr) return std::nullopt;
-  const std::span<const std::byte> bytes = memory->bytes();
+// The tokens of a cache file; nothing where it is absent, damaged, or of another text or tokenizer.
+std::optional<TokenStream> find_cached(const fs::path& path, const Header& wanted, int32_t vocab) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return std::nullopt;
+  std::ifstream file(path, std::ios::binary);
   Header header;
-  std::memcpy(&header, bytes.data(), sizeof(Header));
+  if (!file.read(reinterpret_cast<char*>(&header), sizeof(Header))) return std::nullopt;
   const bool ours = header.magic == wanted.magic && header.version == wanted.version &&
                     header.text_hash == wanted.text_hash &&
                     header.tokenizer_hash == wanted.tokenizer_hash;
-  const size_t payload = bytes.size() - sizeof(Header);
-  if (!ours || payload % sizeof(int32_t) != 0 || payload / sizeof(int32_t) != header.count) {
+  const uint64_t payload = fs::file_size(path, error) - sizeof(Header);
+  if (!ours || error || payload % sizeof(int32_t) != 0 ||
+      payload / sizeof(int32_t) != header.count) {
     return std::nullopt;
   }
-  const std::span<const int32_t> ids(
-      reinterpret_cast<const int32_t*>(bytes.data() + sizeof(Header)), header.count);
-  if (content_hash(ids, header.counts) != header.content_hash) return std::nullopt;
-  return TokenStream(ids, memory, header.counts);
+  std::vector<int32_t> ids(header.count);
+  file.read(reinterpret_cast<char*>(ids.data()), static_cast<std::streamsize>(payload));
+  // The hash is no secret: whoever can write it can write any ids.
+  const bool known =
+      std::all_of(ids.begin(), ids.end(), [vocab](int32_t id) { return id >= 0 && id < vocab; });
+  if (!file || !known || content_hash(ids, header.counts) != header.content_hash) {
+    return std::nullopt;
+  }
+  return TokenStream(std::move(ids), header.counts);
 }
 
-// Writes the parts one after the other. Whether that was possible.
-bool store(const fs::path& path, std::initializer_list<std::string_view> parts) {
+// Writes the parts one after the other, where that is possible.
+void store(const fs::path& path, std::initializer_list<std::string_view> parts) {
   std::error_code ignored;
   fs::create_directories(path.parent_path(), ignored);
   try {
     AtomicFile file(path);
     for (const std::string_view part : parts) file.write(part);
     file.commit();
-    return true;
-  } catch (const Error&) {
-    return false;
+  } catch (const Error&) {  // done without
   }
 }
 
@@ -104,12 +100,6 @@ std::string hex(uint64_t number) {
 }
 
 }  // namespace
-
-TokenStream::TokenStream(std::vector<int32_t> ids, const TextCounts& counts) : counts_(counts) {
-  const auto kept = std::make_shared<const std::vector<int32_t>>(std::move(ids));
-  ids_ = *kept;
-  owner_ = kept;
-}
 
 TokenStream tokenize_text(std::string_view text, const Tokenizer& tokenizer) {
   return TokenStream(tokenizer.encode_documents(documents(text)), count_text(text));
@@ -123,15 +113,13 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
   const fs::path path =
       fs::path(cache_folder()) / (std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
                                   hex(header.tokenizer_hash) + ".tokens");
-  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  if (auto cached = find_cached(path, header, tokenizer.vocab_size())) return *std::move(cached);
   TokenStream stream = tokenize_text(std::move(stored).text(), tokenizer);
   header.count = stream.ids().size();
   header.counts = stream.counts();
   header.content_hash = content_hash(stream.ids(), header.counts);
   const std::string_view head(reinterpret_cast<const char*>(&header), sizeof(Header));
-  if (!store(path, {head, bytes_of(stream.ids())})) return stream;
-  // From here on the mapped file serves, so that the system may drop its pages.
-  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  store(path, {head, bytes_of(stream.ids())});
   return stream;
 }
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 #include <memory>
+#include <new>
 #include <string_view>
 
 #include "core/check.h"
@@ -38,6 +39,7 @@ std::string unpack_xz(std::string_view packed, const std::string& path) {
     status = lzma_code(&stream, LZMA_FINISH);
     out.append(block, 0, block.size() - stream.avail_out);
   }
+  if (status == LZMA_MEM_ERROR) throw std::bad_alloc();
   check(status == LZMA_STREAM_END, "[corpus] expected xz data in ", path, kCorrupt);
   return out;
 }
@@ -45,7 +47,9 @@ std::string unpack_xz(std::string_view packed, const std::string& path) {
 std::string unpack_gzip(std::string_view packed, const std::string& path) {
   constexpr int kGzipOnly = 16 + MAX_WBITS;
   z_stream stream{};
-  check(inflateInit2(&stream, kGzipOnly) == Z_OK, "[corpus] expected zlib to start, got an error");
+  const int started = inflateInit2(&stream, kGzipOnly);
+  if (started == Z_MEM_ERROR) throw std::bad_alloc();
+  check(started == Z_OK, "[corpus] expected zlib to start, got an error");
   const std::unique_ptr<z_stream, decltype(&inflateEnd)> end(&stream, &inflateEnd);
   std::string out;
   std::string block(kBlock, '\0');
@@ -64,6 +68,7 @@ std::string unpack_gzip(std::string_view packed, const std::string& path) {
     packed.remove_prefix(offered - stream.avail_in);
     out.append(block, 0, block.size() - stream.avail_out);
   }
+  if (status == Z_MEM_ERROR) throw std::bad_alloc();
   check(status == Z_STREAM_END, "[corpus] expected gzip data in ", path, kCorrupt);
   return out;
 }

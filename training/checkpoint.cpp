@@ -27,51 +27,53 @@ class TensorReader {
  public:
   explicit TensorReader(const fs::path& path) : path_(path) {
     for (NamedTensor& entry : read_safetensors(path).tensors) {
-      tensors_.emplace(std::move(entry.name), std::move(entry.tensor));
+      tensors_.emplace(std::move(entry.name), Entry{std::move(entry.tensor)});
     }
   }
 
   /// Copies a tensor into one of the same shape and type.
   void read_into(const std::string& name, Tensor& tensor) {
+    tensor.copy_from(take(name, tensor.shape(), tensor.dtype()));
+  }
+
+  Tensor take(const std::string& name, const Shape& shape, DType dtype) {
     const Tensor found = take(name);
-    check(found.shape() == tensor.shape(), where(name), " expected the shape ", tensor.shape(),
+    check(found.shape() == shape, where(name), " expected the shape ", shape,
           " by config.json, got ", found.shape());
-    check(found.dtype() == tensor.dtype(), where(name), " expected ", name_of(tensor.dtype()),
+    check(found.dtype() == dtype, where(name), " expected ", name_of(dtype),
           " by config.json, got ", name_of(found.dtype()));
-    tensor.copy_from(found);
+    return found;
   }
 
   Tensor take(const std::string& name) {
     const auto found = tensors_.find(name);
     check(found != tensors_.end(), where(name), " missing");
-    const Tensor tensor = found->second;
-    tensors_.erase(found);
-    return tensor;
+    found->second.is_taken = true;
+    return found->second.tensor;
   }
 
   bool has(const std::string& name) const { return tensors_.contains(name); }
 
   /// An Error when a tensor is left.
   void finish() const {
-    if (!tensors_.empty()) fail(where(tensors_.begin()->first), " is no part of this model");
+    for (const auto& [name, entry] : tensors_) {
+      if (!entry.is_taken) fail(where(name), " is no part of this model");
+    }
   }
 
  private:
+  struct Entry {
+    Tensor tensor;
+    bool is_taken = false;  // more than once is fine: a part may make a parameter anew
+  };
+
   std::string where(const std::string& name) const {
     return "[checkpoint] " + path_.string() + ", tensor " + regla::quoted(name) + ":";
   }
 
   fs::path path_;
-  std::map<std::string, Tensor> tensors_;
+  std::map<std::string, Entry> tensors_;
 };
-
-void read_weights(const fs::path& path, Decoder& decoder) {
-  TensorReader file(path);
-  for (Parameter* parameter : decoder.parameters()) {
-    file.read_into(parameter->name, parameter->value);
-  }
-  file.finish();
-}
 
 /// One layer's carried state over an empty one. What grows with the text is there only once there
 /// was text.
@@ -85,24 +87,36 @@ void read_carried(TensorReader& file, size_t layer, MixerState& state) {
   }
 }
 
-}  // namespace
-
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                const ParameterFactory& make) {
   Model model{config.resolved(), std::move(tokenizer), nullptr};
   int64_t& vocab = model.config.model.vocab;
   if (vocab == 0) vocab = padded_vocab(model.tokenizer->vocab_size());
   check(vocab >= model.tokenizer->vocab_size(), "[config] expected a vocab of at least the ",
         model.tokenizer->vocab_size(), " entries of the tokenizer, got ", vocab);
-  model.decoder = std::make_unique<Decoder>(
-      model.config.model, static_cast<uint64_t>(model.config.seed), model.config.element_type());
+  model.decoder = std::make_unique<Decoder>(model.config.model, make);
   return model;
+}
+
+}  // namespace
+
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+  return assembled(config, std::move(tokenizer),
+                   {static_cast<uint64_t>(config.seed), config.element_type()});
 }
 
 Model load_model(const fs::path& run) {
   const fs::path folder = checkpoint_of(run);
-  Model model = make_model(read_config(folder / "config.json"),
-                           load_tokenizer((folder / "tokenizer.json").string()));
-  read_weights(folder / "model.safetensors", *model.decoder);
+  const TrainingConfig config = read_config(folder / "config.json");
+  auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
+  TensorReader file(folder / "model.safetensors");
+  // Made of the tensors that are there: a configuration that asks for more is refused before
+  // anything is made for it.
+  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
+    return file.take(name, shape, dtype);
+  };
+  Model model = assembled(config, std::move(tokenizer), {take, config.element_type()});
+  file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
     model.decoder->begin_step(read_training_state(folder).step);
@@ -129,6 +143,10 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
   write_file(folder / "tokenizer.json", model.tokenizer->to_json());
   write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
   write_safetensors(folder / "optimizer.safetensors", rest, {{"format", "regla"}});
+  write_state(folder, state);
+}
+
+void write_state(const fs::path& folder, const TrainingState& state) {
   write_file(folder / "state.json", dumped(write_fields(state), 2) + "\n");
 }
 

@@ -64,6 +64,9 @@ Model load_model(const std::filesystem::path& run);
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
 
+/// Writes state.json alone.
+void write_state(const std::filesystem::path& folder, const TrainingState& state);
+
 /// Reads state.json.
 TrainingState read_training_state(const std::filesystem::path& folder);
 

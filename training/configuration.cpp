@@ -88,8 +88,9 @@ void assign(Json& node, std::span<const std::string> path, const Json& value,
   const bool is_mixer = where.starts_with("mixer");
   if (node.is_string() && is_mixer) node = Json::object({{"type", node}});
   if (node.is_null()) node = Json::object();
-  check(node.is_object(), "[config] cannot set ", inner, ": ", where, " is ", shown(node));
-  check(!is_mixer || !is_index(path[0]), "[config] cannot set ", inner, ": ", where,
+  check(node.is_object(), "[config] cannot set ", shown_key(inner), ": ", shown_key(where), " is ",
+        shown(node));
+  check(!is_mixer || !is_index(path[0]), "[config] cannot set ", shown_key(inner), ": ", where,
         " is one mixer for all layers, not a list");
   assign(node[path[0]], path.subspan(1), value, inner);
 }
@@ -193,6 +194,8 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
   const std::vector<std::string> path = split_path(assignment.substr(0, equals));
   check(std::find(path.begin(), path.end(), "") == path.end(),
         "[config] expected a key before =, got ", quoted(assignment));
+  check(path.size() <= kMaxJsonDepth, "[config] expected at most ", kMaxJsonDepth,
+        " parts of a key, got ", path.size(), " in ", quoted(assignment));
   Json config = parse_json(text, "[config]");
   check(config.is_object(), "[config] expected an object, got ", shown(config));
   assign(config, path, override_value(assignment.substr(equals + 1)), "");

@@ -72,10 +72,16 @@ void fields(Config& c, Visitor&& visit) {
   visit("micro_batches", c.micro_batches,
         "parts the batch is split into along B, one after the other; divides batch_size");
   visit("learning_rate", c.learning_rate, "highest learning rate");
-  visit("schedule", c.schedule, "course of the learning rate after the warm-up");
-  visit("warmup_steps", c.warmup_steps, "updates over which the learning rate rises from 0");
+  visit("schedule", c.schedule,
+        "course of the learning rate after the warm-up. With p = (n - warmup_steps) / (steps - "
+        "warmup_steps) at update n, counted from 0, and e = final_learning_rate, learning_rate is "
+        "multiplied by 1, by 1 - (1 - e) p, or by e + (1 - e) (1 + cos(π p)) / 2");
+  visit("warmup_steps", c.warmup_steps,
+        "updates over which the learning rate rises from 0: update n has (n + 1) / warmup_steps of "
+        "it");
   visit("final_learning_rate", c.final_learning_rate,
-        "what linear and cosine end at, as a fraction of learning_rate");
+        "what linear and cosine end at, as a fraction of learning_rate: the update after the last "
+        "would have it, so another number of steps bends the whole course");
   visit("weight_decay", c.weight_decay,
         "decoupled decay (AdamW), not on biases, norms and embed_in");
   visit("beta1", c.beta1, "decay of Adam's first moment");

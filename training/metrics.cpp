@@ -14,20 +14,25 @@
 namespace regla {
 namespace {
 
-/// Whether a line is whole and not later than `last_step`.
-bool is_kept(std::string_view line, int64_t last_step) {
-  const Json object = Json::parse(line, nullptr, false);
-  if (!object.is_object()) return false;
-  const auto step = object.find("step");
-  return step != object.end() && step->is_number_integer() && step->get<int64_t>() <= last_step;
+/// Whether a line is whole and about a step up to the last, of training or of validation.
+bool is_kept(std::string_view line, int64_t last_step, int64_t last_validation) {
+  try {
+    const Json object = parse_json(line, "[metrics]");
+    if (!object.is_object()) return false;
+    const auto step = object.find("step");
+    return step != object.end() && step->is_number_integer() &&
+           step->get<int64_t>() <= (object.contains("split") ? last_validation : last_step);
+  } catch (const Error&) {
+    return false;
+  }
 }
 
-std::string kept_lines(std::string_view text, int64_t last_step) {
+std::string kept_lines(std::string_view text, int64_t last_step, int64_t last_validation) {
   std::string kept;
   for (size_t start = 0; start < text.size();) {
     const size_t end = text.find('\n', start);
     if (end == std::string_view::npos) break;
-    if (is_kept(text.substr(start, end - start), last_step)) {
+    if (is_kept(text.substr(start, end - start), last_step, last_validation)) {
       kept += text.substr(start, end - start + 1);
     }
     start = end + 1;
@@ -37,10 +42,12 @@ std::string kept_lines(std::string_view text, int64_t last_step) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step) : path_(path) {
+MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step,
+                       int64_t last_validation)
+    : path_(path) {
   if (std::filesystem::exists(path)) {
     const std::string text = read_file(path);
-    const std::string kept = kept_lines(text, last_step);
+    const std::string kept = kept_lines(text, last_step, last_validation);
     if (kept.size() != text.size()) write_file(path, kept);
   }
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);

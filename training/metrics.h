@@ -63,9 +63,9 @@ void fields(M& m, Visitor&& visit) {
 /// are not finite become null.
 class MetricsLog {
  public:
-  /// Goes on after step `last_step`: later lines, and one that was cut off, are dropped, so that no
-  /// step is there twice. A new run passes -1.
-  MetricsLog(const std::filesystem::path& path, int64_t last_step);
+  /// Goes on after step `last_step` and the validation of step `last_validation`: later lines, and
+  /// one that was cut off, are dropped, so that nothing is there twice. A new run passes -1.
+  MetricsLog(const std::filesystem::path& path, int64_t last_step, int64_t last_validation);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;

@@ -10,6 +10,7 @@
 #include "tests/text/support.h"
 #include "text/bpe_trainer.h"
 #include "text/byte_tokenizer.h"
+#include "text/hash.h"
 
 using namespace regla;
 namespace fs = std::filesystem;
@@ -169,6 +170,47 @@ TEST_CASE("a cached tokenizer is used for what it was learnt from only", "[text]
   learn_tokenizer(corpus, 270);
   for (const fs::path& path : files_in(cache.path())) write_file(path, bytes);
   CHECK(learn_tokenizer(corpus, 270)->hash() == train_bpe(kText + kText, 270)->hash());
+}
+
+TEST_CASE("tokens outlive their cache file, however it is cut or overwritten", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path());
+  data.add("train.txt", kText);
+  const Corpus corpus = Corpus::open(data.path());
+  const auto bytes = byte_tokenizer();
+  const TokenStream made = tokenize_split(corpus, Split::Train, *bytes);
+  const TokenStream read = tokenize_split(corpus, Split::Train, *bytes);
+  const std::vector<int32_t> expected = ids_of(tokenize_text(kText, *bytes));
+  const fs::path file = files_in(cache.path())[0];
+  damage(file, 90);
+  CHECK(ids_of(made) == expected);
+  CHECK(ids_of(read) == expected);
+  fs::resize_file(file, 0);
+  CHECK(ids_of(made) == expected);
+  CHECK(ids_of(read) == expected);
+}
+
+TEST_CASE("a cache with ids that the tokenizer does not have is made again", "[text]") {
+  const test::TextFolder data, cache;
+  const Setting setting("REGLA_CACHE", cache.path());
+  data.add("train.txt", kText);
+  const Corpus corpus = Corpus::open(data.path());
+  const auto bytes = byte_tokenizer();
+  const std::vector<int32_t> expected = ids_of(tokenize_split(corpus, Split::Train, *bytes));
+  const fs::path path = files_in(cache.path())[0];
+  for (const int32_t stranger : {257, -1}) {
+    std::string file = read_file(path);
+    std::vector<int32_t> ids = expected;
+    ids[3] = stranger;
+    const std::string_view stored(reinterpret_cast<const char*>(ids.data()), 4 * ids.size());
+    // Of the ids and of the counts before them.
+    const uint64_t hash = hash_bytes(stored, hash_bytes(file.substr(48, 32)));
+    file.replace(file.size() - stored.size(), stored.size(), stored);
+    file.replace(40, sizeof hash, reinterpret_cast<const char*>(&hash), sizeof hash);
+    write_file(path, file);
+    CHECK(ids_of(tokenize_split(corpus, Split::Train, *bytes)) == expected);
+    CHECK(read_file(path) != file);
+  }
 }
 
 TEST_CASE("a learnt tokenizer is cached by text and size; damage has it learnt again", "[text]") {

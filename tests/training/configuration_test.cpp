@@ -248,4 +248,23 @@ TEST_CASE("the embedding is padded to a multiple of 128") {
   CHECK(padded_vocab(50277) == 50304);
 }
 
+TEST_CASE("a path of very many parts is refused") {
+  const auto refused = [](const std::string& key) {
+    const std::string error = error_with("{}", key + "=1");
+    CHECK(error.size() < 200);
+    return error;
+  };
+  std::string deep = "a";
+  for (int i = 0; i < 40000; ++i) deep += ".a";
+  CHECK_THAT(refused(deep), Contains("at most 64 parts of a key, got 40001"));
+  CHECK_THAT(refused("mixer" + deep.substr(1)), Contains("at most 64 parts"));
+  CHECK_THAT(refused(std::string(40000, '.')), Contains("expected a key before ="));
+  CHECK_THAT(refused("steps." + std::string(100000, 'x')), Contains("..."));
+  CHECK_THAT(error_with("{}", "mixer=" + std::string(100000, '[')), Contains("64 levels"));
+}
+
+TEST_CASE("text from outside is escaped in messages") {
+  CHECK_THAT(error_of("{\"text\": \"a\\u001b[31m\"}"), Contains("got \"a\\u001b[31m\""));
+}
+
 }  // namespace regla

@@ -1,5 +1,6 @@
 #include "training/metrics.h"
 
+#include <ctime>
 #include <fstream>
 #include <limits>
 
@@ -42,7 +43,7 @@ std::string written_by(F&& f) {
 
 TEST_CASE("metrics are lines of JSON") {
   const TemporaryFolder folder;
-  MetricsLog log(folder / "m", -1);
+  MetricsLog log(folder / "m", -1, -1);
   log.append(at_step(1));
   CHECK(read_file(folder / "m") == line_of(1));
   EvalMetrics eval;
@@ -59,22 +60,54 @@ TEST_CASE("metrics are lines of JSON") {
 TEST_CASE("metrics after the step of a resume are dropped") {
   const TemporaryFolder folder;
   {
-    MetricsLog log(folder / "m", -1);
+    MetricsLog log(folder / "m", -1, -1);
     for (int64_t step = 1; step <= 4; ++step) log.append(at_step(step));
   }
   std::ofstream(folder / "m", std::ios::app) << "{\"step\": 2, \"los";
   {
-    MetricsLog log(folder / "m", 2);
+    MetricsLog log(folder / "m", 2, -1);
     log.append(at_step(3));
   }
   CHECK(read_file(folder / "m") == line_of(1) + line_of(2) + line_of(3));
-  MetricsLog fresh(folder / "m", -1);
+  MetricsLog fresh(folder / "m", -1, -1);
   CHECK(read_file(folder / "m").empty());
+}
+
+TEST_CASE("a validation that no checkpoint knows of is dropped, the ones before are not") {
+  const TemporaryFolder folder;
+  const auto validation = [](int64_t step) {
+    EvalMetrics eval;
+    eval.step = step;
+    eval.split = "valid";
+    return eval;
+  };
+  std::string before;
+  {
+    MetricsLog log(folder / "m", -1, -1);
+    log.append(at_step(1));
+    log.append(validation(1));
+    log.append(at_step(2));
+    before = read_file(folder / "m");
+    log.append(validation(2));
+  }
+  MetricsLog log(folder / "m", 2, 1);
+  CHECK(read_file(folder / "m") == before);
+}
+
+TEST_CASE("a line of metrics with very many keys takes no time to drop") {
+  const TemporaryFolder folder;
+  std::string line = "{\"step\":9";
+  for (int i = 0; i < 200000; ++i) line += ",\"k" + std::to_string(i) + "\":1";
+  write_file(folder / "m", line_of(1) + line + "}\n" + std::string(100000, '[') + "\n");
+  const std::clock_t start = std::clock();
+  MetricsLog log(folder / "m", 2, -1);
+  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 3);
+  CHECK(read_file(folder / "m") == line_of(1));
 }
 
 TEST_CASE("a full disk leaves whole lines of metrics") {
   const TemporaryFolder folder;
-  MetricsLog log(folder / "m", -1);
+  MetricsLog log(folder / "m", -1, -1);
   log.append(at_step(1));
   {
     const FullDisk full(line_of(1).size() + 10);
@@ -83,7 +116,7 @@ TEST_CASE("a full disk leaves whole lines of metrics") {
   CHECK(read_file(folder / "m") == line_of(1));
   log.append(at_step(2));
   CHECK(read_file(folder / "m") == line_of(1) + line_of(2));
-  CHECK_THROWS_AS(MetricsLog(folder / "no/m", -1), Error);
+  CHECK_THROWS_AS(MetricsLog(folder / "no/m", -1, -1), Error);
 }
 
 TEST_CASE("the progress line") {
