@@ -1,5 +1,8 @@
 #include "text/token_cache.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +26,8 @@ namespace fs = std::filesystem;
 // To be raised when documents, words or merges are found in another way.
 constexpr uint64_t kVersion = 1;
 
+constexpr uint64_t kTokenizerLimit = uint64_t{1} << 28;  // bytes of a learnt tokenizer
+
 // What a cache file begins with; the ids follow. In the byte order of the machine, which is no
 // loss: another order fails the version check and the file is made again.
 struct Header {
@@ -41,7 +46,7 @@ std::string_view bytes_of(std::span<const int32_t> ids) {
 }
 
 // The whole file, mapped for reading; null if that is impossible or it holds less than a header.
-std::shared_ptr<const MappedFile> map_file(const std::string& path) {
+std::shared_ptr<const MappedFile> map_file(const fs::path& path) {
   try {
     auto file = std::make_shared<const MappedFile>(path);
     return file->bytes().size() < sizeof(Header) ? nullptr : file;
@@ -50,7 +55,7 @@ std::shared_ptr<const MappedFile> map_file(const std::string& path) {
   }
 }
 
-std::optional<TokenStream> find_cached(const std::string& path, const Header& wanted) {
+std::optional<TokenStream> find_cached(const fs::path& path, const Header& wanted) {
   const std::shared_ptr<const MappedFile> memory = map_file(path);
   if (memory == nullptr) return std::nullopt;
   const std::span<const std::byte> bytes = memory->bytes();
@@ -71,6 +76,7 @@ std::optional<TokenStream> find_cached(const std::string& path, const Header& wa
 
 // Writes the parts one after the other. Whether that was possible.
 bool store(const fs::path& path, std::initializer_list<std::string_view> parts) {
+  if (path.empty()) return false;
   std::error_code ignored;
   fs::create_directories(path.parent_path(), ignored);
   try {
@@ -81,6 +87,20 @@ bool store(const fs::path& path, std::initializer_list<std::string_view> parts) 
   } catch (const Error&) {
     return false;
   }
+}
+
+// Whether a folder that everybody may write beside is this user's alone, made here if it is absent.
+bool is_private(const fs::path& folder) {
+  ::mkdir(folder.c_str(), 0700);
+  struct stat status {};
+  return ::lstat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+         status.st_uid == ::geteuid() && (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+// Where the cache has the file; empty without a cache.
+fs::path cache_path(const std::string& name) {
+  const fs::path folder = cache_folder();
+  return folder.empty() ? folder : folder / name;
 }
 
 std::string hex(uint64_t number) {
@@ -105,10 +125,9 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
   Header header;
   header.text_hash = corpus.content_hash(split);
   header.tokenizer_hash = tokenizer.hash();
-  const fs::path path =
-      fs::path(cache_folder()) / (std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
-                                  hex(header.tokenizer_hash) + ".tokens");
-  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  const fs::path path = cache_path(std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
+                                   hex(header.tokenizer_hash) + ".tokens");
+  if (auto cached = find_cached(path, header)) return *std::move(cached);
   TokenStream stream = tokenize_text(corpus.read(split), tokenizer);
   header.count = stream.ids().size();
   header.ids_hash = hash_bytes(bytes_of(stream.ids()));
@@ -116,18 +135,18 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
   const std::string_view head(reinterpret_cast<const char*>(&header), sizeof(Header));
   if (!store(path, {head, bytes_of(stream.ids())})) return stream;
   // From here on the mapped file serves, so that the system may drop its pages.
-  if (auto cached = find_cached(path.string(), header)) return *std::move(cached);
+  if (auto cached = find_cached(path, header)) return *std::move(cached);
   return stream;
 }
 
 std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size) {
-  const fs::path path = fs::path(cache_folder()) /
-                        ("bpe-" + hex(corpus.content_hash(Split::Train)) + "-" +
-                         std::to_string(vocab_size) + "-" + std::to_string(kVersion) + ".json");
+  const fs::path path =
+      cache_path("bpe-" + hex(corpus.content_hash(Split::Train)) + "-" +
+                 std::to_string(vocab_size) + "-" + std::to_string(kVersion) + ".json");
   // A line with the hash of what follows, so that damage does not go unnoticed.
   const auto first_line = [](std::string_view json) { return hex(hash_bytes(json)) + "\n"; };
   try {
-    const std::string file = read_file(path);
+    const std::string file = read_file(path, kTokenizerLimit);
     const std::string_view json = std::string_view(file).substr(first_line("").size());
     if (file.starts_with(first_line(json))) return tokenizer_from_json(json);
   } catch (const std::exception&) {  // absent, too short, unreadable: learn it
@@ -150,7 +169,9 @@ std::string cache_folder() {
     return (home / ".cache" / "regla").string();
   }
   std::error_code error;
-  return (fs::temp_directory_path(error) / "regla").string();
+  const fs::path temporary = fs::temp_directory_path(error);
+  const fs::path own = temporary / ("regla-" + std::to_string(::geteuid()));
+  return !error && is_private(own) ? own.string() : "";
 }
 
 }  // namespace regla
