@@ -153,7 +153,8 @@ AtomicFile::AtomicFile(const fs::path& path, NamedBy named_by) : path_(path) {
     }
   }
   struct stat status {};
-  check(::lstat(path_.c_str(), &status) != 0 || S_ISREG(status.st_mode),
+  const bool is_there = ::lstat(path_.c_str(), &status) == 0;
+  check(!is_there || S_ISREG(status.st_mode),
         "[file] expected a regular file or nothing in its place, got ",
         S_ISLNK(status.st_mode) ? "the link " : "", path_.string());
   const fs::path folder = folder_of(path_);
