@@ -9,6 +9,8 @@
 namespace regla::app {
 namespace {
 
+constexpr uint64_t kIdsLimit = uint64_t{1} << 28;  // bytes of JSON
+
 struct LogitsArguments {
   std::string run, ids, out, form = "chunked";
   int64_t chunk = 0;
@@ -17,7 +19,7 @@ struct LogitsArguments {
 /// [[...], ...] as [B, T]; every id below `vocab`.
 Tensor read_ids(const std::string& path, int64_t vocab) {
   const std::string where = "[logits] " + path + ": ";
-  const Json json = parse_json(read_file(path), where);
+  const Json json = parse_json(read_file(path, kIdsLimit, NamedBy::User), where);
   check(json.is_array() && !json.empty(), where, "expected a list of lists of ids, got ",
         shown(json));
   std::vector<int32_t> ids;
@@ -53,7 +55,7 @@ int write_logits(const LogitsArguments& arguments) {
   }
   const Tensor logits =
       all_logits(*model.decoder, ids, form_named(arguments.form), segment).to(DType::F32);
-  write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}});
+  write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}}, {}, NamedBy::User);
   return 0;
 }
 

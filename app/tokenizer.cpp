@@ -13,6 +13,8 @@
 namespace regla::app {
 namespace {
 
+constexpr uint64_t kTextLimit = uint64_t{1} << 32;  // bytes
+
 struct TokenizerArguments {
   std::string data, kind, out;  // train
   int64_t vocab_size = 8192;
@@ -39,7 +41,7 @@ int train_tokenizer(const TokenizerArguments& arguments) {
 std::string input_of(const TokenizerArguments& arguments) {
   check(arguments.text.has_value() != arguments.file.has_value(),
         "[tokenizer] expected one of --text and --file");
-  return arguments.text ? *arguments.text : read_file(*arguments.file);
+  return arguments.text ? *arguments.text : read_file(*arguments.file, kTextLimit, NamedBy::User);
 }
 
 int encode(const TokenizerArguments& arguments) {

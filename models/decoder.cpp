@@ -182,4 +182,12 @@ DecoderState Decoder::initial_state(int64_t batch) const {
   return state;
 }
 
+DecoderState Decoder::state_after(int64_t batch, int64_t tokens, bool resets) const {
+  DecoderState state;
+  for (const Block& block : blocks_) {
+    state.push_back(block.mixer->state_after(batch, tokens, resets));
+  }
+  return state;
+}
+
 }  // namespace regla

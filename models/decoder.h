@@ -63,6 +63,8 @@ class Decoder {
   void store_weights(DType dtype);
 
   DecoderState initial_state(int64_t batch) const;
+  /// Mixer::state_after of every layer.
+  DecoderState state_after(int64_t batch, int64_t tokens, bool resets) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
   /// quarter more time, the same bits.
   void recompute_blocks(bool on) { recompute_blocks_ = on; }

@@ -1,5 +1,8 @@
 #include "text/token_cache.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -31,6 +34,8 @@ constexpr uint64_t kVersion = 2;
 uint64_t text_key(const StoredSplit& stored) {
   return mix_hash(hash_bytes(unicode_version(), kVersion), stored.hash());
 }
+
+constexpr uint64_t kTokenizerLimit = uint64_t{1} << 28;  // bytes of a learnt tokenizer
 
 // What a cache file begins with; the ids follow. In the byte order of the machine, which is no
 // loss: another order fails the version check and the file is made again.
@@ -83,6 +88,7 @@ std::optional<TokenStream> find_cached(const fs::path& path, const Header& wante
 
 // Writes the parts one after the other, where that is possible.
 void store(const fs::path& path, std::initializer_list<std::string_view> parts) {
+  if (path.empty()) return;
   std::error_code ignored;
   fs::create_directories(path.parent_path(), ignored);
   try {
@@ -91,6 +97,20 @@ void store(const fs::path& path, std::initializer_list<std::string_view> parts) 
     file.commit();
   } catch (const Error&) {  // done without
   }
+}
+
+// Whether a folder that everybody may write beside is this user's alone, made here if it is absent.
+bool is_private(const fs::path& folder) {
+  ::mkdir(folder.c_str(), 0700);
+  struct stat status {};
+  return ::lstat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+         status.st_uid == ::geteuid() && (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+// Where the cache has the file; empty without a cache.
+fs::path cache_path(const std::string& name) {
+  const fs::path folder = cache_folder();
+  return folder.empty() ? folder : folder / name;
 }
 
 std::string hex(uint64_t number) {
@@ -110,9 +130,8 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
   Header header;
   header.text_hash = text_key(stored);
   header.tokenizer_hash = tokenizer.hash();
-  const fs::path path =
-      fs::path(cache_folder()) / (std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
-                                  hex(header.tokenizer_hash) + ".tokens");
+  const fs::path path = cache_path(std::string(name_of(split)) + "-" + hex(header.text_hash) + "-" +
+                                   hex(header.tokenizer_hash) + ".tokens");
   if (auto cached = find_cached(path, header, tokenizer.vocab_size())) return *std::move(cached);
   TokenStream stream = tokenize_text(std::move(stored).text(), tokenizer);
   header.count = stream.ids().size();
@@ -126,12 +145,12 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
 std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size) {
   StoredSplit stored = corpus.stored(Split::Train);
   const uint64_t key = mix_hash(text_key(stored), static_cast<uint64_t>(vocab_size));
-  const fs::path path = fs::path(cache_folder()) / ("bpe-" + hex(key) + ".json");
+  const fs::path path = cache_path("bpe-" + hex(key) + ".json");
   // A line with the hash of what follows and of what it was made for, so that neither damage nor
   // another file of this name goes unnoticed.
   const auto first_line = [&](std::string_view json) { return hex(hash_bytes(json, key)) + "\n"; };
   try {
-    const std::string file = read_file(path);
+    const std::string file = read_file(path, kTokenizerLimit);
     const std::string_view json = std::string_view(file).substr(first_line("").size());
     if (file.starts_with(first_line(json))) return tokenizer_from_json(json);
   } catch (const std::exception&) {  // absent, too short, unreadable: learn it
@@ -154,7 +173,9 @@ std::string cache_folder() {
     return (home / ".cache" / "regla").string();
   }
   std::error_code error;
-  return (fs::temp_directory_path(error) / "regla").string();
+  const fs::path temporary = fs::temp_directory_path(error);
+  const fs::path own = temporary / ("regla-" + std::to_string(::geteuid()));
+  return !error && is_private(own) ? own.string() : "";
 }
 
 }  // namespace regla

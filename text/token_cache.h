@@ -46,7 +46,8 @@ TokenStream tokenize_split(const Corpus& corpus, Split split, const Tokenizer& t
 std::unique_ptr<Tokenizer> learn_tokenizer(const Corpus& corpus, int32_t vocab_size);
 
 /// The folder of the cache: $REGLA_CACHE, else $XDG_CACHE_HOME/regla, else ~/.cache/regla, else
-/// regla in the folder for temporary files.
+/// regla-<user> in the folder for temporary files, made here. Empty, for no cache, when that is not
+/// the user's own or others may write into it.
 std::string cache_folder();
 
 }  // namespace regla

@@ -90,7 +90,7 @@ class Tokenizer {
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view json);
 /// The same from a file. Errors name the path.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
-/// Writes to_json() so that the file is complete or absent.
+/// Writes to_json() so that the file is complete or absent, as AtomicFile does for a user's path.
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& path);
 
 }  // namespace regla

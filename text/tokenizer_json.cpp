@@ -18,6 +18,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr uint64_t kSizeLimit = uint64_t{1}
+                                << 28;  // bytes; a vocabulary of 256,000 takes 35 million
 constexpr int32_t kAlphabetEnd = 0x100 + 68;
 
 constexpr std::array<int32_t, 256> make_byte_characters() {
@@ -351,7 +353,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view text) {
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, kSizeLimit);
   try {
     return tokenizer_from_json(text);
   } catch (const Error& error) {
@@ -403,7 +405,7 @@ std::string Tokenizer::to_json() const {
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& path) {
-  write_file(path, tokenizer.to_json());
+  write_file(path, tokenizer.to_json(), NamedBy::User);
 }
 
 }  // namespace regla

@@ -2,17 +2,25 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "core/files.h"
 #include "models/json_fields.h"
 #include "models/safetensors.h"
+#include "training/checkpoint_folder.h"
 #include "training/run_folder.h"
 
 namespace regla {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
+constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
 constexpr std::array<std::string_view, 9> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
@@ -22,69 +30,88 @@ std::string carried_name(size_t layer, const std::string& tensor) {
   return "state." + std::to_string(layer) + "." + tensor;
 }
 
-/// Hands out a file's tensors by name and knows which were not asked for.
+/// Reads a file's tensors by name and knows which were not asked for. Nothing is allocated for
+/// those.
 class TensorReader {
  public:
-  explicit TensorReader(const fs::path& path) : path_(path) {
-    for (NamedTensor& entry : read_safetensors(path).tensors) {
-      tensors_.emplace(std::move(entry.name), Entry{std::move(entry.tensor)});
+  explicit TensorReader(const fs::path& path) : path_(path), source_(path) {
+    for (const TensorSource::Entry& entry : source_.entries()) {
+      tensors_.emplace(entry.name, Place{&entry});
     }
   }
 
-  /// Copies a tensor into one of the same shape and type.
+  /// Fills a tensor, whose shape and type the file's must have.
   void read_into(const std::string& name, Tensor& tensor) {
-    tensor.copy_from(take(name, tensor.shape(), tensor.dtype()));
+    source_.read(find(name, tensor.shape(), tensor.dtype()), tensor);
   }
 
+  /// A tensor that must have that shape and type.
   Tensor take(const std::string& name, const Shape& shape, DType dtype) {
-    const Tensor found = take(name);
-    check(found.shape() == shape, where(name), " expected the shape ", shape,
-          " by config.json, got ", found.shape());
-    check(found.dtype() == dtype, where(name), " expected ", name_of(dtype),
-          " by config.json, got ", name_of(found.dtype()));
-    return found;
+    const TensorSource::Entry& entry = find(name, shape, dtype);
+    Tensor tensor = Tensor::empty(shape, dtype);
+    source_.read(entry, tensor);
+    return tensor;
   }
-
-  Tensor take(const std::string& name) {
-    const auto found = tensors_.find(name);
-    check(found != tensors_.end(), where(name), " missing");
-    found->second.is_taken = true;
-    return found->second.tensor;
-  }
-
-  bool has(const std::string& name) const { return tensors_.contains(name); }
 
   /// An Error when a tensor is left.
   void finish() const {
-    for (const auto& [name, entry] : tensors_) {
-      if (!entry.is_taken) fail(where(name), " is no part of this model");
+    for (const auto& [name, place] : tensors_) {
+      if (!place.is_taken) fail(where(name), " is no part of this model");
     }
   }
 
  private:
-  struct Entry {
-    Tensor tensor;
+  struct Place {
+    const TensorSource::Entry* entry;
     bool is_taken = false;  // more than once is fine: a part may make a parameter anew
   };
+
+  const TensorSource::Entry& find(const std::string& name, const Shape& shape, DType dtype) {
+    const auto found = tensors_.find(name);
+    check(found != tensors_.end(), where(name), " missing");
+    const TensorSource::Entry& entry = *found->second.entry;
+    check(entry.shape == shape, where(name), " expected the shape ", shape,
+          " by config.json, got ", entry.shape);
+    check(entry.dtype == dtype, where(name), " expected ", name_of(dtype),
+          " by config.json, got ", name_of(entry.dtype));
+    found->second.is_taken = true;
+    return entry;
+  }
 
   std::string where(const std::string& name) const {
     return "[checkpoint] " + path_.string() + ", tensor " + regla::quoted(name) + ":";
   }
 
   fs::path path_;
-  std::map<std::string, Entry> tensors_;
+  TensorSource source_;
+  std::map<std::string, Place> tensors_;
 };
 
-/// One layer's carried state over an empty one. What grows with the text is there only once there
-/// was text.
-void read_carried(TensorReader& file, size_t layer, MixerState& state) {
-  state.for_each([&](const std::string& name, Tensor& tensor) {
-    file.read_into(carried_name(layer, name), tensor);
-  });
-  for (const char* name : {"keys", "values", "first"}) {
-    const std::string full = carried_name(layer, name);
-    if (file.has(full)) state.set(name, file.take(full));
+/// The step in the name of a run's checkpoint; a copy may have any name.
+std::optional<int64_t> step_of_folder(const fs::path& folder) {
+  std::error_code error;
+  const fs::path path = fs::canonical(folder, error);
+  if (error || path.parent_path().filename() != "checkpoints") return std::nullopt;
+  return step_named(path.filename().string());
+}
+
+/// An Error unless the numbers of a state belong together.
+void check_state(const TrainingState& state, const fs::path& folder, const std::string& where) {
+  check(state.step >= 0 && state.step <= kMostSteps, where, "expected a step from 0 to ",
+        kMostSteps, ", got ", state.step);
+  const int64_t named = step_of_folder(folder).value_or(state.step);
+  check(state.step == named, where, "expected the step ", named, " of its folder, got ",
+        state.step);
+  check(state.tokens >= 0, where, "expected tokens of at least 0, got ", state.tokens);
+  check(state.elapsed_s >= 0 && std::isfinite(state.elapsed_s), where,
+        "expected elapsed_s of at least 0, got ", state.elapsed_s);
+  for (const auto& [name, step] : {std::pair("best_step", state.best_step),
+                                   std::pair("evaluated_step", state.evaluated_step)}) {
+    check(step >= -1 && step <= state.step, where, "expected ", name, " from -1 to the step ",
+          state.step, ", got ", step);
   }
+  check(std::isfinite(state.best_loss), where, "expected a finite best_loss, got ",
+        state.best_loss);
 }
 
 Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
@@ -106,8 +133,9 @@ Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeni
 }
 
 Model load_model(const fs::path& run) {
-  const fs::path folder = checkpoint_of(run);
-  const TrainingConfig config = read_config(folder / "config.json");
+  const HeldCheckpoint held(run);
+  const fs::path& folder = held.path();
+  const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
   auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
   TensorReader file(folder / "model.safetensors");
   // Made of the tensors that are there: a configuration that asks for more is refused before
@@ -152,9 +180,9 @@ void write_state(const fs::path& folder, const TrainingState& state) {
 
 TrainingState read_training_state(const fs::path& folder) {
   const fs::path path = folder / "state.json";
-  const Json json = parse_json(read_file(path), "[checkpoint] " + path.string() + ":");
-  TrainingState state;
   const std::string where = "[checkpoint] " + path.string() + ": ";
+  const Json json = parse_json(read_file(path, kStateLimit), "[checkpoint] " + path.string() + ":");
+  TrainingState state;
   check(json.is_object() && json.contains("version"), where, "expected a version");
   check(json["version"] == state.version, where, "expected the format's version ", state.version,
         ", got ", shown(json["version"]));
@@ -162,17 +190,28 @@ TrainingState read_training_state(const fs::path& folder) {
     check(json.contains(name), where, "expected the key ", name);
   });
   read_fields(json, "", state);
-  check(state.step >= 0, where, "expected a step of at least 0, got ", state.step);
+  check_state(state, folder, where);
   return state;
 }
 
 void restore_training(const fs::path& folder, Trainer& trainer, const TrainingState& state) {
-  TensorReader file(folder / "optimizer.safetensors");
+  int64_t tokens = 0;
+  check(!__builtin_mul_overflow(state.step, trainer.tokens_per_step(), &tokens) &&
+            tokens == state.tokens,
+        "[checkpoint] ", (folder / "state.json").string(), ": expected ", state.step, " steps of ",
+        trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
+  const fs::path path = folder / "optimizer.safetensors";
+  TensorReader file(path);
   trainer.optimizer().for_each(
       [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
-  DecoderState carried = trainer.carried_state();
+  DecoderState carried = trainer.carried_after(state.step);
   for (size_t layer = 0; layer < carried.size(); ++layer) {
-    read_carried(file, layer, carried[layer]);
+    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
+      file.read_into(carried_name(layer, name), tensor);
+    });
+    carried[layer].check_values(
+        "[checkpoint] " + path.string() + ", layer " + std::to_string(layer) + ":",
+        trainer.tokens_carried(state.step));
   }
   file.finish();
   trainer.resume(state.step, carried);

@@ -4,13 +4,13 @@
 #include <limits>
 
 #include "core/check.h"
-#include "core/files.h"
 #include "models/json_fields.h"
 
 namespace regla {
 namespace {
 
 constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+constexpr uint64_t kSizeLimit = uint64_t{1} << 24;  // bytes; a layer's mixer takes about a thousand
 constexpr std::string_view kPrefix = "[config] ";
 
 void check_count(const char* key, int64_t value, int64_t least, int64_t most = kLargest) {
@@ -203,8 +203,8 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
 }
 
 TrainingConfig read_config(const std::filesystem::path& path,
-                           std::span<const std::string> overrides) {
-  std::string text = read_file(path);
+                           std::span<const std::string> overrides, NamedBy named_by) {
+  std::string text = read_file(path, kSizeLimit, named_by);
   try {
     parsed(text);
     if (overrides.empty()) return from_json(text);

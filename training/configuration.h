@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/dtype.h"
+#include "core/files.h"
 #include "models/configuration.h"
 
 namespace regla {
@@ -123,7 +124,8 @@ std::string apply_override(std::string_view text, std::string_view assignment);
 
 /// Reads a configuration file, then sets the overrides in order.
 TrainingConfig read_config(const std::filesystem::path& path,
-                           std::span<const std::string> overrides = {});
+                           std::span<const std::string> overrides = {},
+                           NamedBy named_by = NamedBy::User);
 
 /// Every key with its type, default and meaning, as a Markdown table.
 std::string describe_config();

@@ -158,6 +158,18 @@ DecoderState Trainer::carried_state() const {
   return whole;
 }
 
+int64_t Trainer::tokens_carried(int64_t steps) const {
+  // The state begins anew with every epoch, in its first update.
+  const int64_t segments = steps > 0 ? (steps - 1) % batches_.segments() + 1 : 0;
+  return segments * config_.model.sequence_length;
+}
+
+DecoderState Trainer::carried_after(int64_t steps) const {
+  if (carried_.empty()) return {};
+  return decoder_.state_after(config_.batch_size, tokens_carried(steps),
+                              config_.reset_at_documents);
+}
+
 void Trainer::resume(int64_t steps, const DecoderState& carried) {
   decoder_.begin_step(steps);
   steps_done_ = steps;

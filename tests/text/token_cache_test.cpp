@@ -1,5 +1,7 @@
 #include "text/token_cache.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -283,5 +285,26 @@ TEST_CASE("the cache's folder follows the environment", "[text]") {
   const Setting no_xdg("XDG_CACHE_HOME", "");
   CHECK(cache_folder() == "/h/.cache/regla");
   const Setting no_home("HOME", "");
-  CHECK(fs::path(cache_folder()).filename() == "regla");
+  const test::TextFolder shared;
+  const Setting temporary("TMPDIR", shared.path());
+  const std::string mine = shared.path("regla-" + std::to_string(::geteuid()));
+  CHECK(cache_folder() == mine);
+  CHECK(fs::status(mine).permissions() == fs::perms::owner_all);
+  fs::permissions(mine, fs::perms::others_write, fs::perm_options::add);
+  CHECK(cache_folder().empty());
+  fs::remove(mine);
+  fs::create_directory(shared.path("elsewhere"));
+  fs::create_directory_symlink(shared.path("elsewhere"), mine);
+  CHECK(cache_folder().empty());
+  shared.add("train.txt", kText);
+  const auto bytes = byte_tokenizer();
+  tokenize_split(Corpus::open(shared.path("train.txt")), Split::Train, *bytes);
+  CHECK(fs::is_empty(shared.path("elsewhere")));
+  fs::remove(mine);
+  fs::create_directory(mine);
+  fs::permissions(mine, fs::perms::owner_all);
+  if (::geteuid() == 0) {  // another user's
+    REQUIRE(::chown(mine.c_str(), 12345, 12345) == 0);
+    CHECK(cache_folder().empty());
+  }
 }
