@@ -25,7 +25,10 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   exit 0
 fi
 
-is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
+# Output is read to its end: a program whose pipe closes early fails, and with it the pipe.
+is_installed() {
+  grep -qx installed <<<"$(dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null)"
+}
 
 missing=()
 for package in "${packages[@]}"; do
@@ -45,7 +48,7 @@ apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </
 echo "Installing ${missing[*]}"
 apt update
 # Some packages have another name elsewhere.
-is_known() { apt-cache show "$1" 2>/dev/null | grep -q '^Package:'; }
+is_known() { [[ -n $(apt-cache show "$1" 2>/dev/null) ]]; }
 for i in "${!missing[@]}"; do
   if is_known "${missing[i]}"; then continue; fi
   case ${missing[i]} in
