@@ -45,8 +45,8 @@ int code_of(const std::string& name) {
 }  // namespace
 
 TEST_CASE("ctest's entries are the test cases that the programs list") {
-  const Outcome shown = Process({REGLA_CTEST, "--test-dir", REGLA_BINARY_DIR,
-                                 "--show-only=json-v1"}).wait();
+  const Outcome shown =
+      Process({REGLA_CTEST, "--test-dir", REGLA_BINARY_DIR, "--show-only=json-v1"}).wait();
   REQUIRE(shown.code == 0);
   const auto entries = nlohmann::json::parse(shown.out).at("tests");
   size_t checked = 0;

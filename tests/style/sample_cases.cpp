@@ -3,9 +3,7 @@
 
 #include "tests/catch.h"
 
-static bool ran(const char* name) {
-  return Catch::getResultCapture().getCurrentTestName() == name;
-}
+static bool ran(const char* name) { return Catch::getResultCapture().getCurrentTestName() == name; }
 
 TEST_CASE("asserts nothing") {}
 TEST_CASE("asserts nothing in a section") {
