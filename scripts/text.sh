@@ -43,6 +43,7 @@ get_wikitext() {
 # Programs, tables, lists and short lines are left out.
 prose() {
   local page
+  local -x LC_ALL=C  # bytes in, the same bytes out
   for page in "$@"; do
     tr '\n\t' '  ' <"$page" | sed -E '
       s/<(\/?)(H[1-6]|P|PRE|TITLE|BODY|DIV)\b/<\1\L\2/g
@@ -67,11 +68,13 @@ prose() {
 
 # The text of a package of documentation. It is unpacked, not installed.
 get_documentation() {
-  local file=$1 package pages
-  for package in postgresql-doc-15 postgresql-doc-16 debian-handbook; do
+  local file=$1 package pages manual
+  manual=$(apt-cache depends postgresql-doc 2>/dev/null |
+    sed -n 's/.*Depends: \(postgresql-doc-[0-9]*\)$/\1/p' || true)
+  for package in $manual debian-handbook; do
     rm -rf "$scratch/package"
     mkdir -p "$scratch/package"
-    (cd "$scratch/package" && timeout 300 apt-get -q download $package >/dev/null 2>&1 &&
+    (cd "$scratch/package" && timeout 300 apt-get -q download "$package" >/dev/null 2>&1 &&
       dpkg-deb -x ./*.deb .) || continue
     mapfile -t pages < <(find "$scratch/package/usr/share/doc" -name '*.html' \
       \( -path '*/en-US/*' -o -path '*/postgresql-doc*' \) | LC_ALL=C sort)
@@ -80,7 +83,7 @@ get_documentation() {
     prose "${pages[@]}" >"$scratch/prose"
     if [[ $(wc -c <"$scratch/prose") -lt 500000 ]]; then continue; fi
     mv "$scratch/prose" "$file"
-    echo $package >"$file.package"
+    echo "$package" >"$file.package"
     return
   done
   return 1
