@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Installs what regla is built from, on Debian 12 and 13 and Ubuntu 24.04 (root or
-# sudo). Asks the package
-# manager for nothing when everything is there, so it also runs without a network.
+# Installs what regla is built from, on Debian 12 and 13 and Ubuntu 24.04 (root or sudo). Asks the
+# package manager for nothing when everything is there, so it also runs without a network.
 #
 #     scripts/install_dependencies.sh [--dev]      --dev: also what the checks need (clang)
 set -euo pipefail
