@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share. To be sourced from the root of the repository, under `set -euo pipefail`.
 
 # The user's language may write 0,5 and translate what is read here. UTF-8, so that paths are shown.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Finds text to train on. To be sourced after scripts/common.sh.
 
 # download <url> <file>: quietly, giving up soon; the content is checked by the caller. CMake can
@@ -112,7 +113,7 @@ find_text() {
 
 size_of() { stat -L -c %s -- "$1"; }
 
-# cut_text <file> <bytes> <target>: the beginning of a text, up to a line's end, unpacked. What it
+# cut_text <file> <bytes> <target>: the beginning of a text, up to a line's end, unpacked; 1 where it is not all. What it
 # says nobody reads: a program that unpacks more than is wanted fails with its pipe.
 cut_text() {
   local file=$1 bytes=$2 target=$3
@@ -138,18 +139,21 @@ split_text() {
   local data=$1 folder=$2 split file limit size
   mkdir -p "$folder"
   if [[ -d $data ]]; then
+    for kind in tokens raw txt; do
+      if [[ -n $(file_of train) && -n $(file_of valid) ]]; then break; fi
+    done
     for split in train valid test; do
-      file=$(find "$data" -maxdepth 1 -not -name '.*' -name "*$split*" | LC_ALL=C sort | sed -n 1p)
+      file=$(file_of $split)
       if [[ -z $file && $split == test ]]; then
-        file=$(find "$data" -maxdepth 1 -not -name '.*' -name '*valid*' | LC_ALL=C sort | sed -n 1p)
-        echo "There is no test split: it is measured on the valid split, by which training picks its best."
+        file=$(file_of valid)
+        echo "There is no test split: it is measured on the valid split, by which training picks" \
+          "its best."
       fi
       [[ -n $file ]] || { echo "demo.sh: $data has no $split file" >&2; return 1; }
-      extension "$file"
       limit=$4
       if [[ $split == train ]]; then limit=$3; fi
-      share[$split]=whole
-      cut_text "$file" "$limit" "$folder/$split.$kind" || share[$split]="beginning of"
+      share[$split]="whole"
+      cut_text "$file" "$limit" "$folder/$split.$kind" || share[$split]="beginning of the"
     done
   else
     extension "$data"
@@ -170,6 +174,12 @@ split_text() {
   fi
 }
 
+# file_of <split>: the file of this split and `kind` in the folder `data`, or nothing.
+file_of() {
+  find -L "$data" -maxdepth 1 -type f -not -name '.*' -name "*$1*" \
+    \( -name "*.$kind" -o -name "*.$kind.xz" -o -name "*.$kind.gz" \) | LC_ALL=C sort | sed -n 1p
+}
+
 # extension <file>: sets `kind`.
 extension() {
   local name=${1%.xz}
@@ -186,7 +196,7 @@ shrink() {
   local file=$text/$1.$kind least=20000 bytes=$2
   if [[ $bytes -lt $least ]]; then bytes=$least; fi
   cp "$file" "$scratch/part"
-  cut_text "$scratch/part" "$bytes" "$file" || share[$1]="beginning of"
+  cut_text "$scratch/part" "$bytes" "$file" || share[$1]="beginning of the"
 }
 
 part_of() { echo "${share[$1]} $1 split ($(size_of "$text/$1.$kind") bytes)"; }
