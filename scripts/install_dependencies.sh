@@ -62,7 +62,6 @@ if [[ $(id -u) -ne 0 ]]; then
 fi
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
 
-echo "Installing ${missing[*]}"
 apt update
 leave_out_formatter
 # Some packages have another name elsewhere.
@@ -75,4 +74,5 @@ for i in "${!missing[@]}"; do
       ;;
   esac
 done
+echo "Installing ${missing[*]}"
 apt install --no-install-recommends "${missing[@]}"
