@@ -35,7 +35,7 @@ void stand_in(const TemporaryFolder& folder, const std::string& name, const std:
   fs::permissions(file, fs::perms::owner_all);
 }
 
-/// A release that has these packages beside the common ones; what is installed is printed.
+/// A release that has these packages beside the common ones.
 Outcome install(const std::string& known, const std::string& options = "") {
   const TemporaryFolder folder;
   stand_in(folder, "dpkg-query", "exit 1\n");
@@ -56,6 +56,12 @@ Outcome install(const std::string& known, const std::string& options = "") {
   return bash(folder, "scripts/install_dependencies.sh " + options);
 }
 
+/// What apt-get was asked to install.
+std::string installed(const Outcome& outcome) {
+  const size_t at = outcome.out.find("apt-get ");
+  return at == std::string::npos ? "nothing" : outcome.out.substr(at);
+}
+
 }  // namespace
 
 TEST_CASE("a package is installed under the name that the release has") {
@@ -63,19 +69,20 @@ TEST_CASE("a package is installed under the name that the release has") {
     const Outcome outcome = install("libdnnl-dev libonednn-dev");
     CAPTURE(outcome.out, outcome.err);
     CHECK(outcome.code == 0);
-    CHECK_THAT(outcome.out, Contains(" libdnnl-dev "));
+    CHECK_THAT(installed(outcome), Contains(" libdnnl-dev "));
   }
-  CHECK_THAT(install("libonednn-dev").out, Contains(" libonednn-dev "));
-  CHECK_THAT(install("libdnnl-dev libclang-rt-dev", "--dev").out, Contains(" libclang-rt-dev "));
-  CHECK_THAT(install("libdnnl-dev", "--dev").out, Contains(" libclang-rt-19-dev "));
+  CHECK_THAT(installed(install("libonednn-dev")), Contains(" libonednn-dev "));
+  CHECK_THAT(installed(install("libdnnl-dev libclang-rt-dev", "--dev")),
+             Contains(" libclang-rt-dev "));
+  CHECK_THAT(installed(install("libdnnl-dev", "--dev")), Contains(" libclang-rt-19-dev "));
 }
 
 TEST_CASE("a release without the formatter of this project installs all else, and says so") {
   const Outcome outcome = install("libdnnl-dev libclang-rt-dev", "--dev");
   CHECK(outcome.code == 0);
   CHECK_THAT(outcome.out, Contains("no clang-format-14"));
-  CHECK_THAT(outcome.out, !Contains(" clang-format-14 "));
-  CHECK_THAT(install("libdnnl-dev libclang-rt-dev clang-format-14", "--dev").out,
+  CHECK_THAT(installed(outcome), !Contains(" clang-format-14 "));
+  CHECK_THAT(installed(install("libdnnl-dev libclang-rt-dev clang-format-14", "--dev")),
              Contains(" clang-format-14 "));
 }
 
