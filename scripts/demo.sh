@@ -118,7 +118,8 @@ step_time=$(sed -n 's/.*"lr".*"elapsed_s": *\([0-9.e+-]*\).*/\1/p' "$scratch/tri
 begin=$EPOCHREALTIME
 $regla eval "$scratch/trial" --data "$scratch/little" >"$scratch/log" 2>&1 ||
   { status=$?; cat "$scratch/log" >&2; exit $status; }
-eval_speed=$(awk -v from="$begin" -v to="$EPOCHREALTIME" -v bytes="$(size_of "$scratch/little/test.$kind")" \
+eval_speed=$(awk -v from="$begin" -v to="$EPOCHREALTIME" \
+  -v bytes="$(size_of "$scratch/little/test.$kind")" \
   'BEGIN { printf "%d", bytes / (to - from) + 1 }')
 # A twentieth of the time for the test, a fiftieth for a validation.
 shrink test $((eval_speed * 3 * minutes))

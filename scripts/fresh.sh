@@ -3,7 +3,8 @@
 # debootstrap, with the committed tree, no compiler cache and no settings of this user. Prints a
 # line per step. Needs root and about 4 GB in TMPDIR (default /var/tmp).
 #
-#     scripts/fresh.sh [--only RELEASE] [--steps LIST] [--minutes N] [--cache FOLDER] [--logs FOLDER]
+#     scripts/fresh.sh [--only RELEASE] [--steps LIST] [--minutes N] [--cache FOLDER]
+#                      [--logs FOLDER]
 #
 #     --only RELEASE   bookworm or trixie (default: both, one after the other)
 #     --steps LIST     of install (three times, each in a root of its own), demo, test and ci

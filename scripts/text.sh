@@ -206,9 +206,11 @@ part_of() { echo "${share[$1]} $1 split ($(size_of "$text/$1.$kind") bytes)"; }
 draw_curve() {
   local run=$1 bigram=$2
   local number='[0-9.eE+-]*'
-  sed -n "s/.*\"step\": *\($number\),.*\"split\": *\"valid\".*\"loss\": *\($number\),.*\"bits_per_byte\": *\($number\).*/\1 \3 \2/p" \
+  # Of a line {"step": 1, "loss": 2, ...}: step, loss and bits per byte, where they are.
+  field() { echo ".*\"$1\": *\\($number\\),\{0,1\}"; }
+  sed -n "/\"valid\"/s/$(field step)$(field loss)$(field bits_per_byte).*/\1 \3 \2/p" \
     "$run/metrics.jsonl" >"$scratch/valid"
-  sed -n "s/.*\"step\": *\($number\),.*\"loss\": *\($number\),\"lr\".*/\1 \2/p" "$run/metrics.jsonl" >"$scratch/steps"
+  sed -n "/\"lr\"/s/$(field step)$(field loss).*/\1 \2/p" "$run/metrics.jsonl" >"$scratch/steps"
   [[ -s $scratch/valid && -s $scratch/steps ]] || return 1
   awk 'NR == FNR { scale = $2 / $3; next } { print $1, $2 * scale }' \
     "$scratch/valid" "$scratch/steps" >"$scratch/train-curve"
