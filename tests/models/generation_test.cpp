@@ -74,7 +74,7 @@ TEST_CASE("a text is continued by what the whole text would give") {
     const std::vector<int32_t> ids = generate(decoder, prompt, options);
     REQUIRE(ids.size() == 20);
     std::vector<int32_t> all = prompt;
-    all.insert(all.end(), ids.begin(), ids.end());
+    for (const int32_t id : ids) all.push_back(id);
     const Tensor logits = all_logits(decoder, Tensor::of({1, 25}, all)).reshape({25, 24});
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto row = static_cast<int64_t>(i) + 4;

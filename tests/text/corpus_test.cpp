@@ -336,7 +336,7 @@ TEST_CASE("texts are counted as perplexity per word needs it", "[text]") {
 
 TEST_CASE("WikiText-2 has the published counts", "[text][data]") {
   if (test::data_folder().empty()) {
-    WARN("skipped: REGLA_DATA is unset");
+    test::skip("REGLA_DATA is unset");
     return;
   }
   const Corpus corpus = Corpus::open(test::data_folder() + "/wikitext-2");
