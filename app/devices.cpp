@@ -1,15 +1,17 @@
 #include "app/command.h"
 #include "backends/cpu/info.h"
-#include "core/parallel.h"
+#include "core/processors.h"
 
 namespace regla::app {
 namespace {
 
 int devices(bool json) {
+  const ThreadChoice choice = default_threads();
   const Json report = {{"processor", cpu::processor_model()},
                        {"architecture", cpu::architecture()},
                        {"instruction_sets", cpu::instruction_sets()},
-                       {"threads", threads()},
+                       {"threads", choice.threads},
+                       {"threads_from", choice.reason},
                        {"onednn", cpu::onednn_version()},
                        {"eigen", cpu::eigen_version()},
                        {"gpus", Json::array()}};

@@ -1,12 +1,12 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <new>
 
 #include "app/command.h"
+#include "app/start.h"
+#include "core/parallel.h"
+#include "core/processors.h"
 #include "training/trainer.h"
 
 namespace regla::app {
@@ -18,15 +18,6 @@ int report(std::string message, int code) {
   std::fflush(stdout);
   std::fprintf(stderr, "regla: error: %s\n", message.c_str());
   return code;
-}
-
-/// Threads of libgomp spin for a long time while they wait, and on a machine with other work they
-/// starve each other: training ran at a tenth of its speed. A short spin costs nothing when the
-/// machine is idle. libgomp reads the setting before main, so the program starts itself once more.
-void limit_spinning(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  ::setenv("GOMP_SPINCOUNT", "10000", 1);
-  ::execv("/proc/self/exe", argv);  // returns only where it cannot: then it is only slower
 }
 
 int run(int argc, char** argv) {
@@ -45,6 +36,7 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() == 0) return program.exit(error);  // help and version
     return report(error.what(), kBadInput);
   }
+  set_threads(default_threads().threads);
   const int code = action();
   check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
   return code;
@@ -55,7 +47,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace regla::app;
-  limit_spinning(argv);
+  end_start();
   try {
     return run(argc, argv);
   } catch (const regla::DivergedError& error) {
