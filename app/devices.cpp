@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/cpu/info.h"
 #include "core/processors.h"
 
@@ -32,7 +33,7 @@ int devices(bool json) {
 void add_devices(CLI::App& program, Action& action) {
   auto json = std::make_shared<bool>(false);
   CLI::App* command = program.add_subcommand("devices", "Show what this build computes on");
-  command->add_flag("--json", *json, "print JSON");
+  add_json(*command, *json);
   command->callback([json, &action] { action = [json] { return devices(*json); }; });
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <new>
 
+#include "app/arguments.h"
 #include "app/command.h"
 #include "app/start.h"
 #include "core/parallel.h"
@@ -27,11 +28,11 @@ int run(int argc, char** argv) {
   program.require_subcommand(1);
   Action action;
   for (const auto add : {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse,
-                         add_tokenizer, add_bench, add_devices}) {
+                         add_tokenizer, add_bench, add_devices, add_completion}) {
     add(program, action);
   }
   try {
-    program.parse(argc, argv);
+    parse_arguments(program, {argv + std::min(argc, 1), argv + argc});
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // help and version
     return report(error.what(), kBadInput);

@@ -93,8 +93,8 @@ Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeni
   if (vocab == 0) vocab = padded_vocab(model.tokenizer->vocab_size());
   check(vocab >= model.tokenizer->vocab_size(), "[config] expected a vocab of at least the ",
         model.tokenizer->vocab_size(), " entries of the tokenizer, got ", vocab);
-  model.decoder = std::make_unique<Decoder>(
-      model.config.model, static_cast<uint64_t>(model.config.seed), model.config.element_type());
+  model.decoder =
+      std::make_unique<Decoder>(model.config.model, model.config.seed, model.config.element_type());
   return model;
 }
 
