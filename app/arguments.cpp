@@ -30,6 +30,18 @@ bool goes_on(const CLI::Option& option, const std::string& word) {
   return !word.starts_with('-');
 }
 
+std::vector<std::string> names_of(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::App* inner : commands_of(command)) names.push_back(inner->get_name());
+  return names;
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
 class Arguments {
  public:
   Arguments(const CLI::App& program, const std::vector<std::string>& given)
@@ -50,6 +62,12 @@ class Arguments {
       } else {
         take_operand(word);
       }
+    }
+    const bool asks = std::any_of(plain_.begin(), plain_.end(), [](const std::string& word) {
+      return word == "-h" || word == "--help" || word == "--version";
+    });
+    if (!asks && !commands_of(*command_).empty()) {
+      fail("expected a command; ", path_, " has ", listed(names_of(*command_)));
     }
     // Behind a mark: none of these is an option, whatever it begins with.
     if (!operands_.empty()) plain_.push_back("--");
@@ -90,19 +108,16 @@ class Arguments {
   }
 
   void enter(const std::string& word) {
-    std::vector<std::string> names;
     for (const CLI::App* command : commands_of(*command_)) {
-      names.push_back(command->get_name());
-      if (names.back() != word) continue;
+      if (command->get_name() != word) continue;
       command_ = command;
       path_ += " " + word;
       plain_.push_back(word);
       return;
     }
-    std::string list;
-    for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+    const std::vector<std::string> names = names_of(*command_);
     fail("unknown command ", quoted(word), "; the nearest is ", nearest(word, names), "; ", path_,
-         " has ", list);
+         " has ", listed(names));
   }
 
   void take_operand(const std::string& word) {

@@ -9,6 +9,7 @@
 
 #include "app/options.h"
 #include "backends/kernels.h"
+#include "training/progress.h"
 
 namespace regla::app {
 
@@ -83,7 +84,7 @@ void show_live(const std::string& line) {
   const auto now = std::chrono::steady_clock::now();
   if (now < next || ::isatty(::fileno(stderr)) != 1) return;
   next = now + std::chrono::milliseconds(100);
-  std::fprintf(stderr, "\r%s\033[K", line.c_str());
+  std::fprintf(stderr, "\r%s\033[K", fitted(line, columns_of(stderr)).c_str());
 }
 
 }  // namespace
