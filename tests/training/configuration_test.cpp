@@ -158,7 +158,7 @@ TEST_CASE("wrong types and values are errors") {
   CHECK_THAT(error_of(R"({"mixer": "rwkv"})"),
              Contains("one of regla, softmax, ") && Contains(" for mixer.type"));
   CHECK_THAT(error_of(R"({"mixer": []})"), Contains("got 0"));
-  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw or empty"));
+  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw, txt or empty"));
   CHECK_THAT(error_of("[]"), Contains("expected an object, got []"));
 }
 
