@@ -1,7 +1,5 @@
 #include "core/processors.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -9,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 #include <vector>
+
+#include "core/parallel.h"  // omp.h
 
 namespace regla {
 namespace {

@@ -1,8 +1,7 @@
 #include "core/processors.h"
 
-#include <omp.h>
-
 #include "core/files.h"
+#include "core/parallel.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 
