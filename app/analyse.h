@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "models/gate_analysis.h"
 
 namespace regla::app {
@@ -23,6 +24,11 @@ struct Report {
 /// Makes the folder of a report, before any work is done for it. An Error when nothing can be
 /// written there.
 void make_report_folder(const std::string& folder);
+
+/// Adds `--out`, that folder.
+void add_report_folder(CLI::App& command, std::string& folder);
+/// Adds the runs that an analysis looks at, as arguments or as `--run`.
+CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const std::string& help);
 
 /// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
 /// says on standard output what is where. Errors: a folder or file that cannot be written, a

@@ -60,8 +60,8 @@ void add_saturation(CLI::App& analyse, Action& action) {
   auto arguments = std::make_shared<SaturationArguments>();
   CLI::App* command = analyse.add_subcommand(
       "saturation", "Section 5.1: how many gates of runs are saturated, gradients, memory");
-  command->add_option("--out", arguments->out, "folder for the report")->required();
-  command->add_option("run,--run", arguments->runs, "run folders")->required();
+  add_report_folder(*command, arguments->out);
+  add_runs(*command, arguments->runs, "run folders")->required();
   arguments->text.add_to(*command);
   command->callback(
       [arguments, &action] { action = [arguments] { return saturation(*arguments); }; });

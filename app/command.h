@@ -28,6 +28,7 @@ void add_analyse(CLI::App& program, Action& action);
 void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
 void add_devices(CLI::App& program, Action& action);
+void add_completion(CLI::App& program, Action& action);
 
 /// Exit codes besides 0, as the README says them.
 constexpr int kFailed = 1;         ///< training that diverged, no memory: the input may be fine
@@ -50,6 +51,9 @@ struct SampleArguments {
   /// too short.
   TextSample sample(const Model& model) const;
 };
+
+/// The split that `--split` names (app/options.h).
+Split split_named(const std::string& name);
 
 /// Adds `--weights f32|bf16`: how a command that does not train keeps the weights in memory.
 void add_weights_option(CLI::App& command, std::string& weights);

@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "app/options.h"
 #include "core/files.h"
 #include "core/parallel.h"
 #include "models/generation.h"
@@ -65,16 +66,14 @@ void add_logits(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<LogitsArguments>();
   CLI::App* command = program.add_subcommand(
       "logits", "Write the scores of every token over the model's vocabulary, padding included");
-  command->add_option("run", arguments->run, "run folder")->required();
-  command->add_option("--ids", arguments->ids, "JSON: [[...], ...], lists of equal length")
+  add_run(*command, arguments->run)->required();
+  add_text(*command, "--ids", arguments->ids, "JSON: [[...], ...], lists of equal length", "FILE")
       ->required();
-  command->add_option("--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]")
+  add_text(*command, "--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]", "FILE")
       ->required();
   // Not in the help: to compare the forms with each other from outside.
-  command->add_option("--form", arguments->form, "")
-      ->check(CLI::IsMember({"chunked", "recurrent", "step"}))
-      ->group("");
-  command->add_option("--chunk", arguments->chunk, "")->group("");
+  add_choice(*command, "--form", arguments->form, {"chunked", "recurrent", "step"}, "")->group("");
+  add_number(*command, "--chunk", arguments->chunk, "")->group("");
   command->callback(
       [arguments, &action] { action = [arguments] { return write_logits(*arguments); }; });
 }

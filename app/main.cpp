@@ -1,17 +1,21 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <system_error>
 
+#include "app/arguments.h"
 #include "app/command.h"
+#include "app/start.h"
 #include "core/allocator.h"
+#include "core/parallel.h"
+#include "core/processors.h"
 #include "training/trainer.h"
 
 namespace regla::app {
@@ -34,15 +38,6 @@ void open_standard_streams() {
   }
 }
 
-/// Threads of libgomp spin for a long time while they wait, and on a machine with other work they
-/// starve each other: training ran at a tenth of its speed. A short spin costs nothing when the
-/// machine is idle. libgomp reads the setting before main, so the program starts itself once more.
-void limit_spinning(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  ::setenv("GOMP_SPINCOUNT", "10000", 1);
-  ::execv("/proc/self/exe", argv);  // returns only where it cannot: then it is only slower
-}
-
 int run(int argc, char** argv) {
   CLI::App program{"Trains and runs ReGLA (refined gated linear attention) language models.",
                    "regla"};
@@ -50,15 +45,16 @@ int run(int argc, char** argv) {
   program.require_subcommand(1);
   Action action;
   for (const auto add : {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse,
-                         add_tokenizer, add_bench, add_devices}) {
+                         add_tokenizer, add_bench, add_devices, add_completion}) {
     add(program, action);
   }
   try {
-    program.parse(argc, argv);
+    parse_arguments(program, {argv + std::min(argc, 1), argv + argc});
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // help and version
     return report(error.what(), kBadInput);
   }
+  set_threads(default_threads().threads);
   const int code = action();
   if (code != 0) return code;  // and one line about it
   check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
@@ -70,9 +66,9 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace regla::app;
+  end_start();
   open_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file at the limit of its size is then an error of writing
-  limit_spinning(argv);
   try {
     return run(argc, argv);
   } catch (const regla::DivergedError& error) {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
 #include "models/inspection.h"
@@ -277,16 +278,15 @@ std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Cor
 void add_train(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = program.add_subcommand("train", "Train a model, or go on with a training");
-  command->add_option("--config", arguments->config,
-                      "configuration (JSON); with --resume the run's by default");
-  command->add_option("--data", arguments->data, "folder with train/valid/test files, or one file")
+  add_config(*command, arguments->config, "; default with --resume: the run's");
+  add_text(*command, "--data", arguments->data, "folder with train/valid/test files, or one file",
+           "FILE")
       ->required();
-  command->add_option("--out", arguments->out, "run folder")->required();
-  command->add_option("--device", arguments->device, "cpu, cuda or cuda:<index>");
-  command->add_option("--steps", arguments->steps, "the same as --set steps=N");
+  add_text(*command, "--out", arguments->out, "run folder", "FOLDER")->required();
+  add_text(*command, "--device", arguments->device, "cpu, cuda or cuda:<index>");
+  add_steps(*command, arguments->steps);
   command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint");
-  command->add_option("--set", arguments->set, "set a key of the configuration: key=value")
-      ->allow_extra_args(false);
+  add_set(*command, arguments->set);
   command->callback([arguments, &action] { action = [arguments] { return train(*arguments); }; });
 }
 

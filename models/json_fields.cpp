@@ -1,5 +1,6 @@
 #include "models/json_fields.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -120,6 +121,62 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+/// What other programs call the same keys.
+constexpr std::array<std::array<std::string_view, 2>, 44> kOtherNames = {{
+    {"lr", "learning_rate"},
+    {"max_lr", "learning_rate"},
+    {"min_lr", "final_learning_rate"},
+    {"lr_schedule", "schedule"},
+    {"lr_scheduler", "schedule"},
+    {"lr_scheduler_type", "schedule"},
+    {"warmup", "warmup_steps"},
+    {"warmup_iters", "warmup_steps"},
+    {"iters", "steps"},
+    {"max_iters", "steps"},
+    {"max_steps", "steps"},
+    {"num_steps", "steps"},
+    {"bs", "batch_size"},
+    {"batch", "batch_size"},
+    {"gradient_accumulation_steps", "micro_batches"},
+    {"grad_accum", "micro_batches"},
+    {"accumulation", "micro_batches"},
+    {"wd", "weight_decay"},
+    {"decay", "weight_decay"},
+    {"eps", "epsilon"},
+    {"clip", "grad_clip"},
+    {"max_grad_norm", "grad_clip"},
+    {"eval_interval", "eval_every"},
+    {"save_every", "checkpoint_every"},
+    {"save_steps", "checkpoint_every"},
+    {"precision", "dtype"},
+    {"num_threads", "threads"},
+    {"n_layer", "layers"},
+    {"num_layers", "layers"},
+    {"num_hidden_layers", "layers"},
+    {"depth", "layers"},
+    {"dim", "hidden"},
+    {"d_model", "hidden"},
+    {"n_embd", "hidden"},
+    {"width", "hidden"},
+    {"n_head", "heads"},
+    {"num_heads", "heads"},
+    {"d_ff", "mlp"},
+    {"intermediate_size", "mlp"},
+    {"attention", "mixer"},
+    {"seq_len", "sequence_length"},
+    {"ctx", "sequence_length"},
+    {"context_length", "sequence_length"},
+    {"block_size", "sequence_length"},
+}};
+
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return lower;
+}
+
 MixerConfig read_mixer(const Json& json, std::string_view key) {
   MixerConfig mixer;
   const std::string prefix = std::string(key) + ".";
@@ -163,14 +220,23 @@ std::string dumped(const Json& value, int indent) {
   }
 }
 
-std::string nearest(std::string_view key, const std::vector<std::string>& known) {
+std::string nearest(std::string_view word, const std::vector<std::string>& known) {
   std::string best;
   size_t smallest = std::numeric_limits<size_t>::max();
   // Edit distance takes time in the product of the lengths: nobody mistypes a key this long.
-  if (key.size() > 200) key = key.substr(0, 200);
+  const std::string key = lower_case(word.substr(0, 200));
+  for (const auto& [name, meant] : kOtherNames) {
+    if (key == name && std::find(known.begin(), known.end(), meant) != known.end()) {
+      return std::string(meant);
+    }
+  }
   for (const std::string& name : known) {
     const std::string_view last = std::string_view(name).substr(name.rfind('.') + 1);
-    const size_t distance = std::min(edit_distance(key, name), edit_distance(key, last));
+    size_t distance = std::min(edit_distance(key, name), edit_distance(key, last));
+    // A beginning that was not finished.
+    if (key.size() > 2 && (name.starts_with(key) || last.starts_with(key))) {
+      distance = std::min<size_t>(distance, 1);
+    }
     if (distance < smallest) {
       smallest = distance;
       best = name;
@@ -202,6 +268,20 @@ void read_value(const Json& json, std::string_view key, int64_t& value) {
             json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()),
         "[config] expected at most 2^63 - 1 for ", key, ", got ", shown(json));
   value = json.get<int64_t>();
+}
+
+void read_value(const Json& json, std::string_view key, uint64_t& value) {
+  if (json.is_number_unsigned()) {
+    value = json.get<uint64_t>();
+    return;
+  }
+  // Not by way of int64_t, which would tell of its own limit.
+  check(!json.is_number_float() || json.get<double>() < 0x1p63,
+        "[config] expected at most 2^64 - 1 for ", key, ", got ", shown(json));
+  int64_t number = 0;
+  read_value(json, key, number);
+  check(number >= 0, "[config] expected ", key, " of at least 0, got ", number);
+  value = static_cast<uint64_t>(number);
 }
 
 void read_value(const Json& json, std::string_view key, double& value) {

@@ -39,14 +39,16 @@ inline constexpr Quoted quoted;
 /// The same without the quotes, for names of keys.
 std::string shown_key(std::string_view key);
 
-/// The entry of `known` with the smallest edit distance to `key`. A dotted entry may also match by
-/// its last part.
-std::string nearest(std::string_view key, const std::vector<std::string>& known);
+/// The entry of `known` that `word` most likely stands for: what other programs call that key, the
+/// beginning of it, or the one with the smallest edit distance, in any case. A dotted entry may
+/// also match by its last part.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
 
 /// Reads one value. `key` is its full name, for messages: wrong types, fractions where an integer
 /// is expected, numbers out of range and unknown names are Errors.
 void read_value(const Json& json, std::string_view key, bool& value);
 void read_value(const Json& json, std::string_view key, int64_t& value);
+void read_value(const Json& json, std::string_view key, uint64_t& value);
 void read_value(const Json& json, std::string_view key, double& value);
 void read_value(const Json& json, std::string_view key, std::string& value);
 /// A type name, an object, or a list of those.
@@ -63,6 +65,7 @@ void read_value(const Json& json, std::string_view key, E& value) {
 
 inline Json to_json_value(bool value) { return value; }
 inline Json to_json_value(int64_t value) { return value; }
+inline Json to_json_value(uint64_t value) { return value; }
 inline Json to_json_value(double value) { return value; }
 inline Json to_json_value(const std::string& value) { return value; }
 /// One mixer as an object, several as a list.

@@ -55,6 +55,7 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
+  pid_t id() const { return id_; }
   void kill(int signal) { ::kill(id_, signal); }
 
   /// Reads what it writes for at most some milliseconds; false once it has closed both streams.

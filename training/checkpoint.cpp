@@ -70,10 +70,10 @@ class TensorReader {
     const auto found = tensors_.find(name);
     check(found != tensors_.end(), where(name), " missing");
     const TensorSource::Entry& entry = *found->second.entry;
-    check(entry.shape == shape, where(name), " expected the shape ", shape,
-          " by config.json, got ", entry.shape);
-    check(entry.dtype == dtype, where(name), " expected ", name_of(dtype),
-          " by config.json, got ", name_of(entry.dtype));
+    check(entry.shape == shape, where(name), " expected the shape ", shape, " by config.json, got ",
+          entry.shape);
+    check(entry.dtype == dtype, where(name), " expected ", name_of(dtype), " by config.json, got ",
+          name_of(entry.dtype));
     found->second.is_taken = true;
     return entry;
   }
@@ -128,8 +128,7 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 }  // namespace
 
 Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
-  return assembled(config, std::move(tokenizer),
-                   {static_cast<uint64_t>(config.seed), config.element_type()});
+  return assembled(config, std::move(tokenizer), {config.seed, config.element_type()});
 }
 
 Model load_model(const fs::path& run) {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/numbers.h"
 #include "models/json_fields.h"
 
 namespace regla {
@@ -99,11 +100,16 @@ Json override_value(std::string_view text) {
   // What can only be JSON must be JSON; anything else may be a plain word or a path.
   const bool is_json = text.starts_with('{') || text.starts_with('[') || text.starts_with('"');
   if (is_json || Json::accept(text)) return parse_json(text, "[config]");
+  // Numbers that JSON does not know, such as .001.
+  if (const auto number = parse_unsigned(text)) return *number;
+  if (const auto number = parse_integer(text)) return *number;
+  if (const auto number = parse_real(text)) return *number;
   return std::string(text);
 }
 
 std::string type_of(bool) { return "true or false"; }
 std::string type_of(int64_t) { return "integer"; }
+std::string type_of(uint64_t) { return "integer"; }
 std::string type_of(double) { return "number"; }
 std::string type_of(const std::string&) { return "string"; }
 std::string type_of(const std::vector<MixerConfig>&) { return "name, object or list"; }
@@ -166,8 +172,8 @@ void TrainingConfig::validate() const {
   check_count("warmup_steps", warmup_steps, 0);
   check_optimizer(*this);
   if (carry_state) check_carried(model);
-  check(text.empty() || text == "tokens" || text == "raw",
-        "[config] expected text to be tokens, raw or empty, got ", quoted(text));
+  check(text.empty() || text == "tokens" || text == "raw" || text == "txt",
+        "[config] expected text to be tokens, raw, txt or empty, got ", quoted(text));
   check(!tokenizer.empty(), "[config] expected tokenizer to be byte, bpe or a path, got \"\"");
   check_count("vocab_size", vocab_size, 1);
   check_count("log_every", log_every, 1);
@@ -176,7 +182,6 @@ void TrainingConfig::validate() const {
   check_count("eval_batch_size", eval_batch_size, 0);
   check_count("checkpoint_every", checkpoint_every, 0);
   check_count("keep_last", keep_last, 1);
-  check_count("seed", seed, 0, std::numeric_limits<int64_t>::max());
   check_count("threads", threads, 0, 4096);
 }
 

@@ -48,7 +48,7 @@ struct TrainingConfig {
   int64_t eval_batch_size = 0;
   int64_t checkpoint_every = 1000;
   int64_t keep_last = 2;
-  int64_t seed = 0;
+  uint64_t seed = 0;
   int64_t threads = 0;
   Precision dtype = Precision::F32;
 
@@ -96,7 +96,8 @@ void fields(Config& c, Visitor&& visit) {
   visit("activation_checkpointing", c.activation_checkpointing,
         "keep only the input of each block for the backward pass, which runs the block again: less "
         "memory for about a quarter more time, with the same results");
-  visit("text", c.text, "kind of split files where there are two: tokens or raw; empty: train's");
+  visit("text", c.text,
+        "kind of split files where there are several: tokens, raw or txt; empty: train's");
   visit("tokenizer", c.tokenizer,
         "byte, bpe (trained on the train split), or the path of a tokenizer.json");
   visit("vocab_size", c.vocab_size, "entries of the tokenizer with tokenizer = bpe");

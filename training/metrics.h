@@ -66,9 +66,9 @@ void fields(M& m, Visitor&& visit) {
 class MetricsLog {
  public:
   /// Goes on after step `last_step` and the validation of step `last_validation`: later lines, and
-  /// one that was cut off, are dropped, so that nothing is there twice. A new run passes -1. An Error
-  /// when `path` is a link or no regular file; a file that has other names as well (a copy that
-  /// shares it) is replaced by one of its own.
+  /// one that was cut off, are dropped, so that nothing is there twice. A new run passes -1. An
+  /// Error when `path` is a link or no regular file; a file that has other names as well (a copy
+  /// that shares it) is replaced by one of its own.
   MetricsLog(const std::filesystem::path& path, int64_t last_step, int64_t last_validation);
 
   /// A full disk is an Error and leaves no half line.

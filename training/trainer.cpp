@@ -92,8 +92,7 @@ double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_fi
   const Batch part = batch.rows(index * rows, (index + 1) * rows);
   const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
                            .chunk = 0};
-  DropoutSource dropout(static_cast<uint64_t>(config_.seed), steps_done_, config_.model.dropout,
-                        index * rows);
+  DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
   Tape tape;
   tape.check_finite(check_finite);

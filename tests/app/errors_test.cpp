@@ -29,7 +29,6 @@ TEST_CASE("the parser's own errors are one line and exit code 2") {
   refused({"train"});
   refused({"train", "--data", "x", "--out", "y"});
   refused({"tokenizer"});
-  refused({"eval", "run", "--data", "x", "--split", "train"});
   refused_with(shop, {"--steps", "many"});
   refused_with(shop, {"--no-such-option"});
   CHECK_FALSE(fs::exists(shop / "run"));

@@ -158,7 +158,7 @@ TEST_CASE("wrong types and values are errors") {
   CHECK_THAT(error_of(R"({"mixer": "rwkv"})"),
              Contains("one of regla, softmax, ") && Contains(" for mixer.type"));
   CHECK_THAT(error_of(R"({"mixer": []})"), Contains("got 0"));
-  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw or empty"));
+  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw, txt or empty"));
   CHECK_THAT(error_of("[]"), Contains("expected an object, got []"));
 }
 
@@ -219,7 +219,7 @@ TEST_CASE("overrides that make no sense are errors") {
   CHECK_THAT(error_with("{}", "stps=3"), Contains("nearest known key is steps"));
   CHECK_THAT(error_with("{}", "mixr.gate_axis=key"), Contains("nearest known key is mixer"));
   CHECK_THAT(error_with("{}", "mixer.gate_axs=key"), Contains("mixer.gate_axis"));
-  CHECK_THAT(error_with("{}", "steps=007"), Contains("expected an integer for steps, got \"007\""));
+  CHECK(with("{}", {"steps=007"}).steps == 7);
   CHECK_THAT(error_with("{}", "steps=NaN"), Contains("expected an integer for steps, got \"NaN\""));
   CHECK_THAT(error_with(R"({"steps": 3})", "steps.x=3"),
              Contains("cannot set steps.x: steps is 3"));

@@ -1,5 +1,8 @@
 #include "training/metrics.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
 #include <ctime>
 #include <fstream>
 #include <limits>
@@ -126,6 +129,36 @@ TEST_CASE("the progress line") {
         "step 1/2  loss nan  999 tok/s  0.0 GFLOP/s");
   CHECK(progress_line({1, 2, 1, 1234567, 0, 3661}) ==
         "step 1/2  loss 1.000  1,234,567 tok/s  0.0 GFLOP/s  1:01:01 left");
+}
+
+TEST_CASE("progress takes one line of a narrow terminal") {
+  const std::string line = progress_line({120, 2000, 4.3211, 12345.4, 45.61, 201});
+  CHECK(fitted(line, static_cast<int>(line.size()) + 1) == line);
+  CHECK(fitted(line, static_cast<int>(line.size())) ==
+        "step 120/2000  loss 4.321  12,345 tok/s  45.6 GFLOP/s");
+  CHECK(fitted(line, 30) == "step 120/2000  loss 4.321");
+  CHECK(fitted(line, 10) == "step 120/");
+  CHECK(fitted(line, 1).empty());
+  CHECK(fitted(line, 0).empty());
+  // A terminal of its own, whose size anyone may set.
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+  REQUIRE(terminal >= 0);
+  std::FILE* file = ::fdopen(terminal, "r+");
+  for (const int columns : {7, 20, 40, 200}) {
+    const winsize size = {24, static_cast<unsigned short>(columns), 0, 0};
+    REQUIRE(::ioctl(terminal, TIOCSWINSZ, &size) == 0);
+    CHECK(columns_of(file) == columns);
+  }
+  ::setenv("COLUMNS", "30", 1);
+  CHECK(columns_of(file) == 30);
+  CHECK_THAT(written_by([&](std::FILE* out) {
+               Progress(out, true).update({120, 2000, 4.3211, 12345.4, 45.61, 201}, false);
+             }),
+             Contains("\rstep 120/2000  loss 4.321\033[K"));
+  ::setenv("COLUMNS", "many", 1);
+  CHECK(columns_of(file) == 200);
+  ::unsetenv("COLUMNS");
+  std::fclose(file);
 }
 
 TEST_CASE("progress is plain lines in a file and one live line on a terminal") {
