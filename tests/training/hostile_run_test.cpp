@@ -240,14 +240,14 @@ TEST_CASE("pipes and endless files in a run are refused, metrics are not written
   const fs::path metrics = run.folder / "metrics", outside = run.folder / "outside";
   write_file(outside, "mine\n");
   fs::create_symlink(outside, metrics);
-  CHECK_THROWS_WITH(MetricsLog(metrics, 5), Contains("got the link"));
+  CHECK_THROWS_WITH(MetricsLog(metrics, 5, 5), Contains("got the link"));
   fs::remove(metrics);
   REQUIRE(::mkfifo(metrics.c_str(), 0600) == 0);
-  CHECK_THROWS_AS(MetricsLog(metrics, 5), Error);
+  CHECK_THROWS_AS(MetricsLog(metrics, 5, 5), Error);
   fs::remove(metrics);
   write_file(outside, "{\"step\":1}\n");
   fs::create_hard_link(outside, metrics);
-  MetricsLog(metrics, 5).append(StepMetrics{.step = 2});
+  MetricsLog(metrics, 5, 5).append(StepMetrics{.step = 2});
   CHECK(read_file(outside) == "{\"step\":1}\n");
   CHECK(read_file(metrics).starts_with("{\"step\":1}\n{\"step\":2,"));
 }
