@@ -1,9 +1,12 @@
 #pragma once
 
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "models/gate_analysis.h"
 
 namespace regla::app {
@@ -15,17 +18,26 @@ struct Report {
   Json summary;             ///< null, or numbers that belong to it and are not drawn
   Json rows;                ///< list of flat objects with the same keys: the lines of the CSV
   std::string variables;    ///< lines of gnuplot before the script
-  std::string_view script;  ///< of gnuplot; reads <name>.csv, writes <name>.svg
+  std::string_view script;  ///< of gnuplot; reads <name>.csv, writes the SVG to standard output
 };
 
 /// Makes the folder of a report, before any work is done for it. An Error when nothing can be
 /// written there.
 void make_report_folder(const std::string& folder);
 
+/// Adds `--out`, that folder.
+void add_report_folder(CLI::App& command, std::string& folder);
+/// Adds the runs that an analysis looks at, as arguments or as `--run`.
+CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const std::string& help);
+
 /// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
 /// says on standard output what is where. Errors: a folder or file that cannot be written, a
 /// gnuplot that fails.
 void write_report(const std::string& folder, const Report& report);
+
+/// The picture that gnuplot makes of a script in a folder; nothing where it is not installed. An
+/// Error with what it says where it fails.
+std::optional<std::string> drawn(const std::filesystem::path& folder, const std::string& script);
 
 /// A definition of an array of strings in gnuplot.
 std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values);
@@ -34,8 +46,9 @@ std::string gnuplot_array(const std::string& name, const std::vector<std::string
 Json gate_numbers(const LayerGates& layer);
 std::string gate_sentence(const LayerGates& layer);
 
-/// The name of a run in tables and pictures: its folder's.
-std::string label_of(const std::string& run);
+/// The names of runs in tables and pictures: their folders', made so that a CSV and gnuplot hold
+/// them as they are, and each another.
+std::vector<std::string> labels_of(const std::vector<std::string>& runs);
 
 /// Each adds one analysis to `regla analyse`.
 void add_variance(CLI::App& analyse, Action& action);

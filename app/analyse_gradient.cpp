@@ -72,11 +72,9 @@ void add_gate_gradient(CLI::App& analyse, Action& action) {
   auto arguments = std::make_shared<GradientArguments>();
   CLI::App* command = analyse.add_subcommand(
       "gate-gradient", "Figure 3: gradient of the refined gate against the plain sigmoid's");
-  command->add_option("--out", arguments->out, "folder for the report")->required();
-  command->add_option("--refine", arguments->refine,
-                      "values of the refining gate r (default 0.05 0.25 0.5 0.75 0.95)");
-  command->add_option("--points", arguments->points, "points per curve (default 99)")
-      ->check(CLI::Range(1, 100000));
+  add_report_folder(*command, arguments->out);
+  add_numbers(*command, "--refine", arguments->refine, "values of the refining gate r");
+  add_number(*command, "--points", arguments->points, "points per curve", 1, 100000);
   command->callback(
       [arguments, &action] { action = [arguments] { return gate_gradient_report(*arguments); }; });
 }

@@ -97,9 +97,10 @@ void train_histograms(const HistogramArguments& arguments, Histograms& histogram
 }
 
 void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
-  for (const std::string& run : arguments.runs) {
-    const Model model = load_model(run);
-    histograms.add("runs", label_of(run), gates_of_run(model, arguments.text.sample(model)));
+  const std::vector<std::string> labels = labels_of(arguments.runs);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const Model model = load_model(arguments.runs[i]);
+    histograms.add("runs", labels[i], gates_of_run(model, arguments.text.sample(model)));
   }
 }
 
@@ -139,16 +140,13 @@ void add_gate_histogram(CLI::App& analyse, Action& action) {
       "gate-histogram",
       "Figure 4: gates before and after training. Without runs, trains small models that start "
       "saturated, with the plain and with the refined gate");
-  command->add_option("--out", arguments->out, "folder for the report")->required();
-  auto* runs = command->add_option("run,--run", arguments->runs, "runs that were trained already");
+  add_report_folder(*command, arguments->out);
+  auto* runs = add_runs(*command, arguments->runs, "runs that were trained already");
   const auto training = [&](CLI::Option* option) { option->excludes(runs); };
-  training(command->add_option("--config", arguments->config,
-                               "configuration (JSON) instead of the small one"));
-  training(command->add_option("--bias", arguments->biases,
-                               "initial biases of the forget gate (default -6 6)"));
-  training(command->add_option("--steps", arguments->steps, "the same as --set steps=N"));
-  training(command->add_option("--set", arguments->set, "set a key of the configuration: key=value")
-               ->allow_extra_args(false));
+  training(add_config(*command, arguments->config, "; default: a small one"));
+  training(add_numbers(*command, "--bias", arguments->biases, "initial biases of the forget gate"));
+  training(add_steps(*command, arguments->steps));
+  training(add_set(*command, arguments->set));
   arguments->text.add_to(*command);
   command->callback(
       [arguments, &action] { action = [arguments] { return gate_histogram(*arguments); }; });

@@ -1,13 +1,11 @@
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <filesystem>
 
 #include "app/analyse.h"
 #include "core/files.h"
+#include "text/unicode.h"
 
 namespace regla::app {
 namespace {
@@ -19,9 +17,9 @@ std::string csv_cell(const Json& value) {
   if (!value.is_string()) return value.dump();
   const std::string text = value.get<std::string>();
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
+  std::string cell = "\"";
+  for (const char c : text) cell += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return cell + "\"";
 }
 
 /// The keys of the first row, then a line per row.
@@ -40,35 +38,21 @@ std::string csv(const Json& rows) {
   return text;
 }
 
-/// Runs gnuplot on a script in `folder` and waits for it. False when it is not installed.
-bool draw(const fs::path& folder, const std::string& script) {
-  std::string program = "gnuplot", file = script;
-  char* arguments[] = {program.data(), file.data(), nullptr};
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
-  pid_t child = -1;
-  const int error = ::posix_spawnp(&child, program.c_str(), &actions, nullptr, arguments, environ);
-  ::posix_spawn_file_actions_destroy(&actions);
-  if (error == ENOENT || error == EACCES) return false;
-  check(error == 0, "[analyse] cannot start gnuplot: error ", error);
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0) {
-    check(errno == EINTR, "[analyse] lost sight of gnuplot");
-  }
-  check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "[analyse] gnuplot failed on ",
-        (folder / script).string());
-  return true;
+/// Writes a file of the report. A link in its place goes; what it shows is not touched.
+void replace_file(const std::string& path, std::string_view text) {
+  std::error_code ignored;
+  if (fs::is_symlink(path, ignored)) fs::remove(path, ignored);
+  write_file(path, text);
 }
 
 /// A string of gnuplot.
 std::string gnuplot_string(std::string_view text) {
-  std::string quoted = "'";
+  std::string literal = "'";
   for (const char c : text) {
-    if (c == '\'') quoted += '\'';
-    quoted += c == '\n' ? ' ' : c;
+    if (c == '\'') literal += '\'';
+    literal += c;
   }
-  return quoted + "'";
+  return literal + "'";
 }
 
 std::string percent(double fraction) { return rounded(100 * fraction, 3) + " %"; }
@@ -88,15 +72,16 @@ void write_report(const std::string& folder, const Report& report) {
   Json json = {{"analysis", report.name}, {"settings", report.settings}};
   if (!report.summary.is_null()) json["summary"] = report.summary;
   json["rows"] = report.rows;
-  write_file(file(".json"), dumped(json, 1) + "\n");
-  write_file(file(".csv"), csv(report.rows));
-  const std::string head = "# Draws " + report.name + ".svg: gnuplot " + report.name +
-                           ".gp\nset datafile separator ','\nset datafile columnheaders\n" +
-                           "csv = '" + report.name + ".csv'\nset output '" + report.name +
-                           ".svg'\n";
-  write_file(file(".gp"), head + report.variables + std::string(report.script));
+  replace_file(file(".json"), json_text(json, 1) + "\n");
+  replace_file(file(".csv"), csv(report.rows));
+  const std::string head = "# Draws " + report.name + ".svg: gnuplot " + report.name + ".gp > " +
+                           report.name +
+                           ".svg\nset datafile separator ','\nset datafile columnheaders\n" +
+                           "csv = '" + report.name + ".csv'\n";
+  replace_file(file(".gp"), head + report.variables + std::string(report.script));
   print_row("numbers", file(".json") + ", " + file(".csv"));
-  if (draw(path, report.name + ".gp")) {
+  if (const auto picture = drawn(path, report.name + ".gp")) {
+    replace_file(file(".svg"), *picture);
     print_row("picture", file(".svg"));
   } else {
     print_row("picture",
@@ -138,9 +123,23 @@ std::string gate_sentence(const LayerGates& layer) {
          memory_text(memory_json(memory_length(layer)));
 }
 
-std::string label_of(const std::string& run) {
-  const fs::path path = fs::path(run).lexically_normal();
-  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+std::vector<std::string> labels_of(const std::vector<std::string>& runs) {
+  std::vector<std::string> labels;
+  for (const std::string& run : runs) {
+    const fs::path path = fs::path(run).lexically_normal();
+    std::string name =
+        printable((path.has_filename() ? path.filename() : path.parent_path().filename()).string());
+    // What gnuplot takes for more than a character in a CSV.
+    for (char& c : name) {
+      if (std::string_view("\"\\,#").find(c) != std::string_view::npos) c = '_';
+    }
+    std::string label = name;
+    for (int i = 2; std::find(labels.begin(), labels.end(), label) != labels.end(); ++i) {
+      label = name + " (" + std::to_string(i) + ")";
+    }
+    labels.push_back(label);
+  }
+  return labels;
 }
 
 }  // namespace regla::app

@@ -13,19 +13,20 @@ struct SaturationArguments {
 };
 
 /// Adds the layers of a run, and all of them together; returns how many there are.
-int64_t add_run(Json& rows, const std::string& run, const SampleArguments& text) {
+int64_t add_run(Json& rows, const std::string& run, const std::string& label,
+                const SampleArguments& text) {
   const Model model = load_model(run);
   const TextSample sample = text.sample(model);
   std::vector<LayerGates> layers = observe_gates(*model.decoder, sample.ids, sample.reset);
   layers.push_back(all_layers(layers));
   check(layers.back().gated(), "[analyse] ", run, " has no gated mixer");
-  std::printf("%s\n", run.c_str());
+  print_line(stdout, run);
   for (const LayerGates& layer : layers) {
     const std::string name =
         layer.layer < 0 ? "  all layers" : "  layer " + std::to_string(layer.layer);
     print_row(name, layer.gated() ? gate_sentence(layer) : "no gate");
     if (!layer.gated()) continue;
-    Json row = {{"run", label_of(run)}};
+    Json row = {{"run", label}};
     row.update(gate_numbers(layer));
     rows.push_back(row);
   }
@@ -35,11 +36,10 @@ int64_t add_run(Json& rows, const std::string& run, const SampleArguments& text)
 int saturation(const SaturationArguments& arguments) {
   make_report_folder(arguments.out);
   Json rows = Json::array();
-  std::vector<std::string> labels;
+  const std::vector<std::string> labels = labels_of(arguments.runs);
   int64_t layers = 0;
-  for (const std::string& run : arguments.runs) {
-    layers = std::max(layers, add_run(rows, run, arguments.text));
-    labels.push_back(label_of(run));
+  for (size_t i = 0; i < labels.size(); ++i) {
+    layers = std::max(layers, add_run(rows, arguments.runs[i], labels[i], arguments.text));
   }
   write_report(arguments.out, {.name = "saturation",
                                .settings = {{"runs", arguments.runs},
@@ -60,8 +60,8 @@ void add_saturation(CLI::App& analyse, Action& action) {
   auto arguments = std::make_shared<SaturationArguments>();
   CLI::App* command = analyse.add_subcommand(
       "saturation", "Section 5.1: how many gates of runs are saturated, gradients, memory");
-  command->add_option("--out", arguments->out, "folder for the report")->required();
-  command->add_option("run,--run", arguments->runs, "run folders")->required();
+  add_report_folder(*command, arguments->out);
+  add_runs(*command, arguments->runs, "run folders")->required();
   arguments->text.add_to(*command);
   command->callback(
       [arguments, &action] { action = [arguments] { return saturation(*arguments); }; });

@@ -13,7 +13,7 @@ struct VarianceArguments {
   std::vector<std::string> runs;
   std::vector<int64_t> dimensions = {8, 16, 32, 64, 128, 256, 512};
   int64_t pairs = 20000, length = 256, hidden = 256;
-  int64_t seed = 0;
+  uint64_t seed = 0;
   SampleArguments text;
 };
 
@@ -72,20 +72,20 @@ Json points(const VarianceArguments& arguments) {
     add(source, s, score_theorem(s.dimension, s.query, s.key));
   };
   for (const int64_t d : arguments.dimensions) {
-    const auto seed = static_cast<uint64_t>(arguments.seed);
-    add("gaussian", gaussian_scores(d, arguments.pairs, seed), score_theorem(d));
+    add("gaussian", gaussian_scores(d, arguments.pairs, arguments.seed), score_theorem(d));
   }
   if (arguments.text.data.empty()) return rows;
   for (const int64_t d : arguments.dimensions) {
     const Model model = one_layer_model(arguments, d);
     add_text("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
   }
-  for (const std::string& run : arguments.runs) {
-    const Model model = load_model(run);
+  const std::vector<std::string> labels = labels_of(arguments.runs);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const Model model = load_model(arguments.runs[i]);
     const auto layers = text_scores(*model.decoder, arguments.text.sample(model).ids);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       if (layers[layer].pairs == 0) continue;  // softmax attention
-      add_text(label_of(run) + " " + std::to_string(layer), layers[layer]);
+      add_text(labels[i] + " " + std::to_string(layer), layers[layer]);
     }
   }
   return rows;
@@ -132,19 +132,14 @@ void add_variance(CLI::App& analyse, Action& action) {
   auto arguments = std::make_shared<VarianceArguments>();
   CLI::App* command = analyse.add_subcommand(
       "variance", "Figure 2: spread of inner products of queries and keys against the dimension");
-  command->add_option("--out", arguments->out, "folder for the report")->required();
-  command->add_option("run,--run", arguments->runs, "trained runs to look at besides");
-  command->add_option("--dimension", arguments->dimensions, "dimensions d (default 8 to 512)")
-      ->check(CLI::Range(2, 4096));
-  command->add_option("--pairs", arguments->pairs, "pairs of normal vectors (default 20000)")
-      ->check(CLI::Range(int64_t{2}, int64_t{100000000}));
-  command
-      ->add_option("--length", arguments->length,
-                   "tokens per sequence of the one-layer models (default 256)")
-      ->check(CLI::Range(1, 65536));
-  command->add_option("--hidden", arguments->hidden, "their width (default 256)")
-      ->check(CLI::Range(1, 65536));
-  command->add_option("--seed", arguments->seed, "of the vectors and the models");
+  add_report_folder(*command, arguments->out);
+  add_runs(*command, arguments->runs, "trained runs to look at besides");
+  add_numbers(*command, "--dimension", arguments->dimensions, "dimensions d", 2, 4096);
+  add_number(*command, "--pairs", arguments->pairs, "pairs of normal vectors", 2, 100000000);
+  add_number(*command, "--length", arguments->length, "tokens per sequence of the one-layer models",
+             1, 65536);
+  add_number(*command, "--hidden", arguments->hidden, "their width", 1, 65536);
+  add_number(*command, "--seed", arguments->seed, "of the vectors and the models");
   arguments->text.add_to(*command);
   command->callback(
       [arguments, &action] { action = [arguments] { return variance(*arguments); }; });

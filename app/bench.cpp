@@ -2,6 +2,7 @@
 
 #include "app/bench_cases.h"
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
 #include "text/byte_tokenizer.h"
@@ -173,17 +174,15 @@ void add_bench(CLI::App& program, Action& action) {
                     {"ops", "the parts of an update, and the recurrences", bench_ops}};
   for (const auto& benchmark : benchmarks) {
     CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
-    sub->add_option("--config", arguments->config,
-                    "configuration (JSON); default: that of configs/bench/small_regla.json");
-    sub->add_option("--set", arguments->set, "set a key of the configuration: key=value")
-        ->allow_extra_args(false);
-    sub->add_option("--repeats", arguments->repeats, "timings of each, default 9");
-    sub->add_flag("--json", arguments->json, "print JSON");
+    add_config(*sub, arguments->config, "; default: that of configs/bench/small_regla.json");
+    add_set(*sub, arguments->set);
+    add_number(*sub, "--repeats", arguments->repeats, "timings of each");
+    add_json(*sub, arguments->json);
     if (benchmark.run == bench_ops) {
-      sub->add_option("--only", arguments->only, "rows whose names begin so");
+      add_text(*sub, "--only", arguments->only, "rows whose names begin so; default: all");
     }
     if (benchmark.run == bench_lengths) {
-      sub->add_option("--longest", arguments->longest, "tokens of the longest segment");
+      add_number(*sub, "--longest", arguments->longest, "tokens of the longest segment");
     }
     sub->callback([arguments, &action, name = benchmark.name, run = benchmark.run] {
       action = [arguments, name, run] { return bench(*arguments, name, run); };

@@ -2,42 +2,44 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 
+#include "app/options.h"
 #include "backends/backend.h"
+#include "text/unicode.h"
+#include "training/progress.h"
 
 namespace regla::app {
 
 void require_device(const std::string& device) { open_device(Device::named(device)); }
 
 void SampleArguments::add_to(CLI::App& command) {
-  command.add_option("--data", data, "folder with valid/test files, or one file");
-  command.add_option("--split", split, "train, valid (default, or validation) or test")
-      ->check(CLI::IsMember({"train", "valid", "validation", "test"}));
-  command.add_option("--text", text, "kind of split files: tokens, raw or txt");
-  command.add_option("--sequences", sequences,
-                     "sequences to look at, evenly spaced over the split (default 32)");
+  add_text(command, "--data", data, "folder with the files of splits, or one file", "FILE");
+  add_split(command, split);
+  add_kind(command, text);
+  add_number(command, "--sequences", sequences,
+             "sequences to look at, evenly spaced over the split");
 }
 
 TextSample SampleArguments::sample(const Model& model) const {
   check(!data.empty(), "[analyse] expected --data PATH");
   const Corpus corpus = Corpus::open(data, text.empty() ? model.config.text : text);
-  const Split chosen = split == "train"  ? Split::Train
-                       : split == "test" ? Split::Test
-                                         : Split::Valid;
-  const TokenStream tokens = tokenize_split(corpus, chosen, *model.tokenizer);
+  const TokenStream tokens = tokenize_split(corpus, split_named(split), *model.tokenizer);
   return sample_text(tokens, model.tokenizer->end_of_text(), sequences,
                      model.config.model.sequence_length, model.config.reset_at_documents);
 }
 
+Split split_named(const std::string& name) {
+  return name == "train" ? Split::Train : name == "test" ? Split::Test : Split::Valid;
+}
+
 void add_weights_option(CLI::App& command, std::string& weights) {
-  command
-      .add_option("--weights", weights,
-                  "how weights are kept in memory: bf16 halves what each new token reads; default: "
-                  "as they were trained")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  add_choice(command, "--weights", weights, {"f32", "bf16"},
+             "how weights are kept in memory: bf16 halves what each new token reads; default: as "
+             "they were trained");
 }
 
 DType weights_type(const std::string& weights, DType otherwise) {
@@ -45,12 +47,23 @@ DType weights_type(const std::string& weights, DType otherwise) {
   return weights == "bf16" ? DType::BF16 : DType::F32;
 }
 
+std::string json_text(const Json& value, int indent) {
+  // In JSON a line's end stands between values only.
+  return printable(value.dump(indent, ' ', false, Json::error_handler_t::replace), "\n");
+}
+
 void print_json(const Json& value, int indent) {
-  std::printf("%s\n", dumped(value, indent).c_str());
+  std::printf("%s\n", json_text(value, indent).c_str());
+}
+
+void print_line(std::FILE* out, std::string_view text) {
+  std::fprintf(out, "%s\n", printable(text).c_str());
 }
 
 void print_row(const std::string& name, const std::string& value) {
-  std::printf("%-22s %s\n", name.c_str(), value.c_str());
+  constexpr size_t kColumn = 22;
+  const std::string blanks(kColumn - std::min(kColumn, name.size()), ' ');
+  print_line(stdout, name + blanks + " " + value);
 }
 
 Json memory_json(std::optional<double> tokens) {
@@ -72,7 +85,7 @@ void show_live(const std::string& line) {
   const auto now = std::chrono::steady_clock::now();
   if (now < next || ::isatty(::fileno(stderr)) != 1) return;
   next = now + std::chrono::milliseconds(100);
-  std::fprintf(stderr, "\r%s\033[K", line.c_str());
+  std::fprintf(stderr, "\r%s\033[K", fitted(line, columns_of(stderr)).c_str());
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/dtype.h"
 #include "models/json_fields.h"
@@ -26,11 +28,12 @@ void add_analyse(CLI::App& program, Action& action);
 void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
 void add_devices(CLI::App& program, Action& action);
+void add_completion(CLI::App& program, Action& action);
 
-/// Exit codes besides 0.
+/// Exit codes besides 0, as the README says them.
 constexpr int kFailed = 1;         ///< training that diverged, no memory: the input may be fine
-constexpr int kBadInput = 2;       ///< arguments, files, configurations, disks
-constexpr int kInterrupted = 130;  ///< Ctrl-C, after saving
+constexpr int kBadInput = 2;       ///< arguments, files, weights that give no numbers, disks
+constexpr int kInterrupted = 130;  ///< Ctrl-C, a hang-up, a closed pipe; after saving
 
 /// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
 void require_device(const std::string& device);
@@ -49,13 +52,22 @@ struct SampleArguments {
   TextSample sample(const Model& model) const;
 };
 
+/// The split that `--split` names (app/options.h).
+Split split_named(const std::string& name);
+
 /// Adds `--weights f32|bf16`: how a command that does not train keeps the weights in memory.
 void add_weights_option(CLI::App& command, std::string& weights);
 /// The type that the option names; `otherwise` where it was not given.
 DType weights_type(const std::string& weights, DType otherwise);
 
+/// JSON as text, for people and programs: in a path what is not UTF-8 is replaced, and no control
+/// character stands as it is.
+std::string json_text(const Json& value, int indent);
 /// Writes JSON and a line end to standard output; indented, unless `indent` is -1.
 void print_json(const Json& value, int indent = 2);
+/// Writes one line, whatever is in the text: every line that may show a path, an argument or
+/// something from a file goes through here.
+void print_line(std::FILE* out, std::string_view text);
 /// Writes `name   value` to standard output, values in one column.
 void print_row(const std::string& name, const std::string& value);
 

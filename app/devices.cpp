@@ -1,15 +1,18 @@
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/cpu/info.h"
-#include "core/parallel.h"
+#include "core/processors.h"
 
 namespace regla::app {
 namespace {
 
 int devices(bool json) {
+  const ThreadChoice choice = default_threads();
   const Json report = {{"processor", cpu::processor_model()},
                        {"architecture", cpu::architecture()},
                        {"instruction_sets", cpu::instruction_sets()},
-                       {"threads", threads()},
+                       {"threads", choice.threads},
+                       {"threads_from", choice.reason},
                        {"onednn", cpu::onednn_version()},
                        {"eigen", cpu::eigen_version()},
                        {"gpus", Json::array()}};
@@ -30,7 +33,7 @@ int devices(bool json) {
 void add_devices(CLI::App& program, Action& action) {
   auto json = std::make_shared<bool>(false);
   CLI::App* command = program.add_subcommand("devices", "Show what this build computes on");
-  command->add_flag("--json", *json, "print JSON");
+  add_json(*command, *json);
   command->callback([json, &action] { action = [json] { return devices(*json); }; });
 }
 

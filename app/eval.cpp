@@ -1,7 +1,7 @@
-#include <optional>
-
 #include "app/command.h"
+#include "app/options.h"
 #include "core/parallel.h"
+#include "models/finite.h"
 #include "text/corpus.h"
 #include "training/checkpoint.h"
 #include "training/evaluation.h"
@@ -10,8 +10,7 @@ namespace regla::app {
 namespace {
 
 struct EvalArguments {
-  std::string run, data, split = "test", text, weights;
-  std::optional<std::string> context;
+  std::string run, data, split = "test", text, weights, context;
   bool json = false;
 };
 
@@ -47,12 +46,12 @@ int eval(const EvalArguments& arguments) {
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Corpus corpus =
       Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
-  const Split split = arguments.split == "test" ? Split::Test : Split::Valid;
+  const Split split = split_named(arguments.split);
   const std::string file = corpus.file(split);
   const TokenStream text = tokenize_split(corpus, split, *model.tokenizer);
   EvaluationOptions options = EvaluationOptions::of(model.config);
-  if (arguments.context) {
-    options.context = *arguments.context == "window" ? Context::Window : Context::Carried;
+  if (!arguments.context.empty()) {
+    options.context = arguments.context == "window" ? Context::Window : Context::Carried;
   }
   const Evaluation result = evaluate(*model.decoder, text, model.tokenizer->end_of_text(), options,
                                      [](int64_t done, int64_t total) {
@@ -60,6 +59,7 @@ int eval(const EvalArguments& arguments) {
                                        return true;
                                      });
   end_scoring();
+  check_finite(*model.decoder, Tensor::full({1}, result.loss(), DType::F64), "[eval] the loss is");
   print_result(arguments, file, weights, options, text, result);
   return 0;
 }
@@ -69,19 +69,17 @@ int eval(const EvalArguments& arguments) {
 void add_eval(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command = program.add_subcommand("eval", "Score every token of a split once");
-  command->add_option("run", arguments->run, "run folder")->required();
-  command->add_option("--data", arguments->data, "folder with valid/test files, or one file")
+  add_run(*command, arguments->run)->required();
+  add_text(*command, "--data", arguments->data, "folder with the files of splits, or one file",
+           "FILE")
       ->required();
-  command->add_option("--split", arguments->split, "valid or test (default)")
-      ->check(CLI::IsMember({"valid", "test"}));
-  command
-      ->add_option("--context", arguments->context,
-                   "window: windows of length T every T/2; carried: one pass with carried state; "
-                   "default: what training did")
-      ->check(CLI::IsMember({"window", "carried"}));
-  command->add_option("--text", arguments->text, "kind of split files: tokens, raw or txt");
+  add_split(*command, arguments->split);
+  add_choice(*command, "--context", arguments->context, {"window", "carried"},
+             "window: windows of length T every T/2; carried: one pass with carried state; "
+             "default: what training did");
+  add_kind(*command, arguments->text);
   add_weights_option(*command, arguments->weights);
-  command->add_flag("--json", arguments->json, "print JSON");
+  add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });
 }
 

@@ -1,8 +1,12 @@
+#include <algorithm>
 #include <cstdio>
+#include <span>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "core/parallel.h"
 #include "models/generation.h"
+#include "text/batches.h"
 #include "text/unicode.h"
 #include "training/checkpoint.h"
 
@@ -12,14 +16,22 @@ namespace {
 struct GenerateArguments {
   std::string run, prompt, weights;
   GenerationOptions options;
-  int64_t seed = 0;
   bool json = false;
 };
 
+/// What counts of a prompt: all of it, or what no reset makes the model forget.
+std::span<const int32_t> remembered(const Model& model, std::span<const int32_t> prompt) {
+  if (!model.config.reset_at_documents) return prompt;
+  const std::vector<int32_t> resets = document_resets(prompt, model.tokenizer->end_of_text());
+  const auto last = std::find(resets.rbegin(), resets.rend(), 1);
+  return last == resets.rend() ? prompt
+                               : prompt.last(static_cast<size_t>(last - resets.rbegin()) + 1);
+}
+
 int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
-  check(arguments.seed >= 0, "[generate] expected a seed of at least 0, got ", arguments.seed);
   const Model model = load_model(arguments.run);
+  model.config.model.require_step_form();  // before anything is printed
   if (!arguments.weights.empty()) {
     model.decoder->store_weights(weights_type(arguments.weights, model.decoder->dtype()));
   }
@@ -28,11 +40,11 @@ int generate_text(const GenerateArguments& arguments) {
   std::vector<int32_t> prompt = tokenizer.encode_with_specials(arguments.prompt);
   if (prompt.empty()) prompt.push_back(tokenizer.end_of_text());
   GenerationOptions options = arguments.options;
-  options.sampling.seed = static_cast<uint64_t>(arguments.seed);
   options.vocab = tokenizer.vocab_size();
   options.stop = tokenizer.end_of_text();
+  const std::span<const int32_t> seen = remembered(model, prompt);
   if (arguments.json) {
-    const std::vector<int32_t> ids = generate(*model.decoder, prompt, options);
+    const std::vector<int32_t> ids = generate(*model.decoder, seen, options);
     print_json({{"prompt", replace_invalid_utf8(arguments.prompt)},
                 {"text", replace_invalid_utf8(tokenizer.decode(ids))},
                 {"ids", ids},
@@ -45,7 +57,7 @@ int generate_text(const GenerateArguments& arguments) {
     std::fflush(stdout);
   };
   write(arguments.prompt);
-  generate(*model.decoder, prompt, options, [&](int32_t id) {
+  generate(*model.decoder, seen, options, [&](int32_t id) {
     write(tokenizer.decode({&id, 1}));
     return true;
   });
@@ -59,20 +71,20 @@ void add_generate(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<GenerateArguments>();
   SamplingOptions& sampling = arguments->options.sampling;
   CLI::App* command = program.add_subcommand("generate", "Continue a text");
-  command->add_option("run", arguments->run, "run folder")->required();
-  command
-      ->add_option("--prompt", arguments->prompt,
-                   "what to continue; an empty one starts at <|endoftext|>")
+  add_run(*command, arguments->run)->required();
+  add_text(*command, "--prompt", arguments->prompt,
+           "what to continue; an empty one starts at <|endoftext|>")
       ->required();
-  command->add_option("--max-new-tokens", arguments->options.max_new_tokens, "default 100");
-  command->add_option("--temperature", sampling.temperature,
-                      "divides the scores, default 1; 0: always the most probable token");
-  command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens; 0: all");
-  command->add_option("--top-p", sampling.top_p,
-                      "draw from the most probable tokens that together reach p, default 1");
-  command->add_option("--seed", arguments->seed, "of the draws, default 0");
+  add_number(*command, "--max-new-tokens", arguments->options.max_new_tokens,
+             "tokens to write at most");
+  add_number(*command, "--temperature", sampling.temperature,
+             "divides the scores; 0: always the most probable token");
+  add_number(*command, "--top-k", sampling.top_k, "draw from the k most probable tokens; 0: all");
+  add_number(*command, "--top-p", sampling.top_p,
+             "draw from the most probable tokens that together reach p");
+  add_number(*command, "--seed", sampling.seed, "of the draws");
   add_weights_option(*command, arguments->weights);
-  command->add_flag("--json", arguments->json, "print prompt, text, ids and prompt_ids as JSON");
+  add_json(*command, arguments->json, "print prompt, text, ids and prompt_ids as JSON");
   command->callback(
       [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });
 }

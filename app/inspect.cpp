@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "models/gate_analysis.h"
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
@@ -132,13 +133,11 @@ void add_inspect(CLI::App& program, Action& action) {
       "inspect",
       "Show a run's configuration, parameters, FLOPs per token and size of state; with --data, how "
       "long its gates remember");
-  command->add_option("run", arguments->run, "run folder");
-  command->add_option("--config", arguments->config,
-                      "configuration (JSON) instead of a run: nothing needs to be trained");
-  command->add_option("--set", arguments->set, "with --config, set a key: key=value")
-      ->allow_extra_args(false);
+  add_run(*command, arguments->run);
+  add_config(*command, arguments->config, " instead of a run: nothing needs to be trained");
+  add_set(*command, arguments->set, "with --config, set its keys");
   arguments->text.add_to(*command);
-  command->add_flag("--json", arguments->json, "print JSON");
+  add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return inspect(*arguments); }; });
 }
 

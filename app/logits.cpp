@@ -1,13 +1,17 @@
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/copies.h"
 #include "core/files.h"
 #include "core/parallel.h"
 #include "models/generation.h"
 #include "models/safetensors.h"
+#include "text/batches.h"
 #include "training/checkpoint.h"
 
 namespace regla::app {
 namespace {
+
+constexpr uint64_t kIdsLimit = uint64_t{1} << 28;  // bytes of JSON
 
 struct LogitsArguments {
   std::string run, ids, out, form = "chunked";
@@ -17,7 +21,7 @@ struct LogitsArguments {
 /// [[...], ...] as [B, T]; every id below `vocab`.
 Tensor read_ids(const std::string& path, int64_t vocab) {
   const std::string where = "[logits] " + path + ": ";
-  const Json json = parse_json(read_file(path), where);
+  const Json json = parse_json(read_file(path, kIdsLimit, NamedBy::User), where);
   check(json.is_array() && !json.empty(), where, "expected a list of lists of ids, got ",
         shown(json));
   std::vector<int32_t> ids;
@@ -46,9 +50,14 @@ int write_logits(const LogitsArguments& arguments) {
   const Model model = load_model(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
+  Segment segment = {.reset = {}, .chunk = arguments.chunk};
+  if (model.config.reset_at_documents) {
+    const std::span<const int32_t> all(ids.data<int32_t>(), static_cast<size_t>(ids.numel()));
+    segment.reset = Tensor::of(ids.shape(), document_resets(all, model.tokenizer->end_of_text()));
+  }
   const Tensor logits = converted(
-      all_logits(*model.decoder, ids, form_named(arguments.form), arguments.chunk), DType::F32);
-  write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}});
+      all_logits(*model.decoder, ids, form_named(arguments.form), segment), DType::F32);
+  write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}}, {}, NamedBy::User);
   return 0;
 }
 
@@ -58,16 +67,14 @@ void add_logits(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<LogitsArguments>();
   CLI::App* command = program.add_subcommand(
       "logits", "Write the scores of every token over the model's vocabulary, padding included");
-  command->add_option("run", arguments->run, "run folder")->required();
-  command->add_option("--ids", arguments->ids, "JSON: [[...], ...], lists of equal length")
+  add_run(*command, arguments->run)->required();
+  add_text(*command, "--ids", arguments->ids, "JSON: [[...], ...], lists of equal length", "FILE")
       ->required();
-  command->add_option("--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]")
+  add_text(*command, "--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]", "FILE")
       ->required();
   // Not in the help: to compare the forms with each other from outside.
-  command->add_option("--form", arguments->form, "")
-      ->check(CLI::IsMember({"chunked", "recurrent", "step"}))
-      ->group("");
-  command->add_option("--chunk", arguments->chunk, "")->group("");
+  add_choice(*command, "--form", arguments->form, {"chunked", "recurrent", "step"}, "")->group("");
+  add_number(*command, "--chunk", arguments->chunk, "")->group("");
   command->callback(
       [arguments, &action] { action = [arguments] { return write_logits(*arguments); }; });
 }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "core/files.h"
 #include "text/bpe_trainer.h"
 #include "text/corpus.h"
@@ -12,6 +13,8 @@
 
 namespace regla::app {
 namespace {
+
+constexpr uint64_t kTextLimit = uint64_t{1} << 32;  // bytes
 
 struct TokenizerArguments {
   std::string data, kind, out;  // train
@@ -39,7 +42,7 @@ int train_tokenizer(const TokenizerArguments& arguments) {
 std::string input_of(const TokenizerArguments& arguments) {
   check(arguments.text.has_value() != arguments.file.has_value(),
         "[tokenizer] expected one of --text and --file");
-  return arguments.text ? *arguments.text : read_file(*arguments.file);
+  return arguments.text ? *arguments.text : read_file(*arguments.file, kTextLimit, NamedBy::User);
 }
 
 int encode(const TokenizerArguments& arguments) {
@@ -88,10 +91,10 @@ int decode(const TokenizerArguments& arguments) {
 
 void add_input(CLI::App* command, const std::shared_ptr<TokenizerArguments>& arguments,
                const std::string& what) {
-  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer.json")->required();
-  command->add_option("--text", arguments->text, what);
-  command->add_option("--file", arguments->file, "a file that holds it");
-  command->add_flag("--json", arguments->json, "print JSON");
+  add_text(*command, "--tokenizer", arguments->tokenizer, "tokenizer.json", "FILE")->required();
+  add_text(*command, "--text", arguments->text, what + "; default: that of --file");
+  add_text(*command, "--file", arguments->file, "a file that holds it; default: --text", "FILE");
+  add_json(*command, arguments->json);
 }
 
 }  // namespace
@@ -102,10 +105,11 @@ void add_tokenizer(CLI::App& program, Action& action) {
   command->require_subcommand(1);
 
   CLI::App* train = command->add_subcommand("train", "Learn a BPE from the train split");
-  train->add_option("--data", arguments->data, "folder with a train file, or one file")->required();
-  train->add_option("--vocab-size", arguments->vocab_size, "entries, default 8192");
-  train->add_option("--out", arguments->out, "tokenizer.json to write")->required();
-  train->add_option("--text", arguments->kind, "kind of split files: tokens, raw or txt");
+  add_text(*train, "--data", arguments->data, "folder with a train file, or one file", "FILE")
+      ->required();
+  add_number(*train, "--vocab-size", arguments->vocab_size, "entries");
+  add_text(*train, "--out", arguments->out, "tokenizer.json to write", "FILE")->required();
+  add_kind(*train, arguments->kind);
   train->callback(
       [arguments, &action] { action = [arguments] { return train_tokenizer(*arguments); }; });
 

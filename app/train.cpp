@@ -1,3 +1,7 @@
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -7,6 +11,7 @@
 #include <thread>
 
 #include "app/command.h"
+#include "app/options.h"
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
 #include "models/inspection.h"
@@ -14,6 +19,7 @@
 #include "text/corpus.h"
 #include "text/hash.h"
 #include "text/token_cache.h"
+#include "training/schedule.h"
 #include "training/training_loop.h"
 
 namespace regla::app {
@@ -26,25 +32,54 @@ struct TrainArguments {
   std::vector<std::string> set;
 };
 
-std::atomic<bool> stop_requested = false;
+/// What a request to stop means at the moment.
+enum class Phase { Preparing, Training, Stopping };
+std::atomic<Phase> phase = Phase::Preparing;
 
-/// The first Ctrl-C asks training to stop after its step, a second one ends the program. Signals
-/// are taken by a thread that does nothing else and blocked in all others, so this comes before any
-/// of them starts: kernels of oneDNN use the stack pointer for data, and the frame of a handler
-/// would be written over the heap (seen with dnnl_sgemm of 2.6).
-void catch_interrupts() {
+/// Ctrl-C, SIGTERM and the end of the terminal, each only where it was not ignored at the start
+/// (nohup, a job in the background of a script).
+sigset_t stop_signals() {
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now {};
+    ::sigaction(signal, nullptr, &now);
+    if (now.sa_handler != SIG_IGN) sigaddset(&signals, signal);
+  }
+  return signals;
+}
+
+/// A signal asks training to stop after its step. Before there is anything to save it ends the
+/// program, and so does Ctrl-C when that was asked already; a terminal that goes away may send
+/// several of the others. Signals are taken by a thread that does nothing else and blocked in all
+/// others, so this comes before any of them starts: kernels of oneDNN use the stack pointer for
+/// data, and the frame of a handler would be written over the heap (seen with dnnl_sgemm of 2.6).
+void catch_interrupts() {
+  std::signal(SIGPIPE, SIG_IGN);  // nobody_reads() finds it
+  const sigset_t signals = stop_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::thread([signals] {
-    int signal = 0;
-    ::sigwait(&signals, &signal);
-    stop_requested = true;
-    ::sigwait(&signals, &signal);
-    std::_Exit(kInterrupted);
+    while (true) {
+      int signal = 0;
+      ::sigwait(&signals, &signal);
+      const Phase before = phase.exchange(Phase::Stopping);
+      if (before == Phase::Preparing) ::dprintf(2, "interrupted before the first step\n");
+      if (before == Phase::Preparing || (before == Phase::Stopping && signal == SIGINT)) {
+        std::_Exit(kInterrupted);
+      }
+    }
   }).detach();
+}
+
+/// Whether a pipe that this program writes to has lost its reader, as in `regla train ... | head`.
+bool nobody_reads() {
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat status {};
+    if (::fstat(stream, &status) != 0 || !S_ISFIFO(status.st_mode)) continue;
+    pollfd pipe = {stream, 0, 0};
+    if (::poll(&pipe, 1, 0) > 0 && (pipe.revents & POLLERR) != 0) return true;
+  }
+  return false;
 }
 
 std::vector<std::string> overrides(const TrainArguments& arguments) {
@@ -53,10 +88,12 @@ std::vector<std::string> overrides(const TrainArguments& arguments) {
   return all;
 }
 
-/// The run's model with what the arguments change about its configuration.
-Model model_to_resume(const TrainArguments& arguments) {
+/// The run's model with what the arguments change about its configuration; `before` is what that
+/// was.
+Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
   Model model = load_model(folder);
+  before = model.config;
   const std::string file =
       arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
   TrainingConfig config = read_config(file, overrides(arguments)).resolved();
@@ -133,7 +170,8 @@ bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const Token
     end_scoring();
     print_evaluation(metrics);
   };
-  events.should_stop = [] { return stop_requested.load(); };
+  events.should_stop = [] { return phase == Phase::Stopping || nobody_reads(); };
+  phase = Phase::Training;
   return run_training(run, model, trainer, valid, state, events);
 }
 
@@ -143,11 +181,13 @@ struct Job {
   Model model;
   TokenStream text;
   std::optional<TokenStream> valid;
+  std::optional<TrainingConfig> before;  // of a run that goes on
 };
 
 Job prepare(const TrainArguments& arguments) {
   std::optional<Model> resumed;
-  if (arguments.resume) resumed.emplace(model_to_resume(arguments));
+  std::optional<TrainingConfig> before;
+  if (arguments.resume) resumed.emplace(model_to_resume(arguments, before.emplace()));
   const TrainingConfig config =
       resumed ? resumed->config : read_config(arguments.config, overrides(arguments));
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
@@ -159,7 +199,7 @@ Job prepare(const TrainArguments& arguments) {
   if (corpus.has(Split::Valid)) {
     valid.emplace(tokenize_split(corpus, Split::Valid, *model.tokenizer));
   }
-  return {corpus, std::move(model), text, valid};
+  return {corpus, std::move(model), text, valid, before};
 }
 
 /// Brings the trainer to where the run stands.
@@ -172,6 +212,17 @@ TrainingState resume(const TrainArguments& arguments, const Job& job, Trainer& t
   return state;
 }
 
+/// A schedule that ends at another step than before has another rate here: that must not go
+/// unnoticed.
+void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t step) {
+  const double planned = learning_rate_at(before, step), rate = learning_rate_at(now, step);
+  if (step >= now.steps || rate == planned) return;
+  print_row("learning rate", "goes on at " + rounded(rate, 3) + " after " +
+                                 rounded(learning_rate_at(before, step - 1), 3) + ": " +
+                                 std::string(name_of(now.schedule)) + " now ends at step " +
+                                 grouped(now.steps) + ", not " + grouped(before.steps));
+}
+
 void print_job(const Job& job, const Trainer& trainer) {
   print_machine();
   print_text("train", job.corpus.file(Split::Train), job.text);
@@ -181,7 +232,10 @@ void print_job(const Job& job, const Trainer& trainer) {
     print_row("valid", "none: no validation");
   }
   print_model(job.model, trainer);
-  if (trainer.steps_done() > 0) print_row("resumed at step", grouped(trainer.steps_done()));
+  if (const int64_t step = trainer.steps_done(); step > 0) {
+    print_row("resumed at step", grouped(step));
+    print_jump(*job.before, job.model.config, step);
+  }
   std::fflush(stdout);
 }
 
@@ -208,8 +262,8 @@ int train(const TrainArguments& arguments) {
     print_row("run", arguments.out);
     return 0;
   }
-  std::fprintf(stderr, "interrupted; saved step %lld in %s, go on with --resume\n",
-               static_cast<long long>(trainer.steps_done()), arguments.out.c_str());
+  print_line(stderr, "interrupted; saved step " + std::to_string(trainer.steps_done()) + " in " +
+                         arguments.out + ", go on with --resume");
   return kInterrupted;
 }
 
@@ -224,16 +278,15 @@ std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Cor
 void add_train(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = program.add_subcommand("train", "Train a model, or go on with a training");
-  command->add_option("--config", arguments->config,
-                      "configuration (JSON); with --resume the run's by default");
-  command->add_option("--data", arguments->data, "folder with train/valid/test files, or one file")
+  add_config(*command, arguments->config, "; default with --resume: the run's");
+  add_text(*command, "--data", arguments->data, "folder with train/valid/test files, or one file",
+           "FILE")
       ->required();
-  command->add_option("--out", arguments->out, "run folder")->required();
-  command->add_option("--device", arguments->device, "cpu, cuda or cuda:<index>");
-  command->add_option("--steps", arguments->steps, "the same as --set steps=N");
+  add_text(*command, "--out", arguments->out, "run folder", "FOLDER")->required();
+  add_text(*command, "--device", arguments->device, "cpu, cuda or cuda:<index>");
+  add_steps(*command, arguments->steps);
   command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint");
-  command->add_option("--set", arguments->set, "set a key of the configuration: key=value")
-      ->allow_extra_args(false);
+  add_set(*command, arguments->set);
   command->callback([arguments, &action] { action = [arguments] { return train(*arguments); }; });
 }
 

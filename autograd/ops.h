@@ -5,7 +5,8 @@
 
 // Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
-// with the op's name in brackets.
+// with the op's name in brackets. What depends on a NaN is NaN; masks, dropout's and that of later
+// tokens, may be factors of 0, so that it reaches further than numbers do.
 
 namespace regla {
 
@@ -61,7 +62,7 @@ Var log_sigmoid(const Var& z);
 /// log F of the refined gate (Eq. 16): F = g (g + 2r(1-g)), g = sigma(z_g), r = sigma(z_r).
 Var refined_gate(const Var& z_g, const Var& z_r);
 
-/// The safe exponential feature map (Eq. 11-12, MATH.md section 2).
+/// The safe exponential feature map (docs/math.md, "The feature map").
 struct SafeExp {
   Var features;  // [B, T, H, K]
   Var log_rho;   // [B, T, H]: the decay that the moving maximum causes; undefined for Token
@@ -111,9 +112,9 @@ struct LinearAttention {
   Var o;      // [B, T, H, V]
   Var state;  // [B, H, K, V]
 };
-/// The gated recurrence (Eq. 15, MATH.md sections 1 and 4) over q, k [B, T, H, K] and u [B, T, H,
-/// V] from `state` [B, H, K, V] (undefined: 0), computed `chunk` tokens at a time (0: the backend's
-/// choice). reset [B, T] I32 or undefined: 1 empties the state before that token.
+/// The gated recurrence (docs/math.md, "The recurrence", "Three forms") over q, k [B, T, H, K] and
+/// u [B, T, H, V] from `state` [B, H, K, V] (undefined: 0), `chunk` tokens at a time (0: the
+/// backend's choice). reset [B, T] I32 or undefined: 1 empties the state before that token.
 LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                                  const Tensor& reset, const Var& state, int64_t chunk);
 /// One token (T = 1) for decoding, without gradients: `state` is updated in place.

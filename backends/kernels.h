@@ -88,7 +88,7 @@ struct HeadLinearArgs {
   Tensor bias;    // [H F] or undefined
 };
 
-/// The recurrence of MATH.md section 1, per head:
+/// The recurrence (docs/math.md, "The recurrence"), per head:
 ///   S_t[i,j] = a_t[i] b_t[j] s_t S_{t-1}[i,j] + k_t[i] u_t[j]      o_t[j] = sum_i q_t[i] S_t[i,j]
 struct LinearAttentionArgs {
   Tensor q, k;   // [B, T, H, K]
@@ -283,7 +283,8 @@ struct KernelTable {
 
   Kernel<"adamw", void(const AdamWArgs&)> adamw;
   Kernel<"sum_of_squares", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
-  Kernel<"is_finite", void(const Tensor& x, Tensor finite)> is_finite;  // [1] I32: 1 if all of x is
+  // [1] I32: 1 if all of x, maybe BF16, is
+  Kernel<"is_finite", void(const Tensor& x, Tensor finite)> is_finite;
 
   /// The same, waiting for the answer.
   bool all_finite(const Tensor& x) const {

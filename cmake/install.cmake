@@ -27,7 +27,11 @@ foreach(library IN LISTS installed)
 endforeach()
 
 install(TARGETS ${installed} regla_umbrella EXPORT regla)
-install(TARGETS regla)  # the program
+install(TARGETS regla)  # the program, and what shells know of it
+set(completion ${PROJECT_BINARY_DIR}/app/completion)
+install(FILES ${completion}/regla DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES ${completion}/_regla DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+install(FILES ${completion}/regla.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 foreach(folder core backends autograd layers models text training)
   install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/regla
     FILES_MATCHING PATTERN "*.h" PATTERN cpu EXCLUDE PATTERN cuda EXCLUDE

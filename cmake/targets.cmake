@@ -44,3 +44,13 @@ function(regla_library name)
   set_target_properties(regla_${name} PROPERTIES EXPORT_NAME ${name})
   set(REGLA_LIBRARIES "${REGLA_LIBRARIES};regla_${name}" CACHE INTERNAL "")
 endfunction()
+
+# regla_base_architecture(<source> ...): compiled for any processor of the architecture, and without
+# sanitizers, whose run time starts later than these do.
+function(regla_base_architecture)
+  set(options -fno-sanitize=all)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
+    list(APPEND options -march=x86-64 -mtune=generic)
+  endif()
+  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${options}")
+endfunction()

@@ -20,11 +20,13 @@ void* BlockHeap::take(size_t size) {
   const auto [whole, block] = *found;
   remove_free(block, whole);
   if (whole > size) add_free(block + size, whole - size);
+  source_.mark_unwritten(block, size);
   return block;
 }
 
 void BlockHeap::give(void* address, size_t size) {
   auto* block = static_cast<char*>(address);
+  source_.mark_out_of_bounds(block, size);
   const auto after = free_.lower_bound(block);
   char* end = block + size;
   if (after != free_.end() && after->first == end) {
@@ -56,6 +58,7 @@ void BlockHeap::trim() {
     const auto before = static_cast<size_t>(base - block), rest = length - before - size;
     if (before > 0) add_free(block, before);
     if (rest > 0) add_free(base + size, rest);
+    source_.mark_unwritten(base, size);  // the addresses may come back as something else
     source_.unmap(base, size);
     segment = segments_.erase(segment);
   }

@@ -30,7 +30,8 @@ class BlockHeap {
 
   /// `size` is a multiple of kAlignment. Null when the source has no more memory.
   void* take(size_t size);
-  /// Gives back a block of the size that it was taken with.
+  /// Gives back a block of the size that it was taken with. Nobody may touch it any more, which the
+  /// sanitizers and valgrind are told.
   void give(void* block, size_t size);
   /// Returns segments of which nothing is in use to the source.
   void trim();

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
-#include "core/check.h"
 #include "core/parallel.h"
 #include "core/segment_source.h"
 
@@ -14,6 +14,8 @@ namespace {
 /// splinters between activations.
 constexpr size_t kSmall = size_t{64} << 10;
 constexpr size_t kSmallSegment = size_t{4} << 20, kLargeSegment = size_t{16} << 20;
+
+constexpr size_t kMost = size_t{1} << 62;  // more than any machine has, and rounding is safe
 
 size_t rounded(size_t bytes) {
   constexpr size_t step = BlockHeap::kAlignment;
@@ -43,16 +45,18 @@ HeapMemory::HeapMemory(Device device, SegmentSource& source, uintptr_t place)
 BlockHeap& HeapMemory::heap_for(size_t size) { return size < kSmall ? small_ : large_; }
 
 void* HeapMemory::allocate(size_t bytes) {
-  check(bytes < (size_t{1} << 62), "[memory] ", bytes, " bytes are too many");
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
-  void* block = heap_for(size).take(size);
-  check(block != nullptr, "[memory] out of memory on ", device_.text(), " asking for ", size,
-        " bytes, with ", stats_.bytes_in_use, " in use");
+  void* block = bytes > kMost ? nullptr : heap_for(size).take(size);
+  if (block == nullptr) {
+    throw MemoryError("[memory] out of memory on " + device_.text() + " asking for " +
+                      std::to_string(bytes) + " bytes, with " +
+                      std::to_string(stats_.bytes_in_use) + " in use");
+  }
   stats_.bytes_requested += static_cast<int64_t>(size);
   stats_.bytes_in_use += static_cast<int64_t>(size);
   stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-  source_.mark_usable(block, bytes, size);
+  source_.mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
   return block;
 }
 
@@ -60,7 +64,6 @@ void HeapMemory::release(void* block, size_t bytes) noexcept {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
   stats_.bytes_in_use -= static_cast<int64_t>(size);
-  source_.mark_usable(block, 0, size);
   heap_for(size).give(block, size);
 }
 

@@ -4,9 +4,15 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/check.h"
 #include "core/device.h"
 
 namespace regla {
+
+/// A device or the system has no more memory. The input may be fine.
+class MemoryError : public Error {
+  using Error::Error;
+};
 
 /// What a device's memory has done so far. The counters only grow; after the first training step
 /// `system_calls` and `system_bytes` stay where they are, since every block then comes from memory
@@ -28,6 +34,7 @@ class Memory {
  public:
   virtual ~Memory() = default;
 
+  /// A MemoryError when there is no more.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
   virtual MemoryStats stats() const = 0;

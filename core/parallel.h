@@ -10,7 +10,8 @@ namespace regla {
 
 /// Calls `f(begin, end)` on consecutive blocks of `grain` items covering [0, count), in parallel.
 /// The blocks depend on `count` and `grain` alone, never on the number of threads: whatever is
-/// computed per block has the same bits on any machine setting. `f` must not throw.
+/// computed per block has the same bits on any machine setting. What `f` throws (no memory, say)
+/// comes out here once all blocks are through.
 template <class F>
 void parallel_for(int64_t count, int64_t grain, F&& f) {
   const int64_t blocks = (count + grain - 1) / grain;
@@ -18,10 +19,17 @@ void parallel_for(int64_t count, int64_t grain, F&& f) {
     if (count > 0) f(int64_t{0}, count);
     return;
   }
+  std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic)
   for (int64_t block = 0; block < blocks; ++block) {
-    f(block * grain, std::min(count, (block + 1) * grain));
+    try {
+      f(block * grain, std::min(count, (block + 1) * grain));
+    } catch (...) {
+#pragma omp critical(regla_parallel_for)
+      error = std::current_exception();
+    }
   }
+  if (error) std::rethrow_exception(error);
 }
 
 inline void set_threads(int threads) { omp_set_num_threads(threads); }

@@ -2,9 +2,7 @@
 
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__) && __has_include(<sanitizer/asan_interface.h>)
-#include <sanitizer/asan_interface.h>
-#endif
+#include "core/memory_checks.h"
 
 namespace regla {
 
@@ -19,17 +17,14 @@ char* HostSegments::map(char* wish, size_t bytes) {
   return static_cast<char*>(base);
 }
 
-void HostSegments::unmap(char* segment, size_t bytes) noexcept {
-  mark_usable(segment, bytes, bytes);
-  ::munmap(segment, bytes);
+void HostSegments::unmap(char* segment, size_t bytes) noexcept { ::munmap(segment, bytes); }
+
+void HostSegments::mark_out_of_bounds(void* memory, size_t bytes) noexcept {
+  regla::mark_out_of_bounds(memory, bytes);
 }
 
-void HostSegments::mark_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t usable,
-                               [[maybe_unused]] size_t size) noexcept {
-#ifdef ASAN_POISON_MEMORY_REGION
-  ASAN_POISON_MEMORY_REGION(block, size);
-  ASAN_UNPOISON_MEMORY_REGION(block, usable);
-#endif
+void HostSegments::mark_unwritten(void* memory, size_t bytes) noexcept {
+  regla::mark_unwritten(memory, bytes);
 }
 
 }  // namespace regla

@@ -13,9 +13,9 @@ class SegmentSource {
   /// no more.
   virtual char* map(char* wish, size_t bytes) = 0;
   virtual void unmap(char* segment, size_t bytes) noexcept = 0;
-  /// Of a block of `size` bytes only the first `usable` may be touched from now on, for tools that
-  /// watch this.
-  virtual void mark_usable(void* block, size_t usable, size_t size) noexcept = 0;
+  /// What tools that watch memory are told, where they watch this one (memory_checks.h).
+  virtual void mark_out_of_bounds(void*, size_t) noexcept {}
+  virtual void mark_unwritten(void*, size_t) noexcept {}
 };
 
 /// Memory of the host, in pages of the larger kind where the system has them.
@@ -23,7 +23,8 @@ class HostSegments : public SegmentSource {
  public:
   char* map(char* wish, size_t bytes) override;
   void unmap(char* segment, size_t bytes) noexcept override;
-  void mark_usable(void* block, size_t usable, size_t size) noexcept override;
+  void mark_out_of_bounds(void* memory, size_t bytes) noexcept override;
+  void mark_unwritten(void* memory, size_t bytes) noexcept override;
 };
 
 }  // namespace regla

@@ -4,6 +4,7 @@
 
 #include "core/kernel_scope.h"
 #include "core/memory.h"
+#include "core/memory_checks.h"
 
 namespace regla {
 
@@ -25,14 +26,18 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   tensor.numel_ = shape.numel();
   tensor.dtype_ = dtype;
   tensor.device_ = device;
-  check(tensor.numel_ < std::numeric_limits<int64_t>::max() / 8, "[tensor] too large: ", shape);
+  if (tensor.numel_ >= std::numeric_limits<int64_t>::max() / 8) {
+    throw MemoryError("[tensor] too large: " + shape.text());
+  }
   const auto bytes = static_cast<size_t>(tensor.bytes());
   tensor.block_ = std::make_shared<Block>(bytes, device);
   tensor.address_ = tensor.block_->address;
 #ifdef REGLA_DEBUG_FILL
-  // All bits set is NaN in every float type and -1 in I32: whoever reads it unwritten will notice.
-  constexpr uint8_t kUnwritten = 0xff;
-  memory(device).fill(tensor.address_, &kUnwritten, 1, bytes);
+  // All bits set is NaN in every float type. As an I32 it would be -1, which is an argmax and a
+  // target that is not counted: there it is a number far below 0. Whoever reads it will notice.
+  const uint8_t unwritten = dtype == DType::I32 ? 0x80 : 0xff;
+  memory(device).fill(tensor.address_, &unwritten, 1, bytes);
+  if (device.is_cpu()) mark_unwritten(tensor.address_, bytes);
 #endif
   return tensor;
 }

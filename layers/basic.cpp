@@ -34,7 +34,9 @@ Tensor made(const Shape& shape, DType dtype, F&& f) {
 
 }  // namespace
 
-Parameter ParameterFactory::filled(const std::string& name, const Tensor& values) const {
+template <class F>
+Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, F&& initial) const {
+  const Tensor values = source_ ? source_(name, shape, dtype_) : initial();
   return {.name = name, .value = converted(values, dtype_), .gradient = {}};
 }
 
@@ -43,21 +45,23 @@ Random random_numbers(uint64_t seed, const std::string& name) { return {seed, st
 Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
                                    double deviation) const {
   const Random numbers = random_numbers(seed_, name);
-  return filled(name,
-                made(shape, dtype_, [&](uint64_t i) { return deviation * numbers.normal(i); }));
+  return filled(name, shape, [&] {
+    return made(shape, dtype_, [&](uint64_t i) { return deviation * numbers.normal(i); });
+  });
 }
 
 Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
                                     double high, double (*map)(double)) const {
   const Random numbers = random_numbers(seed_, name);
-  return filled(name, made(shape, dtype_, [&](uint64_t i) {
-                  return map(low + (high - low) * numbers.uniform(i));
-                }));
+  return filled(name, shape, [&] {
+    return made(shape, dtype_,
+                [&](uint64_t i) { return map(low + (high - low) * numbers.uniform(i)); });
+  });
 }
 
 Parameter ParameterFactory::constant(const std::string& name, const Shape& shape,
                                      double value) const {
-  Parameter parameter = filled(name, Tensor::full(shape, value, DType::F64));
+  Parameter parameter = filled(name, shape, [&] { return Tensor::full(shape, value, DType::F64); });
   parameter.decay = false;
   return parameter;
 }

@@ -1,5 +1,8 @@
 #include "layers/mixer.h"
 
+#include <limits>
+#include <utility>
+
 #include "backends/copies.h"
 #include "backends/kernels.h"
 #include "layers/mixers/delta_net.h"
@@ -34,21 +37,24 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
   visit("position", position);
 }
 
-void MixerState::set(const std::string& name, const Tensor& tensor) {
-  if (name == "S") {
-    S = tensor;
-  } else if (name == "m") {
-    m = tensor;
-  } else if (name == "keys") {
-    check(tensor.rank() == 4, "[state] expected keys [B, length, H, K], got ", tensor.shape());
-    keys = tensor;
-    length = tensor.dim(1);
-  } else if (name == "values") {
-    values = tensor;
-  } else if (name == "position") {
-    position = tensor;
-  } else {
-    fail("[state] expected S, m, keys, values or position, got ", name);
+void MixerState::check_values(const std::string& where, int64_t tokens) const {
+  const auto check_range = [&](const char* name, const Tensor& tensor, int64_t last) {
+    for (int64_t i = 0; tensor && i < tensor.numel(); ++i) {
+      const int32_t value = tensor.data<int32_t>()[i];
+      check(value >= 0 && value <= last, where, " expected ", name, " from 0 to ", last, ", got ",
+            value);
+    }
+  };
+  check_range("position", position, tokens);
+  for (const auto& [name, tensor] : {std::pair("S", S.value), std::pair("keys", keys.value),
+                                     std::pair("values", values.value)}) {
+    check(!tensor || kernels(tensor.device()).all_finite(tensor), where, " ", name,
+          " holds numbers that are not finite");
+  }
+  if (!m.defined()) return;
+  for (const double maximum : m.value.values()) {  // minus infinity: nothing seen
+    check(maximum < std::numeric_limits<double>::infinity(), where,
+          " expected m below infinity, got ", maximum);
   }
 }
 

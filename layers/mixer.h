@@ -24,8 +24,9 @@ struct MixerState {
   /// Calls `f(name, tensor)` for every tensor that is defined, to save it. The cache is cut to the
   /// entries in use first.
   void for_each(const std::function<void(const std::string&, Tensor&)>& f);
-  /// Puts a saved tensor back under its name.
-  void set(const std::string& name, const Tensor& tensor);
+  /// An Error, which begins with `where`, for values that no `tokens` tokens leave behind:
+  /// positions and cache entries that do not exist, numbers that are not finite.
+  void check_values(const std::string& where, int64_t tokens) const;
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;
@@ -69,8 +70,15 @@ class Mixer {
   /// recurrence.
   virtual Var chunked(const Var& x, const Segment& segment, MixerState* state) = 0;
   /// One token for decoding, without gradients: x [B, D] -> [B, D]; the state moves on in place.
+  /// An Error where check_step_form says so.
   virtual Tensor step(const Tensor& x, MixerState& state) = 0;
   virtual MixerState initial_state(int64_t batch) const = 0;
+  /// A state with the tensors it has after `tokens` tokens: what a saved state is read into. Its
+  /// values mean nothing. A mixer whose state grows says so here.
+  virtual MixerState state_after(int64_t batch, int64_t tokens) const {
+    static_cast<void>(tokens);
+    return initial_state(batch);
+  }
   virtual void parameters(ParameterList& list) = 0;
   /// Sets what depends on the number of updates done and is not trained: random features that are
   /// drawn again.

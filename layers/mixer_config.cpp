@@ -92,7 +92,7 @@ FeatureSizes feature_sizes(const MixerConfig& c, int64_t head_dim) {
     return {qk_dim, or_else(c.feature_dim, qk_dim * per_element)};
   }
   const int64_t K = or_else(c.feature_dim, or_else(c.qk_dim, head_dim));
-  return {or_else(c.qk_dim, K), K};
+  return {c.type == MixerType::Softmax ? K : or_else(c.qk_dim, K), K};
 }
 
 ScoreScale resolved_score_scale(const MixerConfig& c) {
@@ -187,6 +187,13 @@ void check_delta_net(const MixerConfig& c, const std::string& where) {
 }
 
 }  // namespace
+
+void check_step_form(const MixerConfig& c, const std::string& where) {
+  const bool future =
+      c.type != MixerType::Softmax && has_key_max(c.feature_map) && c.key_max == KeyMax::Sequence;
+  check(!future, "[config] ", where, ".key_max = sequence cannot be decoded token by token: the ",
+        "maximum is over later tokens too; train with key_max = running");
+}
 
 void check_combination(const MixerConfig& c, int64_t head_dim, const std::string& where) {
   if (c.type == MixerType::Softmax) return;

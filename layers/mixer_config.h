@@ -152,8 +152,8 @@ void fields(Config& c, Visitor&& visit) {
         "K, features of a head's queries and keys after phi; 0: hidden/heads, with dpfp 2 nu "
         "qk_dim");
   visit("qk_dim", c.qk_dim,
-        "elements of a head's query and key before phi; 0: feature_dim, or hidden/heads where phi "
-        "has a matrix (relu_learned, favor, hedgehog, cos_sin)");
+        "elements of a head's query and key before phi; 0: feature_dim, with dpfp feature_dim/(2 "
+        "nu), or hidden/heads where phi has a matrix (relu_learned, favor, hedgehog, cos_sin)");
   visit("tie_feature_map", c.tie_feature_map,
         "relu_learned and hedgehog: queries and keys share the learned matrix");
   visit("hedgehog_form", c.hedgehog_form,
@@ -202,7 +202,7 @@ void fields(Config& c, Visitor&& visit) {
         "softmax only: a token attends to at most this many last positions; 0: all");
 }
 
-/// The fields that a mixer's name stands for (MATH.md, section 1).
+/// The fields that a mixer's name stands for (docs/math.md, "The other linear attentions").
 MixerConfig preset(MixerType type);
 
 /// Sizes of a head's query and key.
@@ -212,6 +212,10 @@ struct FeatureSizes {
 };
 /// Those sizes with zeros resolved, for heads of `head_dim` values.
 FeatureSizes feature_sizes(const MixerConfig& config, int64_t head_dim);
+
+/// An Error unless a token's output depends on no later token, so that it can be computed when the
+/// token comes: the form `step` of a mixer. `where` goes before the name of the field.
+void check_step_form(const MixerConfig& config, const std::string& where);
 
 /// An Error that says why unless the fields go together. `where` goes before their names.
 void check_combination(const MixerConfig& config, int64_t head_dim, const std::string& where);

@@ -48,6 +48,11 @@ void check_mixer(const MixerConfig& mixer, int64_t head_dim, const std::string& 
   check_rope(mixer, feature_sizes(mixer, head_dim).qk_dim, where);
 }
 
+/// What an entry of the list of mixers is called.
+std::string key_of(const std::vector<MixerConfig>& mixers, size_t entry) {
+  return mixers.size() == 1 ? "mixer" : "mixer." + std::to_string(entry);
+}
+
 MixerConfig resolved_mixer(const ModelConfig& model, MixerConfig mixer) {
   const FeatureSizes sizes = feature_sizes(mixer, model.head_dim());
   mixer.feature_dim = sizes.K;
@@ -86,9 +91,12 @@ void ModelConfig::validate() const {
         "[config] expected one mixer, or one for each of the ", layers, " layers, got ",
         mixer.size());
   for (size_t i = 0; i < mixer.size(); ++i) {
-    const std::string where = mixer.size() == 1 ? "mixer" : "mixer." + std::to_string(i);
-    check_mixer(mixer[i], head_dim(), where);
+    check_mixer(mixer[i], head_dim(), key_of(mixer, i));
   }
+}
+
+void ModelConfig::require_step_form() const {
+  for (size_t i = 0; i < mixer.size(); ++i) check_step_form(mixer[i], key_of(mixer, i));
 }
 
 }  // namespace regla

@@ -12,7 +12,7 @@ namespace regla {
 
 constexpr std::array<std::string_view, 2> names_of(Gelu) { return {"erf", "tanh"}; }
 
-/// The decoder (MATH.md, section 5). The defaults are the paper's 160M model.
+/// The decoder (docs/math.md, "The decoder"). The defaults are the paper's 160M model.
 struct ModelConfig {
   int64_t layers = 12;
   int64_t hidden = 768;
@@ -41,6 +41,9 @@ struct ModelConfig {
   ModelConfig resolved() const;
   /// An Error naming the key unless the configuration describes a decoder.
   void validate() const;
+
+  /// An Error naming the key unless tokens can be decoded one by one, which Decoder::step needs.
+  void require_step_form() const;
 
   bool operator==(const ModelConfig&) const = default;
 };

@@ -95,15 +95,12 @@ void Block::parameters(ParameterList& list) {
   mlp.parameters(list);
 }
 
-Decoder::Decoder(const ModelConfig& config, uint64_t seed, DType dtype, Device device)
+Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
     : config_(validated(config).resolved()),
-      dtype_(dtype),
-      embedding_(ParameterFactory(seed, dtype, device), "embed_in", config_.vocab, config_.hidden,
-                 small_deviation(config_)),
-      final_norm_(ParameterFactory(seed, dtype, device), "final_norm", config_.hidden,
-                  config_.layer_norm_epsilon) {
-  const ParameterFactory make(seed, dtype, device);
-  blocks_.reserve(static_cast<size_t>(config_.layers));
+      dtype_(make.dtype()),
+      embedding_(make, "embed_in", config_.vocab, config_.hidden, small_deviation(config_)),
+      final_norm_(make, "final_norm", config_.hidden, config_.layer_norm_epsilon) {
+  // Without room for all in advance: `make` may not have so many.
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     blocks_.emplace_back(config_, layer, make);
   }
@@ -183,6 +180,12 @@ void Decoder::store_weights(DType dtype) {
 DecoderState Decoder::initial_state(int64_t batch) const {
   DecoderState state;
   for (const Block& block : blocks_) state.push_back(block.mixer->initial_state(batch));
+  return state;
+}
+
+DecoderState Decoder::state_after(int64_t batch, int64_t tokens) const {
+  DecoderState state;
+  for (const Block& block : blocks_) state.push_back(block.mixer->state_after(batch, tokens));
   return state;
 }
 

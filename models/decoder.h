@@ -14,7 +14,7 @@ namespace regla {
 /// One mixer state per layer.
 using DecoderState = std::vector<MixerState>;
 
-/// A pre-norm block (MATH.md section 5):
+/// A pre-norm block (docs/math.md, "The decoder"):
 ///     x += mixer(norm1(x));  x += mlp(norm2(x))            sequential, the paper's
 ///     x += mixer(norm1(x)) + mlp(norm2(x))                 parallel_residual, Pythia's
 struct Block {
@@ -37,7 +37,10 @@ struct Block {
 class Decoder {
  public:
   /// Initial weights follow from `seed` alone.
-  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {});
+  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {})
+      : Decoder(config, ParameterFactory(seed, dtype, device)) {}
+  /// Weights as `make` gives them.
+  Decoder(const ModelConfig& config, const ParameterFactory& make);
 
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
   /// when given, is carried; `dropout` null: none.
@@ -60,6 +63,8 @@ class Decoder {
   void store_weights(DType dtype);
 
   DecoderState initial_state(int64_t batch) const;
+  /// Mixer::state_after of every layer.
+  DecoderState state_after(int64_t batch, int64_t tokens) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
   /// quarter more time, the same bits.
   void recompute_blocks(bool on) { recompute_blocks_ = on; }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "core/random.h"
+#include "models/finite.h"
 
 namespace regla {
 namespace {
@@ -42,6 +44,39 @@ std::vector<double> scores_of(const Tensor& logits, int64_t row, int32_t vocab) 
   std::vector<double> scores = logits.slice(row, row + 1).values();
   if (vocab > 0) scores.resize(std::min(scores.size(), static_cast<size_t>(vocab)));
   return scores;
+}
+
+/// Scores [B, T, vocab], every sequence from an empty state, token by token.
+Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
+  const int64_t B = ids.dim(0), steps = ids.dim(1), vocab = decoder.config().vocab;
+  Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype());
+  Tensor rows = out.reshape({B * steps, vocab});
+  DecoderState state = decoder.initial_state(B);
+  const int32_t* id = ids.data<int32_t>();
+  for (int64_t t = 0; t < steps; ++t) {
+    std::vector<int32_t> column;
+    for (int64_t b = 0; b < B; ++b) column.push_back(id[b * steps + t]);
+    const Tensor scores = decoder.step(Tensor::of({B}, column), state);
+    for (int64_t b = 0; b < B; ++b) {
+      rows.slice(b * steps + t, b * steps + t + 1).copy_from(scores.slice(b, b + 1));
+    }
+  }
+  return out;
+}
+
+/// The same, where each reset [B, T] begins a sequence of its own.
+Tensor stepped_logits(Decoder& decoder, const Tensor& ids, const Tensor& reset) {
+  const int64_t steps = ids.dim(1), count = ids.numel(), vocab = decoder.config().vocab;
+  const Tensor row_of_ids = ids.reshape({count});
+  const int32_t* resets = reset.data<int32_t>();
+  Tensor rows = Tensor::empty({count, vocab}, decoder.dtype());
+  for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+    for (end = begin + 1; end % steps != 0 && resets[end] == 0;) ++end;
+    const Tensor sequence = row_of_ids.slice(begin, end).reshape({1, end - begin});
+    const Tensor scores = stepped_logits(decoder, sequence);
+    rows.slice(begin, end).copy_from(scores.reshape({end - begin, vocab}));
+  }
+  return rows.reshape({ids.dim(0), steps, vocab});
 }
 
 }  // namespace
@@ -82,6 +117,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   check(options.max_new_tokens >= 0, "[generate] expected at least 0 new tokens, got ",
         options.max_new_tokens);
   check(!prompt.empty(), "[generate] expected a prompt of at least one token");
+  decoder.config().require_step_form();
   std::vector<int32_t> out;
   if (options.max_new_tokens == 0) return out;
   const auto length = static_cast<int64_t>(prompt.size());
@@ -92,6 +128,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
   while (true) {
+    check_finite(decoder, logits, "[generate] the model's scores are");
     const int32_t token = sample(scores_of(logits, 0, options.vocab), options.sampling, out.size());
     if (token == options.stop) break;
     out.push_back(token);
@@ -102,26 +139,22 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   return out;
 }
 
-Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, int64_t chunk) {
+namespace {
+
+Tensor unchecked_logits(Decoder& decoder, const Tensor& ids, Form form, Segment segment) {
+  if (form == Form::Step && segment.reset) return stepped_logits(decoder, ids, segment.reset);
+  if (form == Form::Step) return stepped_logits(decoder, ids);
+  if (form == Form::Recurrent) segment.chunk = 1;
+  return decoder.logits(decoder.hidden(ids, segment)).value;
+}
+
+}  // namespace
+
+Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form, Segment segment) {
   const NoGrad guard;
-  if (form != Form::Step) {
-    const Segment segment = {.reset = {}, .chunk = form == Form::Recurrent ? 1 : chunk};
-    return decoder.logits(decoder.hidden(ids, segment)).value;
-  }
-  const int64_t B = ids.dim(0), steps = ids.dim(1), vocab = decoder.config().vocab;
-  Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype());
-  DecoderState state = decoder.initial_state(B);
-  const int32_t* id = ids.data<int32_t>();
-  for (int64_t t = 0; t < steps; ++t) {
-    std::vector<int32_t> column;
-    for (int64_t b = 0; b < B; ++b) column.push_back(id[b * steps + t]);
-    const Tensor scores = decoder.step(Tensor::of({B}, column), state);
-    Tensor rows = out.reshape({B * steps, vocab});
-    for (int64_t b = 0; b < B; ++b) {
-      rows.slice(b * steps + t, b * steps + t + 1).copy_from(scores.slice(b, b + 1));
-    }
-  }
-  return out;
+  const Tensor scores = unchecked_logits(decoder, ids, form, std::move(segment));
+  check_finite(decoder, scores, "[logits] the model's scores are");
+  return scores;
 }
 
 }  // namespace regla

@@ -33,19 +33,20 @@ struct GenerationOptions {
 
 /// Continues `prompt` (at least one id): the prompt in one chunked pass, then token by token.
 /// Returns the new ids; `on_token`, when given, sees each at once and ends generation by returning
-/// false.
+/// false. Errors: a mixer without a step form, and a score that is not finite, be it of padding.
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
                               const GenerationOptions& options,
                               const std::function<bool(int32_t)>& on_token = {});
 
-/// How logits are computed: three forms of one function (MATH.md section 4).
+/// How logits are computed: three forms of one function (docs/math.md, "Three forms").
 enum class Form : uint8_t { Chunked, Recurrent, Step };
 constexpr std::array<std::string_view, 3> names_of(Form) {
   return {"chunked", "recurrent", "step"};
 }
 
-/// Scores [B, T, vocab] for ids [B, T]. `chunk` 0: as configured; recurrent is chunks of 1.
+/// Scores [B, T, vocab] for ids [B, T], with the resets of `segment`. Its chunk is that of the form
+/// chunked; recurrent is chunks of 1. A score that is not finite is an Error.
 Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form = Form::Chunked,
-                  int64_t chunk = 0);
+                  Segment segment = {});
 
 }  // namespace regla

@@ -17,9 +17,11 @@ namespace regla {
 /// Keeps the order of keys, so that files are written as the structs are declared.
 using Json = nlohmann::ordered_json;
 
-/// Parses JSON. Malformed text (with line and column), a key given twice, text that is not UTF-8
-/// and more than 64 levels of nesting are Errors that begin with `who`.
+/// Parses JSON, in time linear in the text. Malformed text (with line and column), a key given
+/// twice, text that is not UTF-8 and more than kMaxJsonDepth levels of nesting are Errors that
+/// begin with `who`.
 Json parse_json(std::string_view text, std::string_view who);
+constexpr size_t kMaxJsonDepth = 64;
 
 /// `value` as one line of JSON, shortened when long, for messages.
 std::string shown(const Json& value);
@@ -27,17 +29,26 @@ std::string shown(const Json& value);
 /// JSON as text; an Error when a string in it is not UTF-8.
 std::string dumped(const Json& value, int indent = -1);
 
-/// The text in quotes with everything unprintable escaped, for messages.
-inline std::string quoted(std::string_view text) { return shown(Json(std::string(text))); }
+/// The text in quotes with everything unprintable escaped, for messages. An object, because a call
+/// of a function with a std::string would find std::quoted, which escapes nothing.
+struct Quoted {
+  std::string operator()(std::string_view text) const { return shown(Json(std::string(text))); }
+};
+inline constexpr Quoted quoted;
 
-/// The entry of `known` with the smallest edit distance to `key`. A dotted entry may also match by
-/// its last part.
-std::string nearest(std::string_view key, const std::vector<std::string>& known);
+/// The same without the quotes, for names of keys.
+std::string shown_key(std::string_view key);
+
+/// The entry of `known` that `word` most likely stands for: what other programs call that key, the
+/// beginning of it, or the one with the smallest edit distance, in any case. A dotted entry may
+/// also match by its last part.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
 
 /// Reads one value. `key` is its full name, for messages: wrong types, fractions where an integer
 /// is expected, numbers out of range and unknown names are Errors.
 void read_value(const Json& json, std::string_view key, bool& value);
 void read_value(const Json& json, std::string_view key, int64_t& value);
+void read_value(const Json& json, std::string_view key, uint64_t& value);
 void read_value(const Json& json, std::string_view key, double& value);
 void read_value(const Json& json, std::string_view key, std::string& value);
 /// A type name, an object, or a list of those.
@@ -54,6 +65,7 @@ void read_value(const Json& json, std::string_view key, E& value) {
 
 inline Json to_json_value(bool value) { return value; }
 inline Json to_json_value(int64_t value) { return value; }
+inline Json to_json_value(uint64_t value) { return value; }
 inline Json to_json_value(double value) { return value; }
 inline Json to_json_value(const std::string& value) { return value; }
 /// One mixer as an object, several as a list.

@@ -1,14 +1,18 @@
 #include "models/safetensors.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <optional>
 
 #include "core/check.h"
-#include "core/files.h"
 #include "models/json_fields.h"
 
 namespace regla {
@@ -27,13 +31,7 @@ std::optional<DType> dtype_named(std::string_view name) {
   return std::nullopt;
 }
 
-/// A tensor's line of the header.
-struct Entry {
-  std::string name;
-  DType dtype;
-  Shape shape;
-  int64_t begin, end;  // bytes from the end of the header
-};
+using Entry = TensorSource::Entry;  // a tensor's line of the header
 
 /// What every message begins with.
 std::string at(std::string_view source, std::string_view tensor) {
@@ -103,16 +101,15 @@ Metadata metadata_from(const Json& value, std::string_view source) {
 }
 
 /// The header's length, checked against the bytes there are.
-uint64_t header_length(std::span<const std::byte> bytes, std::string_view source) {
-  check(bytes.size() >= kLengthBytes, "[safetensors] ", source, ": cut off after ", bytes.size(),
+uint64_t header_length(std::span<const std::byte> begin, uint64_t size, std::string_view source) {
+  check(begin.size() >= kLengthBytes, "[safetensors] ", source, ": cut off after ", begin.size(),
         " bytes, before the header");
   uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), kLengthBytes);
+  std::memcpy(&length, begin.data(), kLengthBytes);
   check(length <= kMaxHeader, "[safetensors] ", source, ": a header of ", length,
         " bytes is above the limit of ", kMaxHeader);
-  check(length <= bytes.size() - kLengthBytes, "[safetensors] ", source,
-        ": cut off within the header, ", length, " bytes expected, ", bytes.size() - kLengthBytes,
-        " there");
+  check(length <= size - kLengthBytes, "[safetensors] ", source, ": cut off within the header, ",
+        length, " bytes expected, ", size - kLengthBytes, " there");
   return length;
 }
 
@@ -137,6 +134,35 @@ void check_layout(std::vector<Entry>& entries, int64_t data_bytes, std::string_v
   }
   check(covered == data_bytes, "[safetensors] ", source, ": ", data_bytes - covered,
         " bytes after the last tensor");
+}
+
+/// The tensors that a header names, in the order of their `data_bytes` bytes.
+std::vector<Entry> entries_of(std::span<const std::byte> header_bytes, int64_t data_bytes,
+                              std::string_view source, Metadata& metadata) {
+  const Json header = header_json(header_bytes, source);
+  std::vector<Entry> entries;
+  for (const auto& item : header.items()) {
+    if (item.key() == kMetadata) {
+      metadata = metadata_from(item.value(), source);
+    } else {
+      entries.push_back(entry_from(item.key(), item.value(), data_bytes, at(source, item.key())));
+    }
+  }
+  check_layout(entries, data_bytes, source);
+  return entries;
+}
+
+/// Fills `to` with what stands at `offset` of a file; less than that is a file cut off.
+void read_at(const Descriptor& file, int64_t offset, std::span<std::byte> to,
+             const std::string& source) {
+  while (!to.empty()) {
+    const ssize_t count = ::pread(file.get(), to.data(), to.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    check(count >= 0, "[safetensors] cannot read ", source, ": ", std::strerror(errno));
+    check(count > 0, "[safetensors] ", source, ": cut off after ", offset, " bytes");
+    offset += count;
+    to = to.subspan(static_cast<size_t>(count));
+  }
 }
 
 Json header_of(std::span<const NamedTensor> tensors, const Metadata& metadata,
@@ -168,21 +194,11 @@ const Tensor* TensorFile::find(std::string_view name) const {
 }
 
 TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view source) {
-  const uint64_t length = header_length(bytes, source);
-  const Json header = header_json(bytes.subspan(kLengthBytes, length), source);
+  const uint64_t length = header_length(bytes, bytes.size(), source);
   const auto data = bytes.subspan(kLengthBytes + length);
-  const auto data_bytes = static_cast<int64_t>(data.size());
   TensorFile file;
-  std::vector<Entry> entries;
-  for (const auto& item : header.items()) {
-    if (item.key() == kMetadata) {
-      file.metadata = metadata_from(item.value(), source);
-    } else {
-      entries.push_back(entry_from(item.key(), item.value(), data_bytes, at(source, item.key())));
-    }
-  }
-  check_layout(entries, data_bytes, source);
-  for (const Entry& entry : entries) {
+  for (const Entry& entry : entries_of(bytes.subspan(kLengthBytes, length),
+                                       static_cast<int64_t>(data.size()), source, file.metadata)) {
     Tensor tensor = Tensor::empty(entry.shape, entry.dtype);
     const auto part = data.subspan(static_cast<size_t>(entry.begin),
                                    static_cast<size_t>(entry.end - entry.begin));
@@ -192,17 +208,44 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view 
   return file;
 }
 
+TensorSource::TensorSource(const std::filesystem::path& path)
+    : path_(path), file_(open_file(path, O_RDONLY)) {
+  const std::string source = path.string();
+  struct stat status {};
+  check(::fstat(file_.get(), &status) == 0, "[safetensors] cannot read ", source);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  std::array<std::byte, kLengthBytes> begin;
+  const auto there = std::span(begin).first(std::min(size, kLengthBytes));
+  read_at(file_, 0, there, source);
+  std::vector<std::byte> header(header_length(there, size, source));
+  read_at(file_, kLengthBytes, header, source);
+  header_end_ = static_cast<int64_t>(kLengthBytes + header.size());
+  entries_ = entries_of(header, status.st_size - header_end_, source, metadata_);
+}
+
+void TensorSource::read(const Entry& entry, Tensor& tensor) const {
+  check(tensor.dtype() == entry.dtype && tensor.shape() == entry.shape,
+        at(path_.string(), entry.name), " expected a place of its type and shape");
+  const std::span to(static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  read_at(file_, header_end_ + entry.begin, to, path_.string());
+}
+
 TensorFile read_safetensors(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  return parse_safetensors(file.bytes(), path.string());
+  const TensorSource source(path);
+  TensorFile file{.tensors = {}, .metadata = source.metadata()};
+  for (const Entry& entry : source.entries()) {
+    file.tensors.push_back({entry.name, Tensor::empty(entry.shape, entry.dtype)});
+    source.read(entry, file.tensors.back().tensor);
+  }
+  return file;
 }
 
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
-                       const Metadata& metadata) {
+                       const Metadata& metadata, NamedBy named_by) {
   std::string header = dumped(header_of(tensors, metadata, path.string()));
   header.resize((header.size() + 7) / 8 * 8, ' ');  // the elements begin at a multiple of 8
   const uint64_t length = header.size();
-  AtomicFile file(path);
+  AtomicFile file(path, named_by);
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(header);
   for (const auto& [name, tensor] : tensors) {

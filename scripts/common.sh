@@ -1,4 +1,9 @@
+# shellcheck shell=bash
 # What the scripts share. To be sourced from the root of the repository, under `set -euo pipefail`.
+
+# The user's language may write 0,5 and translate what is read here. UTF-8, so that paths are shown.
+export LC_ALL=C.UTF-8
+unset LANGUAGE
 
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 scratch=$(mktemp -d)
@@ -8,6 +13,13 @@ current=""
 section() {
   current=$*
   printf '\n==== %s\n' "$current"
+}
+
+# command_line <word...>: as it can be pasted into a shell.
+command_line() {
+  local line
+  printf -v line '%q ' "$@"
+  echo "${line% }"
 }
 
 finish() {

@@ -8,11 +8,13 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 seconds=${1:-20}
 
-build_preset fuzz fuzz_safetensors fuzz_tokenizer
+targets=(safetensors tokenizer config state)
+build_preset fuzz "${targets[@]/#/fuzz_}"
 
 # A seed per format: fuzzing then starts behind the first checks.
 seeds=build/fuzz/seeds
-mkdir -p $seeds/safetensors $seeds/tokenizer build/fuzz/crashes
+for target in "${targets[@]}"; do mkdir -p $seeds/$target build/fuzz/corpus/$target; done
+mkdir -p build/fuzz/crashes
 header='{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}'
 {
   # The header's length as 8 bytes, little-endian.
@@ -32,9 +34,16 @@ cat >$seeds/tokenizer/seed <<'JSON'
   "vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}
 JSON
 
-for target in safetensors tokenizer; do
+cp configs/*.json $seeds/config/
+# A whole optimizer.safetensors, which the target itself writes, and a state.json.
+REGLA_FUZZ_SEED=$seeds/state/optimizer build/fuzz/tests/fuzz/fuzz_state -runs=1 >"$scratch/log" 2>&1
+cat >$seeds/state/state <<'JSON'
+{"version":1,"step":1,"seed":0,"tokens":4,"elapsed_s":0.1,"best_step":-1,"best_loss":0,
+ "evaluated_step":-1,"text":"abc"}
+JSON
+
+for target in "${targets[@]}"; do
   section "fuzz: $target, $seconds s"
-  mkdir -p build/fuzz/corpus/$target
   if ! OMP_NUM_THREADS=1 build/fuzz/tests/fuzz/fuzz_$target -max_total_time="$seconds" -timeout=10 \
     -print_final_stats=1 -artifact_prefix=build/fuzz/crashes/$target- \
     build/fuzz/corpus/$target $seeds/$target >"$scratch/log" 2>&1; then

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs what regla is built from, on Debian 12 and Ubuntu 24.04 (root or sudo). Asks the package
-# manager for nothing when everything is there, so it also runs without a network.
+# Installs what regla is built from, on Debian 12 and 13 and Ubuntu 24.04 (root or sudo). Asks the
+# package manager for nothing when everything is there, so it also runs without a network.
 #
 #     scripts/install_dependencies.sh [--dev]      --dev: also what the checks need (clang)
 set -euo pipefail
+export LC_ALL=C  # what is read below is not translated
+unset LANGUAGE
 
 packages=(build-essential cmake ninja-build libeigen3-dev libdnnl-dev libcli11-dev
   nlohmann-json3-dev libicu-dev liblzma-dev zlib1g-dev catch2 gnuplot-nox)
@@ -25,7 +27,10 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   exit 0
 fi
 
-is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
+# Output is read to its end: a program whose pipe closes early fails, and with it the pipe.
+is_installed() {
+  grep -qx installed <<<"$(dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null)"
+}
 
 missing=()
 for package in "${packages[@]}"; do
@@ -33,6 +38,21 @@ for package in "${packages[@]}"; do
   if [[ $package == gnuplot-nox ]] && command -v gnuplot >/dev/null; then continue; fi
   is_installed "$package" || missing+=("$package")
 done
+is_known() { [[ -n $(apt-cache show "$1" 2>/dev/null) ]]; }
+# Only formatting needs this one, and not every release has it.
+leave_out_formatter() {
+  local package kept=()
+  if is_known clang-format-14; then return; fi
+  for package in "${missing[@]}"; do
+    if [[ $package == clang-format-14 ]]; then
+      echo "This release has no clang-format-14: formatting is not checked here."
+    else
+      kept+=("$package")
+    fi
+  done
+  missing=("${kept[@]}")
+}
+if [[ ${missing[*]} == clang-format-14 ]] && is_known clang; then leave_out_formatter; fi
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
 
 as_root=()
@@ -42,10 +62,9 @@ if [[ $(id -u) -ne 0 ]]; then
 fi
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
 
-echo "Installing ${missing[*]}"
 apt update
+leave_out_formatter
 # Some packages have another name elsewhere.
-is_known() { apt-cache show "$1" 2>/dev/null | grep -q '^Package:'; }
 for i in "${!missing[@]}"; do
   if is_known "${missing[i]}"; then continue; fi
   case ${missing[i]} in
@@ -55,4 +74,5 @@ for i in "${!missing[@]}"; do
       ;;
   esac
 done
+echo "Installing ${missing[*]}"
 apt install --no-install-recommends "${missing[@]}"

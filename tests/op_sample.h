@@ -1,13 +1,15 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "autograd/ops.h"
 #include "tests/support.h"
 
-// What a sample of an op and a refused call consist of; the lists are all_ops.h and wrong_calls.h.
+// What a sample of an op and a refused call consist of, and how a sample is run; the lists are
+// all_ops.h and wrong_calls.h.
 namespace regla::test {
 
 /// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
@@ -47,6 +49,46 @@ inline Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
     in.push_back(sample.inputs[i].differentiable ? tape.leaf(values[i]) : Var(values[i]));
   }
   return in;
+}
+
+/// A random gradient for every output that has one to take.
+inline Tensors cotangents(const Vars& outputs, uint64_t seed) {
+  Tensors d;
+  for (const Var& out : outputs) {
+    d.push_back(out.defined() ? normal_tensor(out.shape(), out.value.dtype(), seed++) : Tensor{});
+  }
+  return d;
+}
+
+struct Result {
+  Tensors outputs, gradients;
+};
+
+/// Outputs, and the gradients of the inputs in `wanted` (empty: all) for what `seeds` gives as
+/// those of the outputs.
+inline Result run(const OpSample& sample, const Tensors& values,
+                  const std::function<Tensors(const Vars&)>& seeds,
+                  const std::set<size_t>& wanted = {}) {
+  Tape tape;
+  Vars in = leaves(tape, sample, values);
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (!wanted.empty() && wanted.count(i) == 0) in[i].index = -1;
+  }
+  const Vars out = sample.apply(in);
+  tape.backward(out, seeds(out));
+  Result result;
+  for (const Var& var : out) result.outputs.push_back(var.value);
+  for (const Var& var : in) {
+    result.gradients.push_back(var.index < 0 ? Tensor{} : tape.gradient(var));
+  }
+  return result;
+}
+
+/// The same for random gradients of the outputs.
+inline Result run(const OpSample& sample, const Tensors& values, uint64_t seed,
+                  const std::set<size_t>& wanted = {}) {
+  return run(
+      sample, values, [=](const Vars& out) { return cotangents(out, seed); }, wanted);
 }
 
 /// A call that must fail with an Error beginning with the op's name in brackets.

@@ -7,9 +7,9 @@
 
 #include "core/tensor.h"
 
-// The gated linear attention of MATH.md sections 1 and 4 as the sum it stands for, in double, with
-// gradients, written from the formulas. With token 0 for the initial state and D the decay from
-// after token s through token t,
+// The gated linear attention (docs/math.md, "The recurrence") as the sum it stands for, in double,
+// with gradients, written from the formulas. With token 0 for the initial state and D the decay
+// from after token s through token t,
 //
 //     W_0 = S_0,  W_s[i,j] = k_s[i] u_s[j]
 //     D_st[i,j] = prod_{r=s+1..t} a_r[i] b_r[j] g_r          (0 across a token that resets)

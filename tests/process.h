@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,7 +24,9 @@ struct Outcome {
 /// A program that runs beside the test.
 class Process {
  public:
-  explicit Process(std::vector<std::string> arguments) {
+  /// `prepare` runs in the child before the program does, with all signals as they usually are,
+  /// whatever this process and its parents ignore.
+  explicit Process(std::vector<std::string> arguments, const std::function<void()>& prepare = {}) {
     int out[2], err[2];
     REQUIRE(::pipe2(out, O_CLOEXEC) == 0);
     REQUIRE(::pipe2(err, O_CLOEXEC) == 0);
@@ -34,6 +37,8 @@ class Process {
     if (id_ == 0) {
       ::dup2(out[1], 1);
       ::dup2(err[1], 2);
+      usual_signals();
+      if (prepare) prepare();
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
@@ -50,10 +55,12 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
+  pid_t id() const { return id_; }
   void kill(int signal) { ::kill(id_, signal); }
 
   /// Reads what it writes for at most some milliseconds; false once it has closed both streams.
   bool read(int milliseconds) {
+    if (pipes_[0].fd < 0 && pipes_[1].fd < 0) return false;
     if (::poll(pipes_, 2, milliseconds) <= 0) return true;
     for (int i = 0; i < 2; ++i) {
       if (pipes_[i].revents == 0) continue;
@@ -69,6 +76,14 @@ class Process {
     return pipes_[0].fd >= 0 || pipes_[1].fd >= 0;
   }
 
+  /// Lets what it writes from now on have no reader.
+  void close_streams() {
+    for (pollfd& pipe : pipes_) {
+      if (pipe.fd >= 0) ::close(pipe.fd);
+      pipe.fd = -1;
+    }
+  }
+
   const Outcome& so_far() const { return outcome_; }
 
   Outcome wait() {
@@ -81,6 +96,14 @@ class Process {
   }
 
  private:
+  static void usual_signals() {
+    for (const int signal : {SIGHUP, SIGINT, SIGTERM, SIGPIPE, SIGXFSZ})
+      std::signal(signal, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  }
+
   pid_t id_ = -1;
   pollfd pipes_[2];
   Outcome outcome_;

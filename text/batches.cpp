@@ -4,6 +4,13 @@
 
 namespace regla {
 
+std::vector<int32_t> document_resets(std::span<const int32_t> ids, int32_t end_of_text) {
+  std::vector<int32_t> resets;
+  resets.reserve(ids.size());
+  for (const int32_t id : ids) resets.push_back(id == end_of_text ? 1 : 0);
+  return resets;
+}
+
 Batch Batch::rows(int64_t begin, int64_t end) const {
   check(begin >= 0 && begin < end && end <= batch, "[batches] expected rows within 0 and ", batch,
         ", got ", begin, " to ", end);
@@ -34,13 +41,12 @@ Batch Batches::at(int64_t step) const {
   const auto size = static_cast<size_t>(batch_ * length_);
   out.inputs.reserve(size);
   out.targets.reserve(size);
-  out.reset.reserve(size);
   for (int64_t b = 0; b < batch_; ++b) {
     const auto* input = ids_.data() + (b * segments_ + segment) * length_;
     out.inputs.insert(out.inputs.end(), input, input + length_);
     out.targets.insert(out.targets.end(), input + 1, input + length_ + 1);
-    for (int64_t t = 0; t < length_; ++t) out.reset.push_back(input[t] == end_of_text_);
   }
+  out.reset = document_resets(out.inputs, end_of_text_);
   return out;
 }
 

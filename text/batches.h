@@ -6,13 +6,17 @@
 
 namespace regla {
 
+/// Where `reset_at_documents` clears the state: 1 at each `<|endoftext|>`, before which all is
+/// forgotten, else 0.
+std::vector<int32_t> document_resets(std::span<const int32_t> ids, int32_t end_of_text);
+
 /// What one step trains on. Row-major [B, T].
 struct Batch {
   int64_t batch = 0;   // B
   int64_t length = 0;  // T
   std::vector<int32_t> inputs;
   std::vector<int32_t> targets;  // the token behind each input
-  std::vector<int32_t> reset;    // 1 where the input is `<|endoftext|>`, else 0
+  std::vector<int32_t> reset;    // document_resets of the inputs
   bool first = false;            // segment 0: a state carried so far belongs to other text
 
   /// Rows [begin, end) as a batch of their own. Error: rows that do not exist, or none.

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "text/file_format.h"
 #include "text/hash.h"
 #include "text/unicode.h"
 #include "text/unpack.h"
@@ -29,34 +30,62 @@ std::string_view take_suffix(std::string_view& name) {
   return suffix;
 }
 
-// Enters a file that is named like a part of a corpus.
-void enter(const fs::path& path, Files& files) {
-  const std::string name = path.filename().string();
-  std::string_view rest = name;
-  if (rest.ends_with(".xz") || rest.ends_with(".gz")) rest.remove_suffix(3);
-  const auto kind = std::find(kKinds.begin(), kKinds.end(), take_suffix(rest));
-  std::string_view split_name = take_suffix(rest);
-  if (split_name == "validation") split_name = "valid";
-  if (kind == kKinds.end()) return;
-  for (const Split split : kSplits) {
-    if (split_name != name_of(split)) continue;
-    std::string& slot =
-        files[static_cast<size_t>(split)][static_cast<size_t>(kind - kKinds.begin())];
-    check(slot.empty(), "[corpus] expected one file for ", split_name, " as ", *kind, ", got ",
-          std::min(slot, path.string()), " and ", std::max(slot, path.string()));
-    slot = path.string();
+// What a file's name says that it holds.
+struct Place {
+  size_t split, kind;
+  bool readable;  // as far as the name tells: not packed, or with gzip or xz
+};
+
+std::optional<Place> place_of(std::string_view name) {
+  // Hidden files are not the user's: macOS puts ._train.txt beside train.txt, for instance.
+  if (name.starts_with(".")) return std::nullopt;
+  const std::string_view ending = name.substr(name.size() - packed_ending(name));
+  name.remove_suffix(ending.size());
+  const auto kind = std::find(kKinds.begin(), kKinds.end(), take_suffix(name));
+  std::string_view split_name = take_suffix(name);
+  if (split_name == "val" || split_name == "validation") split_name = "valid";
+  const auto split = std::find_if(kSplits.begin(), kSplits.end(),
+                                  [&](Split s) { return split_name == name_of(s); });
+  if (kind == kKinds.end() || split == kSplits.end()) return std::nullopt;
+  return Place{static_cast<size_t>(split - kSplits.begin()),
+               static_cast<size_t>(kind - kKinds.begin()),
+               ending.empty() || ending == ".gz" || ending == ".xz"};
+}
+
+// Enters what is named like a part of a corpus into `files`, or else into `others` if it cannot be
+// read as one.
+void enter(const fs::path& path, Files& files, Files& others) {
+  const std::optional<Place> place = place_of(path.filename().string());
+  if (!place) return;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) require_regular(path.string());
+  if (!place->readable || !fs::is_regular_file(status)) {
+    others[place->split][place->kind] = path.string();
+    return;
   }
+  std::string& slot = files[place->split][place->kind];
+  check(slot.empty(), "[corpus] expected one file for ", name_of(kSplits[place->split]), " as ",
+        kKinds[place->kind], ", got ", slot, " and ", path.string());
+  slot = path.string();
 }
 
 Files files_in(const std::string& folder) {
-  Files files;
+  std::vector<fs::path> paths;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
-    std::error_code ignored;
-    if (entry->is_regular_file(ignored)) enter(entry->path(), files);
+    paths.push_back(entry->path());
   }
   check(!error, "[corpus] expected to read the folder ", folder, ", got: ", error.message());
+  std::sort(paths.begin(), paths.end());
+  Files files, others;
+  for (const fs::path& path : paths) enter(path, files, others);
+  for (size_t split = 0; split < files.size(); ++split) {
+    const bool none = std::all_of(files[split].begin(), files[split].end(),
+                                  [](const std::string& path) { return path.empty(); });
+    if (none) files[split] = others[split];
+  }
   return files;
 }
 
@@ -82,9 +111,18 @@ bool is_title(std::string_view line) {
          !line.starts_with(" = = ") && !line.ends_with(" = = ");
 }
 
-// The line that begins at `at`, without its end; empty behind the text.
+// The line that begins at `at`, with its LF; empty behind the text.
 std::string_view line_at(std::string_view text, size_t at) {
-  return at < text.size() ? text.substr(at, text.find('\n', at) - at) : std::string_view();
+  if (at >= text.size()) return {};
+  const size_t end = text.find('\n', at);
+  return text.substr(at, end == std::string_view::npos ? end : end + 1 - at);
+}
+
+// A line without LF or CR LF.
+std::string_view without_end(std::string_view line) {
+  if (line.ends_with('\n')) line.remove_suffix(1);
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return line;
 }
 
 }  // namespace
@@ -109,10 +147,8 @@ Corpus Corpus::open(const std::string& path, const std::string& kind) {
   corpus.path_ = path;
   corpus.kind_ = kind;
   std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  check(fs::exists(status), "[corpus] expected a folder or a text file, got ", path,
-        ", which does not exist");
-  if (!fs::is_directory(status)) {
+  if (!fs::is_directory(path, error)) {
+    require_regular(path, "a folder or a text file");
     corpus.one_file_ = true;
     corpus.files_.fill(path);
     return corpus;
@@ -140,22 +176,28 @@ const std::string& Corpus::file(Split split) const {
   return files_[static_cast<size_t>(split)];
 }
 
-std::string Corpus::read(Split split) const {
-  const std::string& path = file(split);
-  std::string text = read_unpacked(path);
-  check(!text.empty(), "[corpus] expected text, got the empty file ", path);
-  if (!one_file_) return text;
-  const std::string_view part = part_of(text, split);
-  check(!part.empty(),
-        "[corpus] expected enough lines for 90 % train, 5 % valid and 5 % test, got ",
-        count_text(text).line_ends, " line ends in ", path, ", which leave ", name_of(split),
-        " empty");
-  return std::string(part);
+StoredSplit Corpus::stored(Split split) const {
+  StoredSplit out;
+  out.path_ = file(split);
+  out.bytes_ = read_stored(out.path_);
+  if (one_file_) out.part_ = split;
+  return out;
 }
 
-uint64_t Corpus::content_hash(Split split) const {
-  const uint64_t part = one_file_ ? 1 + static_cast<uint64_t>(split) : 0;
-  return hash_bytes(read_file(file(split)), part);
+uint64_t StoredSplit::hash() const {
+  return hash_bytes(bytes_, part_ ? 1 + static_cast<uint64_t>(*part_) : 0);
+}
+
+std::string StoredSplit::text() && {
+  std::string text = unpack(std::move(bytes_), path_);
+  check(!text.empty(), "[corpus] expected text, got the empty file ", path_);
+  if (!part_) return text;
+  const std::string_view part = part_of(text, *part_);
+  check(!part.empty(),
+        "[corpus] expected enough lines for 90 % train, 5 % valid and 5 % test, got ",
+        count_text(text).line_ends, " line ends in ", path_, ", which leave ", name_of(*part_),
+        " empty");
+  return std::string(part);
 }
 
 std::string_view part_of(std::string_view text, Split split) {
@@ -184,8 +226,8 @@ std::vector<std::string_view> documents(std::string_view text) {
   bool blank_before = true;
   for (size_t at = 0; at < text.size();) {
     const std::string_view line = line_at(text, at);
-    const size_t next = std::min(at + line.size() + 1, text.size());
-    if (blank_before && is_title(line) && is_blank(line_at(text, next))) {
+    const size_t next = at + line.size();
+    if (blank_before && is_title(without_end(line)) && is_blank(line_at(text, next))) {
       const std::string_view before = text.substr(begin, at - begin);
       if (!is_blank(before)) {
         out.push_back(before);

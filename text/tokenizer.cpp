@@ -1,7 +1,6 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <exception>
 #include <functional>
 #include <unordered_map>
 #include <utility>
@@ -43,8 +42,9 @@ Tokenizer::Tokenizer(TokenizerParts parts)
   for (const AddedToken& token : parts_.added) {
     if (token.content == kEndOfText) end_of_text_ = token.id;
     const size_t stage = token.normalized ? 1 : 0;
-    added_[stage].push_back(token);
-    added_begins_[stage][static_cast<unsigned char>(token.content.at(0))] = true;
+    AddedToken& wanted = added_[stage].emplace_back(token);
+    if (token.normalized && parts_.normalize) wanted.content = nfc(token.content);
+    added_begins_[stage][static_cast<unsigned char>(wanted.content.at(0))] = true;
   }
   check(end_of_text_ >= 0, "[tokenizer] expected a token ", kEndOfText, ", got none");
   for (auto& tokens : added_) {
@@ -74,22 +74,14 @@ std::vector<int32_t> Tokenizer::encode_documents(
   const int64_t blocks = (count + kDocumentsPerBlock - 1) / kDocumentsPerBlock;
   std::vector<std::vector<int32_t>> parts(static_cast<size_t>(blocks));
   std::vector<WordCache> caches(static_cast<size_t>(threads()));
-  std::vector<std::exception_ptr> errors(parts.size());
-  parallel_for(count, kDocumentsPerBlock, [&](int64_t begin, int64_t end) noexcept {
+  parallel_for(count, kDocumentsPerBlock, [&](int64_t begin, int64_t end) {
     const auto block = static_cast<size_t>(begin / kDocumentsPerBlock);
-    try {
-      WordCache& cache = caches[static_cast<size_t>(thread_index())];
-      for (int64_t i = begin; i < end; ++i) {
-        encode_text(documents[static_cast<size_t>(i)], false, cache, parts[block]);
-        parts[block].push_back(end_of_text_);
-      }
-    } catch (...) {
-      errors[block] = std::current_exception();
+    WordCache& cache = caches[static_cast<size_t>(thread_index())];
+    for (int64_t i = begin; i < end; ++i) {
+      encode_text(documents[static_cast<size_t>(i)], false, cache, parts[block]);
+      parts[block].push_back(end_of_text_);
     }
   });
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
   size_t total = 0;
   for (const auto& part : parts) total += part.size();
   std::vector<int32_t> out;

@@ -84,12 +84,13 @@ class Tokenizer {
 };
 
 /// Reads the text of a tokenizer.json. Accepted are byte-level BPE models: merges as "a b" or
-/// ["a", "b"], added tokens, an NFC normaliser or none, GPT-2's pre-tokenisation or none; the
-/// post-processor is ignored, so nothing is put around a text. Everything else is an Error.
+/// ["a", "b"], added tokens, an NFC normaliser or none, GPT-2's pre-tokenisation or none, and a
+/// post-processor that adds no tokens. Every other setting is an Error that names it, unless it is
+/// null, false or without effect on ids. `<|endoftext|>` is special whatever the file says.
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view json);
 /// The same from a file. Errors name the path.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
-/// Writes to_json() so that the file is complete or absent.
+/// Writes to_json() so that the file is complete or absent, as AtomicFile does for a user's path.
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& path);
 
 }  // namespace regla

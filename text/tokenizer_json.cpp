@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "core/check.h"
@@ -15,6 +18,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr uint64_t kSizeLimit = uint64_t{1}
+                                << 28;  // bytes; a vocabulary of 256,000 takes 35 million
 constexpr int32_t kAlphabetEnd = 0x100 + 68;
 
 constexpr std::array<int32_t, 256> make_byte_characters() {
@@ -100,12 +105,53 @@ bool flag(const json& object, const char* key, bool otherwise) {
   return value.get<bool>();
 }
 
-std::string type_of(const json& part, const char* what) {
-  if (part.is_null()) return "";
+// Every part of the file passes through here, so that a setting that this reader does not follow
+// is never passed over. Settings that are null are as good as absent.
+void expect_only(const json& part, std::initializer_list<std::string_view> known,
+                 const char* what) {
   check(part.is_object(), "[tokenizer] expected ", what, " to be an object, got ",
         part.type_name());
-  const json& type = member(part, "type");
-  return type.is_null() ? "" : text_of(type, what);
+  for (const auto& [key, value] : part.items()) {
+    check(value.is_null() || std::find(known.begin(), known.end(), key) != known.end(),
+          "[tokenizer] expected no ", shorten(key), " in ", what, ", got one");
+  }
+}
+
+std::string type_of(const json& part, const char* what) {
+  check(part.is_object(), "[tokenizer] expected ", what, " to be an object, got ",
+        part.type_name());
+  return text_of(member(part, "type"), what);
+}
+
+// Checks the settings that normalizer, pre_tokenizer, decoder and post_processor of the kind
+// ByteLevel share. Where offsets are trimmed changes no id.
+void check_byte_level(const json& part, const char* what) {
+  expect_only(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, what);
+  for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) flag(part, key, true);
+}
+
+// A post-processor puts tokens around a text. Training and prompts take the ids of a text alone, so
+// only those that add nothing are accepted.
+void check_adds_nothing(const json& part) {
+  constexpr const char* kWhat = "post_processor";
+  const std::string kind = type_of(part, kWhat);
+  if (kind == "ByteLevel") return check_byte_level(part, kWhat);
+  const char* list = kind == "Sequence" ? "processors" : "single";
+  const json& steps = member(part, list);
+  check((kind == "Sequence" || kind == "TemplateProcessing") && steps.is_array(),
+        "[tokenizer] expected a post_processor that adds no tokens, got ", shorten(kind));
+  if (kind == "Sequence") {
+    expect_only(part, {"type", "processors"}, kWhat);
+    for (const json& step : steps) check_adds_nothing(step);
+    return;
+  }
+  // `pair` and its tokens are for two texts at once.
+  expect_only(part, {"type", "single", "pair", "special_tokens"}, kWhat);
+  const bool text_alone = steps.size() == 1 && steps[0].is_object() && steps[0].size() == 1 &&
+                          member(steps[0], "Sequence").is_object() &&
+                          member(steps[0]["Sequence"], "id") == "A";
+  check(text_alone, "[tokenizer] expected a post_processor that adds no tokens, got ",
+        shorten(kind), " with more than the text in \"single\"");
 }
 
 // Builds the parts of a tokenizer from the parsed file, which outlives it.
@@ -123,32 +169,66 @@ class Reader {
 
  private:
   void read_settings() {
-    check(model_.is_object(), "[tokenizer] expected an object \"model\", got ", model_.type_name());
-    const std::string model = type_of(model_, "model");
-    check(model.empty() || model == "BPE", "[tokenizer] expected a BPE model, got ",
-          shorten(model));
-    for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
+    expect_only(root_,
+                {"version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                 "decoder", "model"},
+                "the file");
+    const json& version = member(root_, "version");
+    check(version.is_null() || version == "1.0", "[tokenizer] expected version 1.0, got another");
+    read_model_settings();
+    read_normalizer(member(root_, "normalizer"));
+    read_pre_tokenizer(member(root_, "pre_tokenizer"));
+    const json& after = member(root_, "post_processor");
+    if (!after.is_null()) check_adds_nothing(after);
+    const json& decoder = member(root_, "decoder");
+    if (decoder.is_null()) return;
+    const std::string kind = type_of(decoder, "decoder");
+    check(kind == "ByteLevel", "[tokenizer] expected a ByteLevel decoder, got ", shorten(kind));
+    check_byte_level(decoder, "decoder");
+  }
+
+  void read_model_settings() {
+    expect_only(model_,
+                {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                 "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"},
+                "\"model\"");
+    const json& type = member(model_, "type");
+    check(type.is_null() || text_of(type, "model") == "BPE",
+          "[tokenizer] expected a BPE model, got ",
+          shorten(type.is_null() ? "" : type.get<std::string>()));
+    const json& dropout = member(model_, "dropout");
+    check(dropout.is_null() || (dropout.is_number() && dropout == 0.0),
+          "[tokenizer] expected no dropout, got one");
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const json& value = member(model_, key);
-      check(value.is_null() || value == "" || value == 0.0, "[tokenizer] expected no ", key,
-            ", got one");
+      check(value.is_null() || value == "", "[tokenizer] expected no ", key, ", got one");
     }
     for (const char* key : {"byte_fallback", "ignore_merges"}) {
       check(!flag(model_, key, false), "[tokenizer] expected ", key, " to be false, got true");
     }
-    const std::string normalizer = type_of(member(root_, "normalizer"), "normalizer");
-    check(normalizer.empty() || normalizer == "NFC",
-          "[tokenizer] expected NFC or no normalizer, got ", shorten(normalizer));
-    parts_.normalize = !normalizer.empty();
-    const json& words = member(root_, "pre_tokenizer");
-    const std::string kind = type_of(words, "pre_tokenizer");
+    // Every byte of UTF-8 has a token (Bpe checks it), so that nothing in a text is unknown.
+    flag(model_, "fuse_unk", false);
+    const json& unknown = member(model_, "unk_token");
+    if (!unknown.is_null()) text_of(unknown, "unk_token");
+  }
+
+  void read_normalizer(const json& part) {
+    if (part.is_null()) return;
+    const std::string kind = type_of(part, "normalizer");
+    check(kind == "NFC", "[tokenizer] expected NFC or no normalizer, got ", shorten(kind));
+    expect_only(part, {"type"}, "normalizer");
+    parts_.normalize = true;
+  }
+
+  void read_pre_tokenizer(const json& part) {
+    check(!part.is_null(), "[tokenizer] expected a ByteLevel pre_tokenizer, got none");
+    const std::string kind = type_of(part, "pre_tokenizer");
     check(kind == "ByteLevel", "[tokenizer] expected a ByteLevel pre_tokenizer, got ",
           shorten(kind));
-    check(!flag(words, "add_prefix_space", true),
+    check_byte_level(part, "pre_tokenizer");
+    check(!flag(part, "add_prefix_space", true),
           "[tokenizer] expected add_prefix_space to be false, got true");
-    parts_.split_words = flag(words, "use_regex", true);
-    const std::string decoder = type_of(member(root_, "decoder"), "decoder");
-    check(decoder.empty() || decoder == "ByteLevel",
-          "[tokenizer] expected a ByteLevel decoder, got ", shorten(decoder));
+    parts_.split_words = flag(part, "use_regex", true);
   }
 
   void add_id(std::string_view name, int32_t id) {
@@ -159,18 +239,28 @@ class Reader {
   }
 
   void read_added(const json& entry) {
-    check(entry.is_object(), "[tokenizer] expected added_tokens to be objects, got ",
-          entry.type_name());
+    expect_only(entry,
+                {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"},
+                "added_tokens");
     AddedToken token;
     token.content = text_of(member(entry, "content"), "the content of an added token");
     token.id = id_of(member(entry, "id"), token.content);
-    token.special = flag(entry, "special", false);
+    // Texts never hold the end of a document, whatever the file says.
+    token.special = flag(entry, "special", false) || token.content == kEndOfText;
     token.normalized = flag(entry, "normalized", !token.special);
     for (const char* key : {"single_word", "lstrip", "rstrip"}) {
       check(!flag(entry, key, false), "[tokenizer] expected ", key, " of ", shorten(token.content),
             " to be false, got true");
     }
+    // Hugging Face's library numbers those that the vocabulary lacks itself.
+    const bool in_vocabulary = ids_.contains(token.content);
+    check(
+        in_vocabulary || static_cast<size_t>(token.id) == ids_.size(),
+        "[tokenizer] expected added tokens in the order of their ids behind the vocabulary's, got ",
+        token.id, " for ", shorten(token.content), " where ", ids_.size(), " is next");
     add_id(member(entry, "content").get_ref<const std::string&>(), token.id);
+    check(added_.insert(token.id).second, "[tokenizer] expected each added token once, got ",
+          shorten(token.content), " twice");
     parts_.added.push_back(std::move(token));
   }
 
@@ -247,6 +337,7 @@ class Reader {
   const json& root_;
   const json& model_;
   std::unordered_map<std::string_view, int32_t> ids_;  // names as the file writes them
+  std::unordered_set<int32_t> added_;
   TokenizerParts parts_;
 };
 
@@ -262,7 +353,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view text) {
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, kSizeLimit);
   try {
     return tokenizer_from_json(text);
   } catch (const Error& error) {
@@ -314,7 +405,7 @@ std::string Tokenizer::to_json() const {
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& path) {
-  write_file(path, tokenizer.to_json());
+  write_file(path, tokenizer.to_json(), NamedBy::User);
 }
 
 }  // namespace regla

@@ -6,6 +6,8 @@
 #include <unicode/utf8.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <new>
 
 #include "core/check.h"
 
@@ -44,8 +46,27 @@ void append_nfc(std::string_view valid, std::string& out) {
                               nullptr, status);
     valid.remove_prefix(length);
   }
+  if (status == U_MEMORY_ALLOCATION_ERROR) throw std::bad_alloc();
   check(U_SUCCESS(status), "[tokenizer] expected ICU to normalise the text, got ",
         u_errorName(status));
+}
+
+bool is_printable(int32_t code) {
+  constexpr uint32_t kNot = U_GC_CC_MASK | U_GC_ZL_MASK | U_GC_ZP_MASK;
+  return code >= 0 && (U_MASK(u_charType(code)) & kNot) == 0 &&
+         !u_hasBinaryProperty(code, UCHAR_BIDI_CONTROL);
+}
+
+// As in C and JSON; `byte` is what stands there when it is no character.
+std::string escaped(int32_t code, char byte) {
+  if (code == '\n') return "\\n";
+  char text[16];
+  if (code < 0) {
+    std::snprintf(text, sizeof text, "\\x%02x", static_cast<unsigned>(byte) & 0xffu);
+  } else {
+    std::snprintf(text, sizeof text, "\\u%04x", static_cast<unsigned>(code));
+  }
+  return text;
 }
 
 }  // namespace
@@ -69,6 +90,19 @@ CharClass char_class(int32_t code) {
   return u_isUWhiteSpace(code) ? CharClass::Space : CharClass::Other;
 }
 
+bool is_visible(int32_t code) {
+  constexpr uint32_t kOthers = U_GC_CN_MASK | U_GC_CC_MASK | U_GC_CS_MASK | U_GC_CO_MASK;
+  return (U_MASK(u_charType(code)) & kOthers) == 0;
+}
+
+std::string unicode_version() {
+  UVersionInfo version;
+  u_getUnicodeVersion(version);
+  char text[U_MAX_VERSION_STRING_LENGTH];
+  u_versionToString(version, text);
+  return text;
+}
+
 int64_t count_invalid_utf8(std::string_view text) {
   int64_t invalid = 0;
   for (size_t at = 0; at < text.size();) {
@@ -89,6 +123,22 @@ std::string replace_invalid_utf8(std::string_view text) {
     if (at < text.size()) {
       out.append("\xEF\xBF\xBD");
       ++at;
+    }
+  }
+  return out;
+}
+
+std::string printable(std::string_view text, std::string_view kept) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char c = utf8_char(text, at);
+    const std::string_view bytes = text.substr(at, c.bytes);
+    at += c.bytes;
+    if (is_printable(c.code) || kept.find(bytes) != std::string_view::npos) {
+      out += bytes;
+    } else {
+      out += escaped(c.code, bytes[0]);
     }
   }
   return out;

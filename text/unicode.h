@@ -23,11 +23,24 @@ Utf8Char utf8_char(std::string_view text, size_t at);
 /// invalid byte (-1) is Other.
 CharClass char_class(int32_t code);
 
+/// Whether a code point is assigned to a character other than control characters and those for
+/// private use.
+bool is_visible(int32_t code);
+
+/// The version of Unicode that classes and normal forms follow.
+std::string unicode_version();
+
 /// The number of bytes that belong to no valid UTF-8 sequence.
 int64_t count_invalid_utf8(std::string_view text);
 
 /// The text with every invalid byte replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
+
+/// The text as a terminal and a reader can take it, for messages: control characters, ends of lines
+/// and characters that turn the direction of writing are written as \n or \u001b, and bytes that
+/// are not valid UTF-8 as \xff. What is JSON stays JSON. `kept` are characters that stay as they
+/// are.
+std::string printable(std::string_view text, std::string_view kept = "");
 
 /// Normalisation form C of the valid parts; invalid bytes stay where they are.
 std::string nfc(std::string_view text);

@@ -2,17 +2,25 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "core/files.h"
 #include "models/json_fields.h"
 #include "models/safetensors.h"
+#include "training/checkpoint_folder.h"
 #include "training/run_folder.h"
 
 namespace regla {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
+constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
 constexpr std::array<std::string_view, 9> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
@@ -22,87 +30,127 @@ std::string carried_name(size_t layer, const std::string& tensor) {
   return "state." + std::to_string(layer) + "." + tensor;
 }
 
-/// Hands out a file's tensors by name and knows which were not asked for.
+/// Reads a file's tensors by name and knows which were not asked for. Nothing is allocated for
+/// those.
 class TensorReader {
  public:
-  explicit TensorReader(const fs::path& path) : path_(path) {
-    for (NamedTensor& entry : read_safetensors(path).tensors) {
-      tensors_.emplace(std::move(entry.name), std::move(entry.tensor));
+  explicit TensorReader(const fs::path& path) : path_(path), source_(path) {
+    for (const TensorSource::Entry& entry : source_.entries()) {
+      tensors_.emplace(entry.name, Place{&entry});
     }
   }
 
-  /// Copies a tensor into one of the same shape and type.
+  /// Fills a tensor, whose shape and type the file's must have.
   void read_into(const std::string& name, Tensor& tensor) {
-    const Tensor found = take(name);
-    check(found.shape() == tensor.shape(), where(name), " expected the shape ", tensor.shape(),
-          " by config.json, got ", found.shape());
-    check(found.dtype() == tensor.dtype(), where(name), " expected ", name_of(tensor.dtype()),
-          " by config.json, got ", name_of(found.dtype()));
-    tensor.copy_from(found);
+    source_.read(find(name, tensor.shape(), tensor.dtype()), tensor);
   }
 
-  Tensor take(const std::string& name) {
-    const auto found = tensors_.find(name);
-    check(found != tensors_.end(), where(name), " missing");
-    const Tensor tensor = found->second;
-    tensors_.erase(found);
+  /// A tensor that must have that shape and type.
+  Tensor take(const std::string& name, const Shape& shape, DType dtype) {
+    const TensorSource::Entry& entry = find(name, shape, dtype);
+    Tensor tensor = Tensor::empty(shape, dtype);
+    source_.read(entry, tensor);
     return tensor;
   }
 
-  bool has(const std::string& name) const { return tensors_.contains(name); }
+  /// Leaves out a tensor that may be there.
+  void pass_over(const std::string& name) {
+    if (const auto found = tensors_.find(name); found != tensors_.end()) {
+      found->second.is_taken = true;
+    }
+  }
 
   /// An Error when a tensor is left.
   void finish() const {
-    if (!tensors_.empty()) fail(where(tensors_.begin()->first), " is no part of this model");
+    for (const auto& [name, place] : tensors_) {
+      if (!place.is_taken) fail(where(name), " is no part of this model");
+    }
   }
 
  private:
+  struct Place {
+    const TensorSource::Entry* entry;
+    bool is_taken = false;  // more than once is fine: a part may make a parameter anew
+  };
+
+  const TensorSource::Entry& find(const std::string& name, const Shape& shape, DType dtype) {
+    const auto found = tensors_.find(name);
+    check(found != tensors_.end(), where(name), " missing");
+    const TensorSource::Entry& entry = *found->second.entry;
+    check(entry.shape == shape, where(name), " expected the shape ", shape, " by config.json, got ",
+          entry.shape);
+    check(entry.dtype == dtype, where(name), " expected ", name_of(dtype), " by config.json, got ",
+          name_of(entry.dtype));
+    found->second.is_taken = true;
+    return entry;
+  }
+
   std::string where(const std::string& name) const {
     return "[checkpoint] " + path_.string() + ", tensor " + regla::quoted(name) + ":";
   }
 
   fs::path path_;
-  std::map<std::string, Tensor> tensors_;
+  TensorSource source_;
+  std::map<std::string, Place> tensors_;
 };
 
-void read_weights(const fs::path& path, Decoder& decoder) {
-  TensorReader file(path);
-  for (Parameter* parameter : decoder.parameters()) {
-    file.read_into(parameter->name, parameter->value);
-  }
-  file.finish();
+/// The step in the name of a run's checkpoint; a copy may have any name.
+std::optional<int64_t> step_of_folder(const fs::path& folder) {
+  std::error_code error;
+  const fs::path path = fs::canonical(folder, error);
+  if (error || path.parent_path().filename() != "checkpoints") return std::nullopt;
+  return step_named(path.filename().string());
 }
 
-/// One layer's carried state over an empty one. What grows with the text is there only once there
-/// was text.
-void read_carried(TensorReader& file, size_t layer, MixerState& state) {
-  state.for_each([&](const std::string& name, Tensor& tensor) {
-    file.read_into(carried_name(layer, name), tensor);
-  });
-  for (const char* name : {"keys", "values", "first"}) {
-    const std::string full = carried_name(layer, name);
-    if (file.has(full)) state.set(name, file.take(full));
+/// An Error unless the numbers of a state belong together.
+void check_state(const TrainingState& state, const fs::path& folder, const std::string& where) {
+  check(state.step >= 0 && state.step <= kMostSteps, where, "expected a step from 0 to ",
+        kMostSteps, ", got ", state.step);
+  const int64_t named = step_of_folder(folder).value_or(state.step);
+  check(state.step == named, where, "expected the step ", named, " of its folder, got ",
+        state.step);
+  check(state.tokens >= 0, where, "expected tokens of at least 0, got ", state.tokens);
+  check(state.elapsed_s >= 0 && std::isfinite(state.elapsed_s), where,
+        "expected elapsed_s of at least 0, got ", state.elapsed_s);
+  for (const auto& [name, step] : {std::pair("best_step", state.best_step),
+                                   std::pair("evaluated_step", state.evaluated_step)}) {
+    check(step >= -1 && step <= state.step, where, "expected ", name, " from -1 to the step ",
+          state.step, ", got ", step);
   }
+  check(std::isfinite(state.best_loss), where, "expected a finite best_loss, got ",
+        state.best_loss);
 }
 
-}  // namespace
-
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                const ParameterFactory& make) {
   Model model{config.resolved(), std::move(tokenizer), nullptr};
   int64_t& vocab = model.config.model.vocab;
   if (vocab == 0) vocab = padded_vocab(model.tokenizer->vocab_size());
   check(vocab >= model.tokenizer->vocab_size(), "[config] expected a vocab of at least the ",
         model.tokenizer->vocab_size(), " entries of the tokenizer, got ", vocab);
-  model.decoder = std::make_unique<Decoder>(
-      model.config.model, static_cast<uint64_t>(model.config.seed), model.config.element_type());
+  model.decoder = std::make_unique<Decoder>(model.config.model, make);
   return model;
 }
 
+}  // namespace
+
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+  return assembled(config, std::move(tokenizer), {config.seed, config.element_type()});
+}
+
 Model load_model(const fs::path& run) {
-  const fs::path folder = checkpoint_of(run);
-  Model model = make_model(read_config(folder / "config.json"),
-                           load_tokenizer((folder / "tokenizer.json").string()));
-  read_weights(folder / "model.safetensors", *model.decoder);
+  const HeldCheckpoint held(run);
+  const fs::path& folder = held.path();
+  const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
+  auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
+  TensorReader file(folder / "model.safetensors");
+  // Made of the tensors that are there: a configuration that asks for more is refused before
+  // anything is made for it.
+  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
+    return file.take(name, shape, dtype);
+  };
+  Model model = assembled(config, std::move(tokenizer), {take, config.element_type()});
+  file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
     model.decoder->begin_step(read_training_state(folder).step);
@@ -129,14 +177,18 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
   write_file(folder / "tokenizer.json", model.tokenizer->to_json());
   write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
   write_safetensors(folder / "optimizer.safetensors", rest, {{"format", "regla"}});
+  write_state(folder, state);
+}
+
+void write_state(const fs::path& folder, const TrainingState& state) {
   write_file(folder / "state.json", dumped(write_fields(state), 2) + "\n");
 }
 
 TrainingState read_training_state(const fs::path& folder) {
   const fs::path path = folder / "state.json";
-  const Json json = parse_json(read_file(path), "[checkpoint] " + path.string() + ":");
-  TrainingState state;
   const std::string where = "[checkpoint] " + path.string() + ": ";
+  const Json json = parse_json(read_file(path, kStateLimit), "[checkpoint] " + path.string() + ":");
+  TrainingState state;
   check(json.is_object() && json.contains("version"), where, "expected a version");
   check(json["version"] == state.version, where, "expected the format's version ", state.version,
         ", got ", shown(json["version"]));
@@ -144,17 +196,29 @@ TrainingState read_training_state(const fs::path& folder) {
     check(json.contains(name), where, "expected the key ", name);
   });
   read_fields(json, "", state);
-  check(state.step >= 0, where, "expected a step of at least 0, got ", state.step);
+  check_state(state, folder, where);
   return state;
 }
 
 void restore_training(const fs::path& folder, Trainer& trainer, const TrainingState& state) {
-  TensorReader file(folder / "optimizer.safetensors");
+  int64_t tokens = 0;
+  check(!__builtin_mul_overflow(state.step, trainer.tokens_per_step(), &tokens) &&
+            tokens == state.tokens,
+        "[checkpoint] ", (folder / "state.json").string(), ": expected ", state.step, " steps of ",
+        trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
+  const fs::path path = folder / "optimizer.safetensors";
+  TensorReader file(path);
   trainer.optimizer().for_each(
       [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
-  DecoderState carried = trainer.carried_state();
+  DecoderState carried = trainer.carried_after(state.step);
   for (size_t layer = 0; layer < carried.size(); ++layer) {
-    read_carried(file, layer, carried[layer]);
+    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
+      file.read_into(carried_name(layer, name), tensor);
+    });
+    file.pass_over(carried_name(layer, "first"));  // of earlier versions; positions tell it
+    carried[layer].check_values(
+        "[checkpoint] " + path.string() + ", layer " + std::to_string(layer) + ":",
+        trainer.tokens_carried(state.step));
   }
   file.finish();
   trainer.resume(state.step, carried);

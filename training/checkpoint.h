@@ -19,7 +19,7 @@ namespace regla {
 struct TrainingState {
   int64_t version = 1;  ///< of the checkpoint's format
   int64_t step = 0;     ///< updates done
-  int64_t seed = 0;
+  uint64_t seed = 0;
   int64_t tokens = 0;           ///< trained on so far
   double elapsed_s = 0;         ///< seconds of training
   int64_t best_step = -1;       ///< of the best validation so far; -1: none yet
@@ -63,6 +63,9 @@ Model load_model(const std::filesystem::path& run);
 /// states as `state.<layer>.<tensor>`, in the type that training computes in.
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
+
+/// Writes state.json alone.
+void write_state(const std::filesystem::path& folder, const TrainingState& state);
 
 /// Reads state.json.
 TrainingState read_training_state(const std::filesystem::path& folder);

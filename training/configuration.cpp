@@ -4,13 +4,14 @@
 #include <limits>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "core/numbers.h"
 #include "models/json_fields.h"
 
 namespace regla {
 namespace {
 
 constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+constexpr uint64_t kSizeLimit = uint64_t{1} << 24;  // bytes; a layer's mixer takes about a thousand
 constexpr std::string_view kPrefix = "[config] ";
 
 void check_count(const char* key, int64_t value, int64_t least, int64_t most = kLargest) {
@@ -88,8 +89,9 @@ void assign(Json& node, std::span<const std::string> path, const Json& value,
   const bool is_mixer = where.starts_with("mixer");
   if (node.is_string() && is_mixer) node = Json::object({{"type", node}});
   if (node.is_null()) node = Json::object();
-  check(node.is_object(), "[config] cannot set ", inner, ": ", where, " is ", shown(node));
-  check(!is_mixer || !is_index(path[0]), "[config] cannot set ", inner, ": ", where,
+  check(node.is_object(), "[config] cannot set ", shown_key(inner), ": ", shown_key(where), " is ",
+        shown(node));
+  check(!is_mixer || !is_index(path[0]), "[config] cannot set ", shown_key(inner), ": ", where,
         " is one mixer for all layers, not a list");
   assign(node[path[0]], path.subspan(1), value, inner);
 }
@@ -98,11 +100,16 @@ Json override_value(std::string_view text) {
   // What can only be JSON must be JSON; anything else may be a plain word or a path.
   const bool is_json = text.starts_with('{') || text.starts_with('[') || text.starts_with('"');
   if (is_json || Json::accept(text)) return parse_json(text, "[config]");
+  // Numbers that JSON does not know, such as .001.
+  if (const auto number = parse_unsigned(text)) return *number;
+  if (const auto number = parse_integer(text)) return *number;
+  if (const auto number = parse_real(text)) return *number;
   return std::string(text);
 }
 
 std::string type_of(bool) { return "true or false"; }
 std::string type_of(int64_t) { return "integer"; }
+std::string type_of(uint64_t) { return "integer"; }
 std::string type_of(double) { return "number"; }
 std::string type_of(const std::string&) { return "string"; }
 std::string type_of(const std::vector<MixerConfig>&) { return "name, object or list"; }
@@ -165,8 +172,8 @@ void TrainingConfig::validate() const {
   check_count("warmup_steps", warmup_steps, 0);
   check_optimizer(*this);
   if (carry_state) check_carried(model);
-  check(text.empty() || text == "tokens" || text == "raw",
-        "[config] expected text to be tokens, raw or empty, got ", quoted(text));
+  check(text.empty() || text == "tokens" || text == "raw" || text == "txt",
+        "[config] expected text to be tokens, raw, txt or empty, got ", quoted(text));
   check(!tokenizer.empty(), "[config] expected tokenizer to be byte, bpe or a path, got \"\"");
   check_count("vocab_size", vocab_size, 1);
   check_count("log_every", log_every, 1);
@@ -175,7 +182,6 @@ void TrainingConfig::validate() const {
   check_count("eval_batch_size", eval_batch_size, 0);
   check_count("checkpoint_every", checkpoint_every, 0);
   check_count("keep_last", keep_last, 1);
-  check_count("seed", seed, 0, std::numeric_limits<int64_t>::max());
   check_count("threads", threads, 0, 4096);
 }
 
@@ -193,6 +199,8 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
   const std::vector<std::string> path = split_path(assignment.substr(0, equals));
   check(std::find(path.begin(), path.end(), "") == path.end(),
         "[config] expected a key before =, got ", quoted(assignment));
+  check(path.size() <= kMaxJsonDepth, "[config] expected at most ", kMaxJsonDepth,
+        " parts of a key, got ", path.size(), " in ", quoted(assignment));
   Json config = parse_json(text, "[config]");
   check(config.is_object(), "[config] expected an object, got ", shown(config));
   assign(config, path, override_value(assignment.substr(equals + 1)), "");
@@ -200,8 +208,8 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
 }
 
 TrainingConfig read_config(const std::filesystem::path& path,
-                           std::span<const std::string> overrides) {
-  std::string text = read_file(path);
+                           std::span<const std::string> overrides, NamedBy named_by) {
+  std::string text = read_file(path, kSizeLimit, named_by);
   try {
     parsed(text);
     if (overrides.empty()) return from_json(text);

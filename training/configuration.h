@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/dtype.h"
+#include "core/files.h"
 #include "models/configuration.h"
 
 namespace regla {
@@ -47,7 +48,7 @@ struct TrainingConfig {
   int64_t eval_batch_size = 0;
   int64_t checkpoint_every = 1000;
   int64_t keep_last = 2;
-  int64_t seed = 0;
+  uint64_t seed = 0;
   int64_t threads = 0;
   Precision dtype = Precision::F32;
 
@@ -72,12 +73,18 @@ void fields(Config& c, Visitor&& visit) {
   visit("micro_batches", c.micro_batches,
         "parts the batch is split into along B, one after the other; divides batch_size");
   visit("learning_rate", c.learning_rate, "highest learning rate");
-  visit("schedule", c.schedule, "course of the learning rate after the warm-up");
-  visit("warmup_steps", c.warmup_steps, "updates over which the learning rate rises from 0");
+  visit("schedule", c.schedule,
+        "course of the learning rate after the warm-up. With p = (n - warmup_steps) / (steps - "
+        "warmup_steps) at update n, counted from 0, and e = final_learning_rate, learning_rate is "
+        "multiplied by 1, by 1 - (1 - e) p, or by e + (1 - e) (1 + cos(π p)) / 2");
+  visit("warmup_steps", c.warmup_steps,
+        "updates over which the learning rate rises from 0: update n has (n + 1) / warmup_steps of "
+        "it");
   visit("final_learning_rate", c.final_learning_rate,
-        "what linear and cosine end at, as a fraction of learning_rate");
+        "what linear and cosine end at, as a fraction of learning_rate: the update after the last "
+        "would have it, so another number of steps bends the whole course");
   visit("weight_decay", c.weight_decay,
-        "decoupled decay (AdamW), not on biases, norms and embeddings");
+        "decoupled decay (AdamW), not on biases, norms and embed_in");
   visit("beta1", c.beta1, "decay of Adam's first moment");
   visit("beta2", c.beta2, "decay of Adam's second moment");
   visit("epsilon", c.epsilon, "added to the root of Adam's second moment");
@@ -89,7 +96,8 @@ void fields(Config& c, Visitor&& visit) {
   visit("activation_checkpointing", c.activation_checkpointing,
         "keep only the input of each block for the backward pass, which runs the block again: less "
         "memory for about a quarter more time, with the same results");
-  visit("text", c.text, "kind of split files where there are two: tokens or raw; empty: train's");
+  visit("text", c.text,
+        "kind of split files where there are several: tokens, raw or txt; empty: train's");
   visit("tokenizer", c.tokenizer,
         "byte, bpe (trained on the train split), or the path of a tokenizer.json");
   visit("vocab_size", c.vocab_size, "entries of the tokenizer with tokenizer = bpe");
@@ -117,7 +125,8 @@ std::string apply_override(std::string_view text, std::string_view assignment);
 
 /// Reads a configuration file, then sets the overrides in order.
 TrainingConfig read_config(const std::filesystem::path& path,
-                           std::span<const std::string> overrides = {});
+                           std::span<const std::string> overrides = {},
+                           NamedBy named_by = NamedBy::User);
 
 /// Every key with its type, default and meaning, as a Markdown table.
 std::string describe_config();

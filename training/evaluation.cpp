@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "text/batches.h"
+
 namespace regla {
 namespace {
 
@@ -39,15 +41,15 @@ class Scorer {
 
   /// The sum of -ln p over what the windows score; `state`, when given, is carried.
   double score(std::span<const Window> windows, DecoderState* state) const {
-    std::vector<int32_t> inputs, reset;
+    std::vector<int32_t> inputs;
     for (const Window& window : windows) {
       for (int64_t t = window.begin; t < window.begin + window.length; ++t) {
         inputs.push_back(t == 0 ? end_of_text_ : ids_[static_cast<size_t>(t - 1)]);
-        reset.push_back(inputs.back() == end_of_text_);
       }
     }
     const Shape shape = {static_cast<int64_t>(windows.size()), windows[0].length};
-    const Segment segment = {.reset = resets_ ? Tensor::of(shape, reset) : Tensor{}, .chunk = 0};
+    Segment segment;
+    if (resets_) segment.reset = Tensor::of(shape, document_resets(inputs, end_of_text_));
     const Tensor hidden = decoder_.hidden(Tensor::of(shape, inputs), segment, state).value;
     return nats(windows, hidden.reshape({shape.numel(), hidden.dim(-1)}));
   }
@@ -131,6 +133,7 @@ Evaluation evaluate(Decoder& decoder, const TokenStream& text, int32_t end_of_te
     result.nats += scorer.score(rows, carried ? &state : nullptr);
     for (const Window& window : rows) result.tokens += window.scored;
     i = end;
+    if (!std::isfinite(result.nats)) break;  // and stays so, whatever follows
     result.complete = !proceed || proceed(result.tokens, count);
   }
   const double share = static_cast<double>(result.tokens) / static_cast<double>(count);

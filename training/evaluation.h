@@ -51,8 +51,9 @@ struct Evaluation {
 };
 
 /// Scores a text. `proceed(done, total)`, when given, is called after each batch and ends the
-/// evaluation by returning false. Errors: a text without tokens; carried context for softmax
-/// attention without a window, whose cache would grow with the text.
+/// evaluation by returning false; a loss that is not finite ends it too, and is the result. Errors:
+/// a text without tokens; carried context for softmax attention without a window, whose cache would
+/// grow with the text.
 Evaluation evaluate(Decoder& decoder, const TokenStream& text, int32_t end_of_text,
                     const EvaluationOptions& options,
                     const std::function<bool(int64_t, int64_t)>& proceed = {});

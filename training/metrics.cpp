@@ -8,26 +8,38 @@
 #include <cstring>
 
 #include "core/check.h"
-#include "core/files.h"
 #include "models/json_fields.h"
 
 namespace regla {
 namespace {
 
-/// Whether a line is whole and not later than `last_step`.
-bool is_kept(std::string_view line, int64_t last_step) {
-  const Json object = Json::parse(line, nullptr, false);
-  if (!object.is_object()) return false;
-  const auto step = object.find("step");
-  return step != object.end() && step->is_number_integer() && step->get<int64_t>() <= last_step;
+constexpr uint64_t kSizeLimit = uint64_t{1} << 32;  // twenty million lines
+
+struct stat status_of(const Descriptor& file, const std::filesystem::path& path) {
+  struct stat status {};
+  check(::fstat(file.get(), &status) == 0, "[metrics] cannot write ", path.string());
+  return status;
 }
 
-std::string kept_lines(std::string_view text, int64_t last_step) {
+/// Whether a line is whole and about a step up to the last, of training or of validation.
+bool is_kept(std::string_view line, int64_t last_step, int64_t last_validation) {
+  try {
+    const Json object = parse_json(line, "[metrics]");
+    if (!object.is_object()) return false;
+    const auto step = object.find("step");
+    return step != object.end() && step->is_number_integer() &&
+           step->get<int64_t>() <= (object.contains("split") ? last_validation : last_step);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::string kept_lines(std::string_view text, int64_t last_step, int64_t last_validation) {
   std::string kept;
   for (size_t start = 0; start < text.size();) {
     const size_t end = text.find('\n', start);
     if (end == std::string_view::npos) break;
-    if (is_kept(text.substr(start, end - start), last_step)) {
+    if (is_kept(text.substr(start, end - start), last_step, last_validation)) {
       kept += text.substr(start, end - start + 1);
     }
     start = end + 1;
@@ -37,32 +49,31 @@ std::string kept_lines(std::string_view text, int64_t last_step) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step) : path_(path) {
-  if (std::filesystem::exists(path)) {
-    const std::string text = read_file(path);
-    const std::string kept = kept_lines(text, last_step);
-    if (kept.size() != text.size()) write_file(path, kept);
-  }
-  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  check(descriptor_ >= 0, "[metrics] cannot write ", path.string(), ": ", std::strerror(errno));
+MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step,
+                       int64_t last_validation)
+    : path_(path) {
+  const auto open = [&] { return open_file(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW); };
+  file_ = open();
+  const std::string text = read_file(path, kSizeLimit);
+  const std::string kept = kept_lines(text, last_step, last_validation);
+  if (kept.size() == text.size() && status_of(file_, path).st_nlink == 1) return;
+  write_file(path, kept);
+  file_ = open();
 }
-
-MetricsLog::~MetricsLog() { ::close(descriptor_); }
 
 void MetricsLog::append(const StepMetrics& metrics) { append_line(dumped(write_fields(metrics))); }
 void MetricsLog::append(const EvalMetrics& metrics) { append_line(dumped(write_fields(metrics))); }
 
 void MetricsLog::append_line(std::string line) {
   line += '\n';
-  struct stat before {};
-  check(::fstat(descriptor_, &before) == 0, "[metrics] cannot write ", path_.string());
+  const struct stat before = status_of(file_, path_);
   ssize_t written;
   do {
-    written = ::write(descriptor_, line.data(), line.size());
+    written = ::write(file_.get(), line.data(), line.size());
   } while (written < 0 && errno == EINTR);
   if (written == static_cast<ssize_t>(line.size())) return;
   const int error = written < 0 ? errno : ENOSPC;
-  const bool cut = ::ftruncate(descriptor_, before.st_size) == 0;
+  const bool cut = ::ftruncate(file_.get(), before.st_size) == 0;
   fail("[metrics] cannot write ", path_.string(), ": ", std::strerror(error),
        cut ? "" : "; its last line is cut off");
 }

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "core/files.h"
+
 namespace regla {
 
 /// One line of metrics.jsonl about training.
@@ -63,12 +65,11 @@ void fields(M& m, Visitor&& visit) {
 /// are not finite become null.
 class MetricsLog {
  public:
-  /// Goes on after step `last_step`: later lines, and one that was cut off, are dropped, so that no
-  /// step is there twice. A new run passes -1.
-  MetricsLog(const std::filesystem::path& path, int64_t last_step);
-  ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
+  /// Goes on after step `last_step` and the validation of step `last_validation`: later lines, and
+  /// one that was cut off, are dropped, so that nothing is there twice. A new run passes -1. An
+  /// Error when `path` is a link or no regular file; a file that has other names as well (a copy
+  /// that shares it) is replaced by one of its own.
+  MetricsLog(const std::filesystem::path& path, int64_t last_step, int64_t last_validation);
 
   /// A full disk is an Error and leaves no half line.
   void append(const StepMetrics& metrics);
@@ -78,7 +79,7 @@ class MetricsLog {
   void append_line(std::string line);
 
   std::filesystem::path path_;
-  int descriptor_ = -1;
+  Descriptor file_;
 };
 
 }  // namespace regla

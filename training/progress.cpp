@@ -1,8 +1,14 @@
 #include "training/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <optional>
+
+#include "core/numbers.h"
 
 namespace regla {
 namespace {
@@ -52,11 +58,30 @@ std::string progress_line(const ProgressState& state) {
   return line;
 }
 
+std::string fitted(const std::string& line, int columns) {
+  // The last column stays empty: some terminals go on to the next line as soon as it is written.
+  const auto room = static_cast<size_t>(std::max(columns - 1, 0));
+  if (line.size() <= room) return line;
+  const size_t gap = line.rfind("  ", room);
+  return line.substr(0, gap == line.npos ? room : gap);
+}
+
+int columns_of(std::FILE* out) {
+  winsize size{};
+  const bool known = ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const char* said = std::getenv("COLUMNS");
+  const std::optional<int64_t> wanted = said != nullptr ? parse_integer(said) : std::nullopt;
+  const int columns = known ? size.ws_col : 80;
+  if (!wanted || *wanted < 1) return columns;
+  return static_cast<int>(known ? std::min<int64_t>(columns, *wanted)
+                                : std::min<int64_t>(*wanted, 10000));
+}
+
 Progress::Progress(std::FILE* out) : Progress(out, ::isatty(::fileno(out)) == 1) {}
 
 void Progress::rewrite(const std::string& line) {
   // Back to the first column; after the text, clear the rest of the older line.
-  std::fprintf(out_, "\r%s\033[K", line.c_str());
+  std::fprintf(out_, "\r%s\033[K", fitted(line, columns_of(out_)).c_str());
   std::fflush(out_);
   open_ = shown_ = true;
 }

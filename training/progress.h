@@ -21,6 +21,12 @@ struct ProgressState {
 /// `step 120/2000  loss 4.321  12,345 tok/s  45.6 GFLOP/s  3:21 left`
 std::string progress_line(const ProgressState& state);
 
+/// A line as it fits a terminal of so many columns: whole groups of words as long as there is room.
+std::string fitted(const std::string& line, int columns);
+/// The columns of the terminal behind `out`: the least of what it says and of COLUMNS; 80 where
+/// nobody says anything.
+int columns_of(std::FILE* out);
+
 /// Shows progress where a program asks for it: one line that is rewritten on a terminal (at most
 /// ten times a second), plain lines elsewhere.
 class Progress {

@@ -4,7 +4,8 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
-#include <utility>
+
+#include "core/files.h"
 
 namespace regla {
 
@@ -18,26 +19,31 @@ namespace regla {
 ///
 /// A checkpoint is written under a temporary name, synced to the disk and renamed; then one rename
 /// of `latest` makes it the run's. Whoever kills the process in between finds the one before.
+///
+/// A folder may come from anyone: `checkpoints` must be a folder, not a link, and nothing is
+/// removed but checkpoints in it that hold no other files than these.
 class RunFolder {
  public:
-  RunFolder(RunFolder&& other) noexcept
-      : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+  RunFolder(RunFolder&& other) noexcept = default;
   RunFolder& operator=(RunFolder&&) = delete;
-  ~RunFolder();
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path metrics_path() const { return path_ / "metrics.jsonl"; }
   /// The step of `latest` or `best`, if there is one.
   std::optional<int64_t> latest_step() const;
   std::optional<int64_t> best_step() const;
+  /// The open folder `checkpoints`.
+  int checkpoints() const { return checkpoints_.get(); }
 
  private:
   friend RunFolder create_run(const std::filesystem::path& path);
   friend RunFolder open_run(const std::filesystem::path& path);
   explicit RunFolder(const std::filesystem::path& path);
+  /// Opens `checkpoints`, making it where nothing has that name.
+  void open_checkpoints();
 
   std::filesystem::path path_;
-  int lock_ = -1;
+  Descriptor lock_, checkpoints_;
 };
 
 /// Whether a folder holds a run with a checkpoint, even a damaged one.
@@ -48,18 +54,32 @@ bool holds_run(const std::filesystem::path& path);
 /// cleared away.
 RunFolder create_run(const std::filesystem::path& path);
 
-/// Opens a run to go on with it and removes what a killed save left behind. An Error when there is
-/// no complete checkpoint or another training holds the lock.
+/// Opens a run to go on with it and removes what a killed save left behind. A copy whose links were
+/// lost, in whatever way, and a copied checkpoint become runs again. An Error when there is no
+/// complete checkpoint or another training holds the lock.
 RunFolder open_run(const std::filesystem::path& path);
 
-/// The folder of the newest complete checkpoint, for reading; needs no lock. A folder that is a
-/// checkpoint itself (a copied model) is returned as it is. An Error when there is neither.
+/// The folder of the newest complete checkpoint, for reading; needs no lock. That is what `latest`
+/// leads to; in a copy that lost its links, the newest of `checkpoints`, else the folder itself (a
+/// copied checkpoint or model). An Error when there is neither.
 std::filesystem::path checkpoint_of(const std::filesystem::path& run);
 
+/// The newest checkpoint of a run while it is read: as long as the object lives no training removes
+/// it, however often it saves.
+class HeldCheckpoint {
+ public:
+  explicit HeldCheckpoint(const std::filesystem::path& run);
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  Descriptor lock_;
+};
+
 /// Saves a checkpoint: `write_files` gets a fresh folder to fill. The newest `keep_last` and the
-/// best by validation are kept, others removed. When anything fails (a full disk, an exception of
-/// `write_files`) the run is as it was, and an Error says so. A step that `latest` already points
-/// to is not written again.
+/// best by validation are kept, others removed, before the save already if there are more. When
+/// anything fails (a full disk, an exception of `write_files`) the run is as it was, and an Error
+/// says so. A step that `latest` already points to is not written again.
 void save_checkpoint(RunFolder& run, int64_t step,
                      const std::function<void(const std::filesystem::path&)>& write_files,
                      bool is_best, int64_t keep_last = 2);

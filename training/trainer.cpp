@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/kernels.h"
+#include "models/finite.h"
 #include "training/schedule.h"
 
 namespace regla {
@@ -91,8 +92,7 @@ double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_fi
   const Batch part = batch.rows(index * rows, (index + 1) * rows);
   const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
                            .chunk = 0};
-  DropoutSource dropout(static_cast<uint64_t>(config_.seed), steps_done_, config_.model.dropout,
-                        index * rows);
+  DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
   Tape tape;
   tape.check_finite(check_finite);
@@ -131,11 +131,10 @@ void Trainer::explain(const Batch& batch, double loss) {
 }
 
 void Trainer::require_finite_weights() const {
-  for (const Parameter* parameter : optimizer_.parameters()) {
-    if (kernels(parameter->value.device()).all_finite(parameter->value)) continue;
-    throw DivergedError("[train] step " + std::to_string(steps_done_) + ": the update made " +
-                        parameter->name + " infinite or NaN");
-  }
+  const Parameter* bad = first_not_finite(optimizer_.parameters());
+  if (bad == nullptr) return;
+  throw DivergedError("[train] step " + std::to_string(steps_done_) + ": the update made " +
+                      bad->name + " infinite or NaN");
 }
 
 DecoderState Trainer::carried_state() const {
@@ -156,6 +155,17 @@ DecoderState Trainer::carried_state() const {
         [&](const std::string&, Tensor& tensor) { tensor = stacked(parts[index++]); });
   }
   return whole;
+}
+
+int64_t Trainer::tokens_carried(int64_t steps) const {
+  // The state begins anew with every epoch, in its first update.
+  const int64_t segments = steps > 0 ? (steps - 1) % batches_.segments() + 1 : 0;
+  return segments * config_.model.sequence_length;
+}
+
+DecoderState Trainer::carried_after(int64_t steps) const {
+  if (carried_.empty()) return {};
+  return decoder_.state_after(config_.batch_size, tokens_carried(steps));
 }
 
 void Trainer::resume(int64_t steps, const DecoderState& carried) {

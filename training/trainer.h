@@ -53,6 +53,11 @@ class Trainer {
   /// The state carried between segments, all rows of the batch together; empty without
   /// `carry_state`.
   DecoderState carried_state() const;
+  /// A state with the tensors that `carried_state` gives after `steps` updates, to be read into;
+  /// empty without `carry_state`.
+  DecoderState carried_after(int64_t steps) const;
+  /// The tokens of each sequence that the state after `steps` updates comes from.
+  int64_t tokens_carried(int64_t steps) const;
   /// Goes on after `steps` updates from a state as `carried_state` gave it.
   void resume(int64_t steps, const DecoderState& carried);
 

@@ -33,7 +33,8 @@ class TrainingLoop {
         valid_(valid),
         state_(std::move(state)),
         events_(events),
-        log_(run.metrics_path(), trainer.steps_done() > 0 ? trainer.steps_done() : -1),
+        log_(run.metrics_path(), trainer.steps_done() > 0 ? trainer.steps_done() : -1,
+             state_.evaluated_step),
         flops_per_token_(
             training_flops_per_token(*model.decoder, model.config.model.sequence_length)) {}
 
@@ -128,6 +129,7 @@ class TrainingLoop {
     reported = is_last && is_partial && !stopped_ ? evaluate_on(0) : compared;
     if (stopped_) return false;
     state_.evaluated_step = step;
+    is_state_new_ = true;
     record(reported);
     if (compared.tokens == 0) compared = reported;  // eval_every = 0: there is only this one
     const bool is_best = state_.best_step < 0 || compared.loss() < state_.best_loss;
@@ -161,14 +163,19 @@ class TrainingLoop {
   }
 
   void save(bool is_best) {
-    if (run_.latest_step() == state_.step && !is_best) return;
-    trainer_.require_finite_weights();
+    const bool is_there = run_.latest_step() == state_.step;
+    if (is_there && !is_state_new_) return;
+    if (!is_there) trainer_.require_finite_weights();
     save_checkpoint(
         run_, state_.step,
         [this](const std::filesystem::path& folder) {
           write_training(folder, model_, trainer_, state_);
         },
         is_best, config_.keep_last);
+    // Of a checkpoint that was there already only the validation is new. It comes last: until
+    // then the validation counts as not done, and is done again.
+    if (is_there) write_state(checkpoint_of(run_.path()), state_);
+    is_state_new_ = false;
   }
 
   RunFolder& run_;
@@ -184,6 +191,7 @@ class TrainingLoop {
   double seconds_ = 0;   // of the updates made here
   int64_t updates_ = 0;  // made here
   bool stopped_ = false;
+  bool is_state_new_ = false;  // a validation that no checkpoint knows of
 };
 
 }  // namespace

@@ -14,12 +14,12 @@ namespace {
 template <class T>
 constexpr T kAdded = T(1e-5);
 
-/// x' of one row.
+/// x' of one row; NaN in both halves.
 template <class T>
 void halves(int64_t N, const T* x, T* both) {
   for (int64_t n = 0; n < N; ++n) {
-    both[n] = x[n] > 0 ? x[n] : T(0);
-    both[N + n] = x[n] < 0 ? -x[n] : T(0);
+    both[n] = x[n] <= 0 ? T(0) : x[n];
+    both[N + n] = x[n] >= 0 ? T(0) : -x[n];
   }
 }
 
@@ -83,7 +83,7 @@ void dpfp_backward(const Tensor& x, int64_t nu, const Tensor& y, const Tensor& d
         }
         const T *x_row = in + r * N, *d_first = d_both.data(), *d_second = d_first + N;
         write_range(out + r * N, d_x.accumulate, 0, N, [=](int64_t n) {
-          return x_row[n] > 0 ? d_first[n] : (x_row[n] < 0 ? -d_second[n] : T(0));
+          return x_row[n] > 0 ? d_first[n] : (x_row[n] == 0 ? T(0) : -d_second[n]);
         });
       }
     });

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
+#include "core/bfloat16.h"
 
 namespace regla::cpu {
 
@@ -90,17 +91,26 @@ void sum_of_squares(const Tensor& x, Tensor sum) {
   });
 }
 
+namespace {
+
+/// W: the type that x is stored in.
+template <class T, class W>
+bool holds_numbers(const Tensor& x) {
+  // x - x is 0 for a number and NaN for infinities and NaN, and NaN survives the sum.
+  const W* in = x.data<W>();
+  return sum_of(x.numel(), [=](int64_t i) { return T(in[i]) - T(in[i]); }) == 0;
+}
+
+}  // namespace
+
 void is_finite(const Tensor& x, Tensor finite) {
-  for_float_type(x.dtype(), "is_finite", [&](auto tag) {
-    using T = decltype(tag);
-    const T* in = x.data<T>();
-    // x - x is 0 for a number and NaN for infinities and NaN, and NaN survives the sum.
-    const int64_t count = x.numel();
-    T total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < count; ++i) total += in[i] - in[i];
-    finite.data<int32_t>()[0] = total == 0;
-  });
+  int32_t& answer = finite.data<int32_t>()[0];
+  if (x.dtype() == DType::BF16) {
+    answer = holds_numbers<float, BFloat16>(x);
+    return;
+  }
+  for_float_type(x.dtype(), "is_finite",
+                 [&](auto tag) { answer = holds_numbers<decltype(tag), decltype(tag)>(x); });
 }
 
 }  // namespace regla::cpu

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backends/cpu/info.h"
+#include "core/memory.h"
 #include "core/check.h"
 
 // The one file that knows oneDNN. `dnnl_sgemm` is the same call in versions 2 and 3.
@@ -45,6 +46,7 @@ void gemm(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K, f
   const OneThread guard;
   const dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', M, N, K,
                                           alpha, A, lda, B, ldb, beta, C, ldc);
+  if (status == dnnl_out_of_memory) throw MemoryError("[matmul] out of memory in oneDNN");
   check(status == dnnl_success, "[matmul] oneDNN refused [", M, ", ", K, "] x [", K, ", ", N,
         "] with status ", static_cast<int>(status));
 }

@@ -79,9 +79,9 @@ void tokens_backward(Chunk<T>& chunk, ChunkGradients<T>& g) {
   mix_transposed(C, chunk.W, g.d_o, chunk.values, g.d_u);
 }
 
-/// d_log of one axis, as suffix sums over the chunk (MATH.md section 4): `total` starts as the
-/// boundary term sum(S_out * dS_out) and grows by out * d_out - in * d_in per token. A token that
-/// resets cuts the sum: its decay is 0 whatever the log.
+/// d_log of one axis, as suffix sums over the chunk (docs/math.md, "Three forms"): `total` starts
+/// as the boundary term sum(S_out * dS_out) and grows by out * d_out - in * d_in per token. A token
+/// that resets cuts the sum: its decay is 0 whatever the log.
 template <class T, class Emit>
 void log_decay_backward(const LinearAttentionHead<T>& head, int64_t first, int64_t C, int64_t N,
                         const T* out, const T* d_out, const T* in, const T* d_in, T* total,

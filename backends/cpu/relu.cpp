@@ -2,8 +2,9 @@
 #include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
-// The elementwise feature maps: relu, and elu + 1 (Katharopoulos et al. 2020) written so that it
-// does not cancel for very negative x: x > 0 ? x + 1 : e^x.
+// The elementwise feature maps, written so that NaN fails the condition and stays what it is: relu,
+// and elu + 1 (Katharopoulos et al. 2020) written so that it does not cancel for very negative x: x
+// > 0 ? x + 1 : e^x.
 namespace regla::cpu {
 
 void relu(const Tensor& x, Tensor y) {
@@ -11,15 +12,16 @@ void relu(const Tensor& x, Tensor y) {
     using T = decltype(tag);
     const T* in = x.data<T>();
     Sink out{y};
-    write<T>(out, [=](int64_t i) { return in[i] > 0 ? in[i] : T(0); });
+    write<T>(out, [=](int64_t i) { return in[i] <= 0 ? T(0) : in[i]; });
   });
 }
 
+// Where y is not above 0 it is 0, or NaN.
 void relu_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_float_type(y.dtype(), "relu", [&](auto tag) {
     using T = decltype(tag);
     const T *out = y.data<T>(), *d_out = d_y.data<T>();
-    write<T>(d_x, [=](int64_t i) { return out[i] > 0 ? d_out[i] : T(0); });
+    write<T>(d_x, [=](int64_t i) { return out[i] > 0 ? d_out[i] : out[i]; });
   });
 }
 
@@ -40,7 +42,7 @@ void elu_plus_one_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_float_type(y.dtype(), "elu_plus_one", [&](auto tag) {
     using T = decltype(tag);
     const T *out = y.data<T>(), *d_out = d_y.data<T>();
-    write<T>(d_x, [=](int64_t i) { return d_out[i] * (out[i] < 1 ? out[i] : T(1)); });
+    write<T>(d_x, [=](int64_t i) { return d_out[i] * (out[i] >= 1 ? T(1) : out[i]); });
   });
 }
 

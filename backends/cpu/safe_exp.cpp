@@ -6,7 +6,8 @@
 #include "backends/cpu/vector_math.h"
 
 // phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with m_t as SafeExpArgs says. argmax_t tells
-// the backward pass what attains m_t: t' * K + i for an element of z, kFromState for m0.
+// the backward pass what attains m_t: t' * K + i for an element of z, kFromState for m0. The
+// maximum of numbers with a NaN among them is NaN, and stays so until a reset.
 namespace regla::cpu {
 namespace {
 
@@ -35,14 +36,22 @@ void fetch_row(const Head<T>& head, int64_t t) {
   for (int64_t i = 0; i < head.K; i += kLine) __builtin_prefetch(head.row(t) + i);
 }
 
-/// Raises (m, arg) by row t; ties stay with the earlier position and the lower feature.
+/// Raises (m, arg) by row t; ties stay with the earlier position and the lower feature. NaN is
+/// attained nowhere: arg stays.
 template <class T>
 void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
   fetch_row(head, t + 16);
   const T* z = head.row(t);
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
   T largest = m;
 #pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < head.K; ++i) largest = z[i] > largest ? z[i] : largest;
+  for (int64_t i = 0; i < head.K; ++i) {
+    const T x = z[i] == z[i] ? z[i] : kInfinity;  // a comparison with NaN would pass over it
+    largest = x > largest ? x : largest;
+  }
+  if (largest == kInfinity && std::any_of(z, z + head.K, [](T x) { return x != x; })) {
+    m = std::numeric_limits<T>::quiet_NaN();
+  }
   if (!(largest > m)) return;
   m = largest;
   arg = static_cast<int32_t>(t * head.K + (std::find(z, z + head.K, largest) - z));
@@ -53,7 +62,7 @@ void write_features(const Head<T>& head, int64_t t, T m, T* features) {
   const T* z = head.row(t);
   T* row = features + t * head.pitch;
 #pragma omp simd
-  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp(z[i] - m);
+  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp_of_low(z[i] - m);
 }
 
 /// log rho = m_before - m, but 0 while nothing was seen: -infinity must not enter a sum.
@@ -101,7 +110,7 @@ template <class T>
 void token_maximum(const Head<T>& head, T* features) {
   for (int64_t t = 0; t < head.steps; ++t) {
     T m = -std::numeric_limits<T>::infinity();
-    head.arg(t) = kFromState;  // stays if nothing is larger, as in a row of NaN
+    head.arg(t) = kFromState;  // stays if nothing is larger, as with NaN
     raise_maximum(head, t, m, head.arg(t));
     write_features(head, t, m, features);
   }

@@ -10,7 +10,7 @@
 namespace regla::cpu {
 namespace {
 
-/// The denominator, and whether it moves with x or sits at its bound.
+/// The denominator, and whether it moves with x or sits at its bound. NaN is below no bound.
 template <class T>
 struct Denominator {
   T value;
@@ -19,9 +19,9 @@ struct Denominator {
 
 template <class T>
 Denominator<T> denominator(T x, bool changes_sign) {
-  if (!changes_sign) return x > T(1e-6) ? Denominator<T>{x, true} : Denominator<T>{T(1e-6), false};
-  if (x >= 1 || x <= -1) return {x, true};
-  return {x < 0 ? T(-1) : T(1), false};
+  if (!changes_sign) return x <= T(1e-6) ? Denominator<T>{T(1e-6), false} : Denominator<T>{x, true};
+  if (x > -1 && x < 1) return {x < 0 ? T(-1) : T(1), false};
+  return {x, true};
 }
 
 }  // namespace

@@ -9,10 +9,14 @@
 /// Elementary functions that compilers vectorise: straight-line polynomials in float, good to about
 /// 2e-7 relative unless said otherwise. The double versions are the standard library's. Inlining is
 /// forced because a call left in a loop stops its vectorisation.
+///
+/// NaN stays NaN in all of them, and in every kernel: where one chooses by a comparison, NaN, for
+/// which all are false, must fall on the side that keeps it.
 namespace regla::cpu::math {
 
-/// e^x. Below -86.9 the result is 0, never a denormal; above 88.8 it is infinity; NaN stays NaN.
-[[gnu::always_inline]] inline float exp(float x) {
+/// e^x where x is known to be at most 88.8, as after the subtraction of a maximum. Below -86.9 the
+/// result is 0, never a denormal; NaN stays NaN.
+[[gnu::always_inline]] inline float exp_of_low(float x) {
   // x = n ln 2 + r; adding 1.5 * 2^23 rounds to an integer that sits in the low mantissa bits.
   const float shifted = x * std::numbers::log2e_v<float> + 12582912.0f;
   const float n = shifted - 12582912.0f;
@@ -29,8 +33,14 @@ namespace regla::cpu::math {
   const uint32_t half = (std::bit_cast<uint32_t>(shifted) << 23) + 0x3f000000u;
   const float result = p * std::bit_cast<float>(half) * 2.0f;
   // Choosing last is cheaper than clamping first, for which compilers make both branches.
-  const float not_low = x < -86.9f ? 0.0f : result;
-  return x > 88.8f ? std::numeric_limits<float>::infinity() : not_low;
+  return x < -86.9f ? 0.0f : result;
+}
+inline double exp_of_low(double x) { return std::exp(x); }
+
+/// e^x, the same below 88.8; infinity above.
+[[gnu::always_inline]] inline float exp(float x) {
+  const float low = exp_of_low(x);
+  return x > 88.8f ? std::numeric_limits<float>::infinity() : low;
 }
 inline double exp(double x) { return std::exp(x); }
 
@@ -49,8 +59,8 @@ inline double exp(double x) { return std::exp(x); }
 }
 inline double expm1(double x) { return std::expm1(x); }
 
-/// ln x for normal x > 0.
-[[gnu::always_inline]] inline float log(float x) {
+/// ln x for normal x > 0, and nonsense for infinity and NaN.
+[[gnu::always_inline]] inline float log_of_normal(float x) {
   // x = 2^n m with m in [sqrt(1/2), sqrt(2)), and ln m = 2 atanh((m - 1) / (m + 1)).
   const uint32_t bits = std::bit_cast<uint32_t>(x) - 0x3f3504f3u;
   const float n = static_cast<float>(static_cast<int32_t>(bits) >> 23);
@@ -63,12 +73,17 @@ inline double expm1(double x) { return std::expm1(x); }
   p = p * s2 + 2.0f / 3;
   return n * std::numbers::ln2_v<float> + (p * s2 * s + 2 * s);
 }
+
+/// ln x for normal x > 0; infinity and NaN stay what they are.
+[[gnu::always_inline]] inline float log(float x) {
+  return x < std::numeric_limits<float>::infinity() ? log_of_normal(x) : x;
+}
 inline double log(double x) { return std::log(x); }
 
 /// ln(1 + x) for x > -1, exact to rounding near 0.
 [[gnu::always_inline]] inline float log1p(float x) {
   const float u = 1 + x;
-  return log(u) + (x - (u - 1)) / u;
+  return log_of_normal(u) + (x - (u - 1)) / u;  // NaN comes through the second term
 }
 inline double log1p(double x) { return std::log1p(x); }
 

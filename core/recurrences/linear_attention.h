@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-/// The one recurrence behind every gated linear attention (MATH.md section 1), for one head:
+/// The recurrence behind every gated linear attention (docs/math.md, "The recurrence"), one head:
 ///
 ///     S_t[i,j] = a_t[i] * b_t[j] * S_{t-1}[i,j] + k_t[i] * u_t[j]
 ///     o_t[j]   = sum_i q_t[i] * S_t[i,j]

@@ -29,6 +29,7 @@ Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSta
 }
 
 Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
+  check_step_form(config_, "mixer");
   const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
   const Inputs in = prepare(token, {}, &state);
   const Tensor o = linear_attention_step(in.q, in.k, in.u, in.decays, {}, state.S.value);

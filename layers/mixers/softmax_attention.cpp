@@ -89,9 +89,12 @@ Var SoftmaxAttentionMixer::finish(const Var& o) {
   return output_(reshape(o, {o.dim(0), o.dim(1), heads_ * V_}));
 }
 
+int64_t SoftmaxAttentionMixer::visible(int64_t length) const {
+  return config_.window > 0 ? std::min(length, config_.window - 1) : length;
+}
+
 void SoftmaxAttentionMixer::trim(MixerState& state) const {
-  const int64_t keep =
-      config_.window > 0 ? std::min(state.length, config_.window - 1) : state.length;
+  const int64_t keep = visible(state.length);
   const int64_t dropped = state.length - keep;
   if (dropped == 0) return;
   if (state.keys.dim(1) == state.length) {
@@ -110,6 +113,15 @@ MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {
   return state;
 }
 
+MixerState SoftmaxAttentionMixer::state_after(int64_t batch, int64_t tokens) const {
+  MixerState state = initial_state(batch);
+  if (tokens == 0) return state;
+  state.length = visible(tokens);
+  state.keys = Tensor::empty({batch, state.length, heads_, K_}, dtype_);
+  state.values = Tensor::empty({batch, state.length, heads_, V_}, dtype_);
+  return state;
+}
+
 void SoftmaxAttentionMixer::parameters(ParameterList& list) {
   project_.parameters(list);
   output_.parameters(list);
@@ -124,8 +136,7 @@ double SoftmaxAttentionMixer::flops_per_token(int64_t length) const {
 }
 
 int64_t SoftmaxAttentionMixer::state_bytes(int64_t length, DType dtype) const {
-  const int64_t entries = config_.window > 0 ? std::min(length, config_.window - 1) : length;
-  return entries * heads_ * (K_ + V_) * static_cast<int64_t>(size_of(dtype));
+  return visible(length) * heads_ * (K_ + V_) * static_cast<int64_t>(size_of(dtype));
 }
 
 }  // namespace regla

@@ -17,12 +17,15 @@ class SoftmaxAttentionMixer : public Mixer {
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
   Tensor step(const Tensor& x, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
+  MixerState state_after(int64_t batch, int64_t tokens) const override;
   void parameters(ParameterList& list) override;
   double flops_per_token(int64_t length) const override;
   int64_t state_bytes(int64_t length, DType dtype) const override;
 
  private:
   Var finish(const Var& o);
+  /// Cache entries of `length` that a later token can see.
+  int64_t visible(int64_t length) const;
   /// Drops cache entries that no later token can see.
   void trim(MixerState& state) const;
 

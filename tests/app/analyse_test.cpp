@@ -118,6 +118,87 @@ TEST_CASE("without gnuplot everything but the picture is there") {
   CHECK(!fs::exists(shop / "report/gate-gradient.svg"));
 }
 
+TEST_CASE("runs of any name are drawn, each as itself") {
+  const Workshop shop;
+  std::vector<std::string> arguments;
+  for (const char* name : {"a\"b", "c\\d", "e\nf", "g,h", "#i", "it's", "x/same", "y/same"}) {
+    make_run(shop, name, "regla");
+    arguments.push_back(shop / name);
+  }
+  arguments.insert(arguments.end(), {"--data", shop / "data", "--sequences", "4"});
+  const Json rows = rows_of(shop, "saturation", arguments);
+  std::vector<std::string> labels;
+  for (const Json& row : rows) {
+    if (row["layer"] == 0) labels.push_back(row["run"].get<std::string>());
+  }
+  CHECK(labels ==
+        std::vector<std::string>{"a_b", "c_d", "e_nf", "g_h", "_i", "it's", "same", "same (2)"});
+  CHECK(parse_json(read_file(shop / "report/saturation.json"), "report")["settings"]["runs"][2] ==
+        shop / "e\nf");
+  if (!has_gnuplot()) return;
+  // A label stands in the picture, and its line has points.
+  const std::string svg = read_file(shop / "report/saturation.svg");
+  for (const std::string& label : labels) {
+    CHECK_THAT(svg, Contains(label.find('\'') == std::string::npos ? label + ": F" : "s: F"));
+  }
+}
+
+namespace {
+
+/// A folder with a `gnuplot` that is this script, first on PATH while the object lives.
+class FakeGnuplot {
+ public:
+  FakeGnuplot(const Workshop& shop, const std::string& path, const std::string& script)
+      : before_(std::getenv("PATH")) {
+    fs::create_directories(shop / "report");
+    const std::string file = shop / "report/gnuplot";
+    write_file(file, "#!/bin/sh\n" + script + "\n");
+    fs::permissions(file, fs::perms::owner_all);
+    ::setenv("PATH", (path + ":" + before_).c_str(), 1);
+  }
+  ~FakeGnuplot() { ::setenv("PATH", before_.c_str(), 1); }
+  FakeGnuplot(const FakeGnuplot&) = delete;
+  FakeGnuplot& operator=(const FakeGnuplot&) = delete;
+
+ private:
+  std::string before_;
+};
+
+}  // namespace
+
+TEST_CASE("a gnuplot that lies in the report's folder is not started") {
+  for (const char* entry : {".", "", "./"}) {
+    const Workshop shop;
+    const FakeGnuplot fake(shop, entry, "touch " + shop / "started");
+    const Outcome outcome = regla({"analyse", "gate-gradient", "--out", shop / "report"});
+    CHECK(outcome.code == 0);
+    CHECK_FALSE(fs::exists(shop / "started"));
+  }
+}
+
+TEST_CASE("a gnuplot that fails says why in one line") {
+  const Workshop shop;
+  const FakeGnuplot fake(shop, shop / "report",
+                         "i=0; while [ $i -lt 20000 ]; do echo noise; echo noise >&2; "
+                         "i=$((i+1)); done; echo 'line 3: no terminal' >&2; echo >&2; exit 3");
+  const std::string error = refused({"analyse", "gate-gradient", "--out", shop / "report"});
+  CHECK_THAT(error, Contains("gate-gradient.gp: line 3: no terminal"));
+  CHECK_FALSE(fs::exists(shop / "report/gate-gradient.svg"));
+}
+
+TEST_CASE("a report replaces links, and what the links show stays") {
+  const Workshop shop;
+  fs::create_directory(shop / "report");
+  write_file(shop / "precious", "mine");
+  for (const char* ending : {".json", ".csv", ".gp", ".svg"}) {
+    fs::create_symlink(shop / "precious", shop / (std::string("report/gate-gradient") + ending));
+  }
+  CHECK(regla({"analyse", "gate-gradient", "--out", shop / "report"}).code == 0);
+  CHECK(read_file(shop / "precious") == "mine");
+  CHECK_THAT(read_file(shop / "report/gate-gradient.gp"), Contains("gate-gradient.csv"));
+  if (has_gnuplot()) CHECK_THAT(read_file(shop / "report/gate-gradient.svg"), Contains("<svg"));
+}
+
 TEST_CASE("analyses that make no sense are refused in one line") {
   const Workshop shop;
   make_run(shop, "run", "regla");
@@ -142,9 +223,9 @@ TEST_CASE("analyses that make no sense are refused in one line") {
   CHECK_THAT(refused({"analyse", "gate-gradient", "--out", out, "--refine", "1"}),
              Contains("between 0 and 1"));
   CHECK_THAT(refused({"analyse", "gate-gradient", "--out", out, "--refine", "nan"}),
-             Contains("between 0 and 1"));
+             Contains("expected a number"));
   CHECK_THAT(refused({"analyse", "gate-histogram", "--out", out, "--data", data, "--bias", "inf"}),
-             Contains("finite bias"));
+             Contains("expected a number"));
   write_file(shop / "data/t.valid.txt", "");
   CHECK_THAT(refused({"analyse", "saturation", shop / "run", "--out", out, "--data", data}),
              Contains("empty file"));

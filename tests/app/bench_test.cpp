@@ -43,7 +43,7 @@ Json measured(const std::string& name, Strings more = {}) {
   return report;
 }
 
-const Json& row_of(const Json& report, const std::string& name) {
+Json row_of(const Json& report, const std::string& name) {
   for (const Json& row : report["results"]) {
     if (row["name"] == name) return row;
   }
@@ -74,11 +74,11 @@ TEST_CASE("the operations of an update are those of docs/flops.md") {
 
 TEST_CASE("decoding is measured against the bandwidth of reading") {
   const Json report = measured("decode");
-  const Json& row = row_of(report, "next token");
+  const Json row = row_of(report, "next token");
   CHECK(row["of_read_bandwidth"].get<double>() ==
         Approx(row["gb_per_s"].get<double>() / report["read_gb_per_s"].get<double>()));
   // Half the bytes, but for biases and norms.
-  const Json& halved = row_of(report, "next token, bf16 weights");
+  const Json halved = row_of(report, "next token, bf16 weights");
   const auto bytes = [](const Json& r) {
     return r["gb_per_s"].get<double>() * r["median_s"].get<double>();
   };

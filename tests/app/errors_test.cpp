@@ -1,5 +1,7 @@
 #include <sys/resource.h>
 
+#include <cmath>
+
 #include "models/json_fields.h"
 #include "models/safetensors.h"
 #include "tests/app/support.h"
@@ -27,7 +29,6 @@ TEST_CASE("the parser's own errors are one line and exit code 2") {
   refused({"train"});
   refused({"train", "--data", "x", "--out", "y"});
   refused({"tokenizer"});
-  refused({"eval", "run", "--data", "x", "--split", "train"});
   refused_with(shop, {"--steps", "many"});
   refused_with(shop, {"--no-such-option"});
   CHECK_FALSE(fs::exists(shop / "run"));
@@ -154,6 +155,37 @@ TEST_CASE("a training that diverges exits with 1 and leaves the last good checkp
   CHECK(beyond.code == 1);
   CHECK_THAT(beyond.err, Contains("step 1: the update made"));
   CHECK(regla({"generate", shop / "beyond", "--prompt", "a"}).code == 0);
+}
+
+TEST_CASE("one weight that is no number is named by all that compute with it") {
+  const Workshop shop;
+  const std::string run = shop / "run", ids = shop / "ids.json", out = shop / "out";
+  REQUIRE(regla(shop.train("run", {"--steps", "0", "--set", "mixer=linear_relu"})).code == 0);
+  write_file(ids, "[[1, 2, 3]]");
+  const fs::path path = fs::canonical(shop / "run/model.safetensors");
+  const std::vector<NamedTensor> sound = read_safetensors(path).tensors;
+  for (const char* name : {"embed_out.weight", "layers.0.mixer.key.weight"}) {
+    for (const double bad : {std::nan(""), -std::nan(""), HUGE_VAL}) {
+      std::vector<NamedTensor> tensors = sound;
+      for (NamedTensor& named : tensors) {
+        if (named.name != name) continue;
+        named.tensor = named.tensor.clone();
+        named.tensor.data<float>()[5] = static_cast<float>(bad);
+      }
+      write_safetensors(path, tensors);
+      const auto blames = Contains(std::string("not finite, nor is the weight ") + name);
+      const std::vector<std::string> eval = {"eval", run, "--data", shop / "data", "--json"};
+      CHECK_THAT(refused(eval), blames);
+      CHECK_THAT(refused({"eval", run, "--data", shop / "data", "--weights", "bf16"}), blames);
+      CHECK(regla(eval).out.empty());
+      CHECK_THAT(refused({"logits", run, "--ids", ids, "--out", out}), blames);
+      CHECK_FALSE(fs::exists(out));
+      CHECK_THAT(refused({"generate", run, "--prompt", "a", "--temperature", "0"}), blames);
+      CHECK_THAT(refused({"generate", run, "--prompt", "a", "--json"}), blames);
+    }
+  }
+  write_safetensors(path, sound);
+  CHECK(regla({"eval", run, "--data", shop / "data"}).code == 0);
 }
 
 TEST_CASE("ids that are no grid of ids are refused") {

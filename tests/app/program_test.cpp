@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cmath>
 
 #include "models/json_fields.h"
 #include "models/safetensors.h"
 #include "tests/app/support.h"
+#include "text/corpus.h"
 
 namespace regla::test {
 namespace {
@@ -18,6 +20,20 @@ void make_run(const Workshop& shop, const std::vector<std::string>& more) {
   const Outcome outcome = regla(shop.train("run", more));
   CAPTURE(outcome.err);
   REQUIRE(outcome.code == 0);
+}
+
+/// Nats per target, the scores [1, T, vocab] of each being one row.
+double mean_loss(const Tensor& logits, const std::vector<int32_t>& targets) {
+  const std::vector<double> scores = logits.values();
+  const auto vocab = static_cast<size_t>(logits.dim(2));
+  double sum = 0;
+  for (size_t t = 0; t < targets.size(); ++t) {
+    const double* row = scores.data() + t * vocab;
+    double total = 0;
+    for (size_t i = 0; i < vocab; ++i) total += std::exp(row[i]);
+    sum += std::log(total) - row[targets[t]];
+  }
+  return sum / static_cast<double>(targets.size());
 }
 
 }  // namespace
@@ -100,6 +116,73 @@ TEST_CASE("logits by chunks, by chunks of one and by step agree") {
       }
       CHECK(difference < 1e-4);
     }
+  }
+}
+
+TEST_CASE("logits of a text of two documents are those that eval scores it with") {
+  const std::string text = "\n = One = \n\n the gate decays \n\n = Two = \n\n and of a state \n";
+  std::vector<int32_t> targets;
+  for (const std::string_view document : documents(text)) {
+    for (const char c : document) targets.push_back(static_cast<unsigned char>(c));
+    targets.push_back(256);
+  }
+  REQUIRE(targets.size() == text.size() + 2);
+  std::vector<int32_t> inputs = targets;
+  std::rotate(inputs.begin(), inputs.end() - 1, inputs.end());
+  std::vector<double> losses;
+  for (const char* resets : {"true", "false"}) {
+    const Workshop shop;
+    write_file(shop / "data/t.test.txt", text);
+    make_run(shop, {"--steps", "20", "--set", std::string("reset_at_documents=") + resets, "--set",
+                    "sequence_length=128"});
+    write_file(shop / "ids.json", Json::array({inputs}).dump());
+    const Json scored = json_of({"eval", shop / "run", "--data", shop / "data", "--json"});
+    REQUIRE(scored["tokens"] == targets.size());
+    losses.push_back(scored["loss"].get<double>());
+    for (const char* form : {"chunked", "recurrent", "step"}) {
+      const std::string out = shop / "out.safetensors";
+      REQUIRE(
+          regla({"logits", shop / "run", "--ids", shop / "ids.json", "--out", out, "--form", form})
+              .code == 0);
+      INFO(resets << ", " << form);
+      CHECK(mean_loss(*read_safetensors(out).find("logits"), targets) ==
+            Approx(losses.back()).epsilon(1e-6));
+    }
+  }
+  CHECK(std::abs(losses[0] - losses[1]) > 1e-3);  // the resets count
+}
+
+TEST_CASE("a prompt is forgotten before its last end of text where training resets") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "60", "--set", "reset_at_documents=true"});
+  const auto continued = [&](const std::string& prompt) {
+    return json_of({"generate", shop / "run", "--prompt", prompt, "--temperature", "0",
+                    "--max-new-tokens", "40", "--json"});
+  };
+  const Json alone = continued("<|endoftext|>the"), after = continued("zzzz<|endoftext|>the");
+  CHECK(after["ids"] == alone["ids"]);
+  CHECK(after["ids"] != continued("zzzz the")["ids"]);
+  CHECK(after["prompt_ids"].size() == alone["prompt_ids"].size() + 4);
+}
+
+TEST_CASE("a run whose keys need the whole sequence is scored, not decoded") {
+  const Workshop shop;
+  make_run(shop, {"--steps", "2", "--set", "mixer.key_max=sequence"});
+  CHECK_THAT(refused({"generate", shop / "run", "--prompt", "the "}),
+             Contains("mixer.key_max = sequence cannot be decoded"));
+  CHECK(regla({"generate", shop / "run", "--prompt", "the "}).out.empty());
+  write_file(shop / "ids.json", "[[1, 2, 3]]");
+  const std::vector<std::string> logits = {
+      "logits", shop / "run", "--ids", shop / "ids.json", "--out", shop / "out.safetensors"};
+  CHECK(regla(logits).code == 0);
+  std::vector<std::string> stepped = logits;
+  stepped.insert(stepped.end(), {"--form", "step"});
+  CHECK_THAT(refused(stepped), Contains("cannot be decoded"));
+  CHECK(regla({"eval", shop / "run", "--data", shop / "data"}).code == 0);
+  for (const char* benchmark : {"decode", "mixers"}) {
+    CHECK_THAT(refused({"bench", benchmark, "--config", shop / "config.json", "--set",
+                        "mixer.key_max=sequence"}),
+               Contains("cannot be decoded"));
   }
 }
 

@@ -12,37 +12,6 @@
 namespace regla::test {
 namespace {
 
-/// A random gradient for every output that has one to take.
-Tensors cotangents(const Vars& outputs, uint64_t seed) {
-  Tensors d;
-  for (const Var& out : outputs) {
-    d.push_back(out.defined() ? normal_tensor(out.shape(), out.value.dtype(), seed++) : Tensor{});
-  }
-  return d;
-}
-
-struct Result {
-  Tensors outputs, gradients;
-};
-
-/// Outputs and gradients for the inputs in `wanted` (empty: all).
-Result run(const OpSample& sample, const Tensors& values, uint64_t seed,
-           const std::set<size_t>& wanted = {}) {
-  Tape tape;
-  Vars in = leaves(tape, sample, values);
-  for (size_t i = 0; i < in.size(); ++i) {
-    if (!wanted.empty() && wanted.count(i) == 0) in[i].index = -1;
-  }
-  const Vars out = sample.apply(in);
-  tape.backward(out, cotangents(out, seed));
-  Result result;
-  for (const Var& var : out) result.outputs.push_back(var.value);
-  for (const Var& var : in) {
-    result.gradients.push_back(var.index < 0 ? Tensor{} : tape.gradient(var));
-  }
-  return result;
-}
-
 /// sum over outputs of cotangent * output
 double weighted_sum(const OpSample& sample, const Tensors& values, const Tensors& d) {
   const Vars out = sample.apply(Vars(values.begin(), values.end()));

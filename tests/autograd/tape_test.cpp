@@ -245,8 +245,8 @@ TEST_CASE("check_finite names the op and the scope") {
                     Contains("input gradient of `scale` in layers.3.mlp"));
 }
 
-TEST_CASE("check_finite sees NaN and infinity anywhere, in both types") {
-  for (DType dtype : {DType::F32, DType::F64}) {
+TEST_CASE("check_finite sees NaN and infinity anywhere, in all types") {
+  for (DType dtype : {DType::F32, DType::F64, DType::BF16}) {
     for (double bad : {std::nan(""), std::numeric_limits<double>::infinity(),
                        -std::numeric_limits<double>::infinity()}) {
       for (size_t place : {0, 500, 1000}) {

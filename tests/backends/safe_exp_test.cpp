@@ -17,8 +17,8 @@ struct Naive {
   Numbers features, log_rho, m;
 };
 
-/// MATH.md section 2, literally: the maximum that token t subtracts is over the elements that the
-/// mode names, within its own document.
+/// docs/math.md, "The feature map", literally: the maximum that token t subtracts is over the
+/// elements that the mode names, within its own document.
 Naive naive(const Tensor& z, const Tensor& m0, const Tensor& reset, Maximum maximum, double scale) {
   const int64_t steps = z.dim(1);
   const Numbers values = z.values(), start = m0 ? m0.values() : Numbers(B * H, -kInfinity);

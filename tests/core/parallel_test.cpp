@@ -1,6 +1,7 @@
 #include "core/parallel.h"
 
 #include <mutex>
+#include <new>
 #include <set>
 #include <utility>
 #include <vector>
@@ -57,6 +58,21 @@ TEST_CASE("scratch per thread is not shared") {
     --mine;
   });
   CHECK(std::accumulate(clashes.begin(), clashes.end(), 0) == 0);
+}
+
+TEST_CASE("what a block throws comes out of the loop, after all blocks") {
+  for (const int count : {1, 200}) {
+    const Threads guard(3);
+    std::vector<int> done(static_cast<size_t>(count), 0);
+    const auto loop = [&] {
+      parallel_for(count, 1, [&](int64_t begin, int64_t) {
+        done[static_cast<size_t>(begin)] = 1;
+        if (begin % 50 == 0) throw std::bad_alloc();
+      });
+    };
+    CHECK_THROWS_AS(loop(), std::bad_alloc);
+    CHECK(std::accumulate(done.begin(), done.end(), 0) == count);
+  }
 }
 
 }  // namespace regla::test

@@ -1,5 +1,6 @@
 #include "core/tensor.h"
 
+#include <cmath>
 #include <limits>
 
 #include "backends/copies.h"
@@ -93,7 +94,7 @@ TEST_CASE("fresh memory is NaN, also when it was used before") {
 }
 #endif
 
-TEST_CASE("the allocator hands out aligned blocks and uses them again") {
+TEST_CASE("memory hands out aligned blocks and uses them again") {
   Memory& cpu = memory(Device{});
   { const Tensor warm = Tensor::empty({1000}, DType::F32); }
   const MemoryStats before = cpu.stats();
@@ -121,7 +122,7 @@ TEST_CASE("memory that cannot be had is an error, and nothing is lost") {
   CHECK(cpu.stats().bytes_in_use == before);
 }
 
-TEST_CASE("the allocator serves threads at the same time") {
+TEST_CASE("memory serves threads at the same time") {
   const Threads guard(3);
   const int64_t before = memory(Device{}).stats().bytes_in_use;
   std::vector<int> wrong(64, 0);
@@ -140,6 +141,24 @@ TEST_CASE("check puts its parts together") {
           check(false, "[x] expected ", 2, ", got ", Shape{3, 4});
         }) == "[x] expected 2, got [3, 4]");
   CHECK(error_of([] { check(true, "never"); }) == "no error");
+}
+
+TEST_CASE("fresh memory holds nothing that passes for a value") {
+#ifdef REGLA_DEBUG_FILL
+  for (const DType dtype : {DType::F32, DType::F64, DType::BF16}) {
+    for (const double value : Tensor::empty({5}, dtype).values()) CHECK(std::isnan(value));
+  }
+  // Neither an index, nor a class, nor the -1 of a target that is not counted.
+  for (const double value : Tensor::empty({5}, DType::I32).values()) CHECK(value < -1e9);
+#else
+  CHECK(Tensor::empty({5}, DType::I32).numel() == 5);
+#endif
+}
+
+TEST_CASE("no memory is an error of its own") {
+  CHECK_THROWS_AS(Tensor::empty({int64_t{1} << 25, int64_t{1} << 25}, DType::F32), MemoryError);
+  CHECK_THROWS_AS(Tensor::empty({int64_t{1} << 30, int64_t{1} << 30, 2}, DType::F32), MemoryError);
+  CHECK_THROWS_AS(memory({}).allocate(~size_t{0}), MemoryError);
 }
 
 }  // namespace regla::test

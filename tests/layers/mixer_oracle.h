@@ -9,8 +9,8 @@
 #include "layers/random_features.h"
 #include "tests/layers/mixer_contract.h"
 
-// Every linear attention of MATH.md section 1 as the sum it stands for, in double, from a mixer's
-// parameters by their names:
+// Every linear attention (docs/math.md, "The other linear attentions") as the sum it stands for, in
+// double, from a mixer's parameters by their names:
 //
 //     o_t[j] = sum_{s<=t} sum_i q_t[i] A_st[i] B_st[j] k_s[i] u_s[j],  A_st = prod_{r=s+1..t} a_r
 //

@@ -6,7 +6,7 @@
 #include "tests/matchers.h"
 #include "tests/oracle.h"
 
-// The whole ReGLA mixer against MATH.md written out in double, and identities that it must satisfy.
+// The whole ReGLA mixer against docs/math.md in double, and identities that it must satisfy.
 namespace regla::test {
 namespace {
 

@@ -74,7 +74,7 @@ TEST_CASE("a text is continued by what the whole text would give") {
     const std::vector<int32_t> ids = generate(decoder, prompt, options);
     REQUIRE(ids.size() == 20);
     std::vector<int32_t> all = prompt;
-    all.insert(all.end(), ids.begin(), ids.end());
+    for (const int32_t id : ids) all.push_back(id);
     const Tensor logits = all_logits(decoder, Tensor::of({1, 25}, all)).reshape({25, 24});
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto row = static_cast<int64_t>(i) + 4;
@@ -103,6 +103,53 @@ TEST_CASE("generation is reproducible, stops and leaves padding alone") {
   CHECK_THROWS_AS(generate(decoder, {}, options), Error);
 }
 
+TEST_CASE("a mixer that needs later tokens is not decoded token by token") {
+  for (const FeatureMap map : {FeatureMap::SafeExp, FeatureMap::Favor}) {
+    ModelConfig config = small_model(MixerType::Regla);
+    config.mixer.push_back(config.mixer[0]);
+    config.mixer[1].feature_map = map;
+    config.mixer[1].key_max = KeyMax::Sequence;
+    Decoder decoder(config, 5);
+    const auto reason = Contains("mixer.1.key_max = sequence cannot be decoded token by token");
+    CHECK_THROWS_WITH(
+        generate(decoder, std::vector<int32_t>{3, 1}, {.sampling = {}, .max_new_tokens = 1}),
+        reason);
+    const Tensor ids = Tensor::of({1, 2}, std::vector<int32_t>{3, 1});
+    CHECK_THROWS_WITH(all_logits(decoder, ids, Form::Step), Contains("token by token"));
+    CHECK(all_logits(decoder, ids, Form::Recurrent).shape() == Shape{1, 2, 24});
+    config.mixer[1].type = MixerType::Softmax;  // reads no such key
+    Decoder softmax(config, 5);
+    CHECK(generate(softmax, std::vector<int32_t>{3, 1}, {.sampling = {}, .max_new_tokens = 3})
+              .size() == 3);
+  }
+}
+
+TEST_CASE("with resets each document has the logits that it has alone, in every form") {
+  const auto part = [](const std::vector<int32_t>& all, int64_t begin, int64_t end) {
+    return Tensor::of({1, end - begin},
+                      std::vector<int32_t>(all.begin() + begin, all.begin() + end));
+  };
+  for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
+    Decoder decoder(small_model(type), 5, DType::F64);
+    std::vector<int32_t> ids, reset(2 * 37);
+    for (int32_t i = 0; i < 2 * 37; ++i) ids.push_back(i * 7 % 24);
+    const std::vector<int64_t> starts = {0, 11, 12, 37, 60, 74};  // two rows of 37
+    for (const int64_t start : {11, 12, 37, 60}) reset[static_cast<size_t>(start)] = 1;
+    std::vector<double> expected;
+    for (size_t i = 0; i + 1 < starts.size(); ++i) {
+      const auto alone = all_logits(decoder, part(ids, starts[i], starts[i + 1])).values();
+      expected.insert(expected.end(), alone.begin(), alone.end());
+    }
+    const Tensor grid = Tensor::of({2, 37}, ids), mask = Tensor::of({2, 37}, reset);
+    for (const Form form : {Form::Chunked, Form::Recurrent, Form::Step}) {
+      INFO(name_of(type) << ", " << name_of(form));
+      const auto got = all_logits(decoder, grid, form, {.reset = mask}).values();
+      REQUIRE(got.size() == expected.size());
+      for (size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-11);
+    }
+  }
+}
+
 TEST_CASE("the forms of the logits agree") {
   for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
     Decoder decoder(small_model(type), 5, DType::F64);
@@ -112,7 +159,7 @@ TEST_CASE("the forms of the logits agree") {
     const auto expected = all_logits(decoder, grid, Form::Step).values();
     for (const auto& [form, chunk] : {std::pair(Form::Chunked, 0), std::pair(Form::Chunked, 5),
                                       std::pair(Form::Recurrent, 0)}) {
-      const auto got = all_logits(decoder, grid, form, chunk).values();
+      const auto got = all_logits(decoder, grid, form, {.reset = {}, .chunk = chunk}).values();
       for (size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-11);
     }
   }

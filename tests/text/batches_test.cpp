@@ -19,6 +19,11 @@ Ids counting(int32_t count) {
 
 }  // namespace
 
+TEST_CASE("the state is cleared at each end of text, the first id included", "[text]") {
+  CHECK(document_resets(Ids{7, 1, 2, 7, 7, 3}, 7) == Ids{1, 0, 0, 1, 1, 0});
+  CHECK(document_resets(Ids{}, 7).empty());
+}
+
 TEST_CASE("streams, segments and targets are where the header says", "[text]") {
   // N = 15, B = 2, T = 3: M = floor(14 / 6) = 2; streams own inputs 0..5 and 6..11.
   const Ids ids = counting(15);

@@ -40,3 +40,17 @@ TEST_CASE("invalid bytes survive normalisation and can be replaced", "[text]") {
         "a\xEF\xBF\xBD\xEF\xBF\xBD"
         "b");
 }
+
+TEST_CASE("printable text holds nothing that moves a cursor or ends a line") {
+  CHECK(printable("caf\xC3\xA9 \"a\\b\" \xF0\x9F\xA6\x99") ==
+        "caf\xC3\xA9 \"a\\b\" \xF0\x9F\xA6\x99");
+  CHECK(printable("a\033[2J\r\nb\tc\x7f") == "a\\u001b[2J\\u000d\\nb\\u0009c\\u007f");
+  CHECK(printable("\xC2\x9B"
+                  "31m") == "\\u009b31m");  // a terminal's other escape
+  CHECK(printable("\xE2\x80\xAE"
+                  "fdp.\xE2\x80\xA8") == "\\u202efdp.\\u2028");
+  CHECK(printable("\xFF\x9B\xC2") == "\\xff\\x9b\\xc2");
+  CHECK(printable(std::string_view("\0", 1)) == "\\u0000");
+  CHECK(printable("a\n\033", "\n") == "a\n\\u001b");
+  CHECK(printable(printable("\033\xFF\n")) == printable("\033\xFF\n"));
+}

@@ -158,7 +158,7 @@ TEST_CASE("wrong types and values are errors") {
   CHECK_THAT(error_of(R"({"mixer": "rwkv"})"),
              Contains("one of regla, softmax, ") && Contains(" for mixer.type"));
   CHECK_THAT(error_of(R"({"mixer": []})"), Contains("got 0"));
-  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw or empty"));
+  CHECK_THAT(error_of(R"({"text": "html"})"), Contains("tokens, raw, txt or empty"));
   CHECK_THAT(error_of("[]"), Contains("expected an object, got []"));
 }
 
@@ -219,7 +219,7 @@ TEST_CASE("overrides that make no sense are errors") {
   CHECK_THAT(error_with("{}", "stps=3"), Contains("nearest known key is steps"));
   CHECK_THAT(error_with("{}", "mixr.gate_axis=key"), Contains("nearest known key is mixer"));
   CHECK_THAT(error_with("{}", "mixer.gate_axs=key"), Contains("mixer.gate_axis"));
-  CHECK_THAT(error_with("{}", "steps=007"), Contains("expected an integer for steps, got \"007\""));
+  CHECK(with("{}", {"steps=007"}).steps == 7);
   CHECK_THAT(error_with("{}", "steps=NaN"), Contains("expected an integer for steps, got \"NaN\""));
   CHECK_THAT(error_with(R"({"steps": 3})", "steps.x=3"),
              Contains("cannot set steps.x: steps is 3"));
@@ -246,6 +246,25 @@ TEST_CASE("the embedding is padded to a multiple of 128") {
   CHECK(padded_vocab(1) == 128);
   CHECK(padded_vocab(128) == 128);
   CHECK(padded_vocab(50277) == 50304);
+}
+
+TEST_CASE("a path of very many parts is refused") {
+  const auto refused = [](const std::string& key) {
+    const std::string error = error_with("{}", key + "=1");
+    CHECK(error.size() < 200);
+    return error;
+  };
+  std::string deep = "a";
+  for (int i = 0; i < 40000; ++i) deep += ".a";
+  CHECK_THAT(refused(deep), Contains("at most 64 parts of a key, got 40001"));
+  CHECK_THAT(refused("mixer" + deep.substr(1)), Contains("at most 64 parts"));
+  CHECK_THAT(refused(std::string(40000, '.')), Contains("expected a key before ="));
+  CHECK_THAT(refused("steps." + std::string(100000, 'x')), Contains("..."));
+  CHECK_THAT(error_with("{}", "mixer=" + std::string(100000, '[')), Contains("64 levels"));
+}
+
+TEST_CASE("text from outside is escaped in messages") {
+  CHECK_THAT(error_of("{\"text\": \"a\\u001b[31m\"}"), Contains("got \"a\\u001b[31m\""));
 }
 
 }  // namespace regla

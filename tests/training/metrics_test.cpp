@@ -1,5 +1,9 @@
 #include "training/metrics.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include <ctime>
 #include <fstream>
 #include <limits>
 
@@ -42,7 +46,7 @@ std::string written_by(F&& f) {
 
 TEST_CASE("metrics are lines of JSON") {
   const TemporaryFolder folder;
-  MetricsLog log(folder / "m", -1);
+  MetricsLog log(folder / "m", -1, -1);
   log.append(at_step(1));
   CHECK(read_file(folder / "m") == line_of(1));
   EvalMetrics eval;
@@ -59,22 +63,54 @@ TEST_CASE("metrics are lines of JSON") {
 TEST_CASE("metrics after the step of a resume are dropped") {
   const TemporaryFolder folder;
   {
-    MetricsLog log(folder / "m", -1);
+    MetricsLog log(folder / "m", -1, -1);
     for (int64_t step = 1; step <= 4; ++step) log.append(at_step(step));
   }
   std::ofstream(folder / "m", std::ios::app) << "{\"step\": 2, \"los";
   {
-    MetricsLog log(folder / "m", 2);
+    MetricsLog log(folder / "m", 2, -1);
     log.append(at_step(3));
   }
   CHECK(read_file(folder / "m") == line_of(1) + line_of(2) + line_of(3));
-  MetricsLog fresh(folder / "m", -1);
+  MetricsLog fresh(folder / "m", -1, -1);
   CHECK(read_file(folder / "m").empty());
+}
+
+TEST_CASE("a validation that no checkpoint knows of is dropped, the ones before are not") {
+  const TemporaryFolder folder;
+  const auto validation = [](int64_t step) {
+    EvalMetrics eval;
+    eval.step = step;
+    eval.split = "valid";
+    return eval;
+  };
+  std::string before;
+  {
+    MetricsLog log(folder / "m", -1, -1);
+    log.append(at_step(1));
+    log.append(validation(1));
+    log.append(at_step(2));
+    before = read_file(folder / "m");
+    log.append(validation(2));
+  }
+  MetricsLog log(folder / "m", 2, 1);
+  CHECK(read_file(folder / "m") == before);
+}
+
+TEST_CASE("a line of metrics with very many keys takes no time to drop") {
+  const TemporaryFolder folder;
+  std::string line = "{\"step\":9";
+  for (int i = 0; i < 200000; ++i) line += ",\"k" + std::to_string(i) + "\":1";
+  write_file(folder / "m", line_of(1) + line + "}\n" + std::string(100000, '[') + "\n");
+  const std::clock_t start = std::clock();
+  MetricsLog log(folder / "m", 2, -1);
+  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 3);
+  CHECK(read_file(folder / "m") == line_of(1));
 }
 
 TEST_CASE("a full disk leaves whole lines of metrics") {
   const TemporaryFolder folder;
-  MetricsLog log(folder / "m", -1);
+  MetricsLog log(folder / "m", -1, -1);
   log.append(at_step(1));
   {
     const FullDisk full(line_of(1).size() + 10);
@@ -83,7 +119,7 @@ TEST_CASE("a full disk leaves whole lines of metrics") {
   CHECK(read_file(folder / "m") == line_of(1));
   log.append(at_step(2));
   CHECK(read_file(folder / "m") == line_of(1) + line_of(2));
-  CHECK_THROWS_AS(MetricsLog(folder / "no/m", -1), Error);
+  CHECK_THROWS_AS(MetricsLog(folder / "no/m", -1, -1), Error);
 }
 
 TEST_CASE("the progress line") {
@@ -93,6 +129,36 @@ TEST_CASE("the progress line") {
         "step 1/2  loss nan  999 tok/s  0.0 GFLOP/s");
   CHECK(progress_line({1, 2, 1, 1234567, 0, 3661}) ==
         "step 1/2  loss 1.000  1,234,567 tok/s  0.0 GFLOP/s  1:01:01 left");
+}
+
+TEST_CASE("progress takes one line of a narrow terminal") {
+  const std::string line = progress_line({120, 2000, 4.3211, 12345.4, 45.61, 201});
+  CHECK(fitted(line, static_cast<int>(line.size()) + 1) == line);
+  CHECK(fitted(line, static_cast<int>(line.size())) ==
+        "step 120/2000  loss 4.321  12,345 tok/s  45.6 GFLOP/s");
+  CHECK(fitted(line, 30) == "step 120/2000  loss 4.321");
+  CHECK(fitted(line, 10) == "step 120/");
+  CHECK(fitted(line, 1).empty());
+  CHECK(fitted(line, 0).empty());
+  // A terminal of its own, whose size anyone may set.
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+  REQUIRE(terminal >= 0);
+  std::FILE* file = ::fdopen(terminal, "r+");
+  for (const int columns : {7, 20, 40, 200}) {
+    const winsize size = {24, static_cast<unsigned short>(columns), 0, 0};
+    REQUIRE(::ioctl(terminal, TIOCSWINSZ, &size) == 0);
+    CHECK(columns_of(file) == columns);
+  }
+  ::setenv("COLUMNS", "30", 1);
+  CHECK(columns_of(file) == 30);
+  CHECK_THAT(written_by([&](std::FILE* out) {
+               Progress(out, true).update({120, 2000, 4.3211, 12345.4, 45.61, 201}, false);
+             }),
+             Contains("\rstep 120/2000  loss 4.321\033[K"));
+  ::setenv("COLUMNS", "many", 1);
+  CHECK(columns_of(file) == 200);
+  ::unsetenv("COLUMNS");
+  std::fclose(file);
 }
 
 TEST_CASE("progress is plain lines in a file and one live line on a terminal") {
