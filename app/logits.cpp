@@ -55,8 +55,8 @@ int write_logits(const LogitsArguments& arguments) {
     const std::span<const int32_t> all(ids.data<int32_t>(), static_cast<size_t>(ids.numel()));
     segment.reset = Tensor::of(ids.shape(), document_resets(all, model.tokenizer->end_of_text()));
   }
-  const Tensor logits = converted(
-      all_logits(*model.decoder, ids, form_named(arguments.form), segment), DType::F32);
+  const Tensor logits =
+      converted(all_logits(*model.decoder, ids, form_named(arguments.form), segment), DType::F32);
   write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}}, {}, NamedBy::User);
   return 0;
 }

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "backends/cpu/info.h"
-#include "core/memory.h"
 #include "core/check.h"
+#include "core/memory.h"
 
 // The one file that knows oneDNN. `dnnl_sgemm` is the same call in versions 2 and 3.
 namespace regla::cpu {

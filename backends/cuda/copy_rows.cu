@@ -1,5 +1,5 @@
-#include "backends/cuda/kernels.h"
 #include "backends/cuda/context.h"
+#include "backends/cuda/kernels.h"
 
 namespace regla::cuda {
 
@@ -10,10 +10,10 @@ void copy_rows(const CopyRowsArgs& args) {
   const size_t to_pitch = row * static_cast<size_t>(to.dim(1));
   const auto* source = static_cast<const char*>(args.from.raw()) + row * args.begin;
   auto* target = static_cast<char*>(to.raw()) + row * args.at;
-  require(cudaMemcpy2DAsync(target, to_pitch, source, from_pitch,
-                            row * static_cast<size_t>(args.count), args.from.dim(0),
-                            cudaMemcpyDeviceToDevice, context(to).stream),
-          "copy rows");
+  require(
+      cudaMemcpy2DAsync(target, to_pitch, source, from_pitch, row * static_cast<size_t>(args.count),
+                        args.from.dim(0), cudaMemcpyDeviceToDevice, context(to).stream),
+      "copy rows");
 }
 
 }  // namespace regla::cuda

@@ -58,10 +58,10 @@ void install(Device device);
 void install(Device device) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  check(status == cudaSuccess && count > 0, "[device] no ", device.text(), " here: ",
-        status == cudaSuccess ? "the driver sees no GPU" : cudaGetErrorString(status));
-  check(device.index < count, "[device] no ", device.text(), " here: the last one is cuda:",
-        count - 1);
+  check(status == cudaSuccess && count > 0, "[device] no ", device.text(),
+        " here: ", status == cudaSuccess ? "the driver sees no GPU" : cudaGetErrorString(status));
+  check(device.index < count, "[device] no ", device.text(),
+        " here: the last one is cuda:", count - 1);
   const auto [place, is_new] = contexts().try_emplace(device, make_context(device));
   install_backend(device, make_memory(place->second), kTable);
 }

@@ -46,10 +46,10 @@ void set(const Product& product, cublasLtMatmulDescAttributes_t attribute, const
 Product describe(const MatmulArgs& args, DType dtype) {
   const bool is_double = dtype == DType::F64;
   cublasLtMatmulDesc_t description;
-  require(cublasLtMatmulDescCreate(&description,
-                                   is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-                                   is_double ? CUDA_R_64F : CUDA_R_32F),
-          "describe a product");
+  require(
+      cublasLtMatmulDescCreate(&description, is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+                               is_double ? CUDA_R_64F : CUDA_R_32F),
+      "describe a product");
   Product product(description);
   // c^T = op(b)^T op(a)^T
   set(product, CUBLASLT_MATMUL_DESC_TRANSA, args.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);

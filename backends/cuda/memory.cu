@@ -1,8 +1,7 @@
-#include "backends/cuda/memory.h"
-
 #include <cstring>
 
 #include "backends/cuda/loops.cuh"
+#include "backends/cuda/memory.h"
 #include "backends/cuda/segments.h"
 #include "core/heap_memory.h"
 

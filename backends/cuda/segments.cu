@@ -1,6 +1,5 @@
-#include "backends/cuda/segments.h"
-
 #include "backends/cuda/context.h"
+#include "backends/cuda/segments.h"
 #include "core/check.h"
 
 namespace regla::cuda {
@@ -22,8 +21,8 @@ void find(const char* name, Call& call) {
   static_cast<void>(kVersion);
 #endif
   require(status, name);
-  check(result == cudaDriverEntryPointSuccess && address != nullptr,
-        "[cuda] the driver has no ", name, ": it is too old for this program");
+  check(result == cudaDriverEntryPointSuccess && address != nullptr, "[cuda] the driver has no ",
+        name, ": it is too old for this program");
   call = reinterpret_cast<Call>(address);
 }
 
@@ -42,9 +41,7 @@ DriverCalls DriverCalls::found() {
 }
 
 DeviceSegments::DeviceSegments(int index, size_t bytes)
-    : driver_(DriverCalls::found()),
-      index_(index),
-      reserved_((bytes + kPage - 1) / kPage * kPage) {
+    : driver_(DriverCalls::found()), index_(index), reserved_((bytes + kPage - 1) / kPage * kPage) {
   CUdeviceptr place = 0;
   check(driver_.reserve(&place, 2 * reserved_, kPage, 0, 0) == CUDA_SUCCESS,
         "[cuda] cannot reserve addresses for ", bytes, " bytes");

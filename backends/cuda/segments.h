@@ -31,7 +31,6 @@ class DeviceSegments : public SegmentSource {
 
   char* map(char* wish, size_t bytes) override;
   void unmap(char* segment, size_t bytes) noexcept override;
-  void mark_usable(void*, size_t, size_t) noexcept override {}  // compute-sanitizer has no call
 
   /// Where the large blocks' segments begin; those of small ones begin behind.
   uintptr_t large_place() const { return large_; }

@@ -1,0 +1,197 @@
+// The CUDA backend beside the CPU's, as far as it goes: memory, conversions, products and what a
+// small training step needs. Skipped, visibly, where there is no GPU.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "backends/copies.h"
+#include "tests/catch.h"
+#include "tests/support.h"
+
+namespace regla::test {
+namespace {
+
+/// The first GPU; nothing, and the test case is skipped, where this build or this machine has none.
+std::optional<Device> gpu() {
+  const Device device = Device::named("cuda");
+  try {
+    open_device(device);
+  } catch (const Error& error) {
+    skip(error.what());
+    return std::nullopt;
+  }
+  return device;
+}
+
+/// What a kernel call writes into `like` on the GPU against what it writes on the CPU.
+double error_of_kernel(
+    const Tensors& in, const Tensor& like, Device device,
+    const std::function<void(const KernelTable&, const Tensors&, Tensor)>& call) {
+  const auto run = [&](Device where) {
+    Tensors there;
+    for (const Tensor& tensor : in) there.push_back(tensor.on(where));
+    const Tensor out = like.clone().on(where);
+    call(kernels(where), there, out);
+    return out.on(Device{});
+  };
+  return relative_error(run(device), run(Device{}));
+}
+
+}  // namespace
+
+TEST_CASE("a GPU's memory gives back what it was given", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  for (const int64_t count : {1, 63, 1000, (3 << 20) + 7}) {
+    const Tensor x = normal_tensor({count}, DType::F32, 5);
+    const Tensor there = x.on(device);
+    CHECK(there.device() == device);
+    CHECK(same_bits(there.on(Device{}), x));
+    CHECK(same_bits(there.clone().slice(count / 2, count).on(Device{}), x.slice(count / 2, count)));
+  }
+  for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
+    CHECK(Tensor::full({70'001}, -3, dtype, device).values() == std::vector<double>(70'001, -3));
+  }
+  CHECK(error_of([&] {
+          static_cast<void>(Tensor::zeros({1}, DType::F32, device).raw());
+        }).rfind("[tensor] cuda:0 F32 [1] is read on the host, at ", 0) == 0);
+  CHECK(error_of([&] {
+          Tensor::empty({int64_t{1} << 45}, DType::F32, device);
+        }).rfind("[memory] out of memory on cuda:0 asking for ", 0) == 0);
+}
+
+TEST_CASE("a GPU's memory is used again and grows in one piece", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  { const Tensor whole = Tensor::empty({48 << 20}, DType::F32, device); }
+  const int64_t before = memory(device).stats().system_bytes;
+  for (const int64_t count : {3, 5, 7, 16}) {
+    Tensors parts;
+    for (int64_t i = 0; i < count; ++i) {
+      parts.push_back(Tensor::empty({(48 << 20) / count - 64}, DType::F32, device));
+    }
+  }
+  CHECK(memory(device).stats().system_bytes == before);
+  memory(device).trim();
+  const Tensor again = Tensor::full({48 << 20}, 2, DType::F32, device);
+  CHECK(again.slice((48 << 20) - 1, 48 << 20).values()[0] == 2);
+}
+
+TEST_CASE("conversions on a GPU have the CPU's bits", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  const Tensor x = normal_tensor({10'007}, DType::F64, 3, 40);
+  for (const DType from : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
+    for (const DType to : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
+      const Tensor source = converted(x, from);
+      INFO(name_of(from) << " to " << name_of(to));
+      CHECK(same_bits(converted(source.on(device), to).on(Device{}), converted(source, to)));
+    }
+  }
+}
+
+TEST_CASE("rows are copied on a GPU as on the CPU", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  const Tensor from = normal_tensor({3, 7, 5}, DType::F32, 1),
+               to = normal_tensor({3, 9, 5}, DType::F32, 2);
+  CHECK(
+      error_of_kernel({from}, to, device, [](const KernelTable& on, const Tensors& in, Tensor out) {
+        on.copy_rows({.from = in[0], .begin = 2, .count = 4, .to = out, .at = 5});
+      }) == 0);
+}
+
+TEST_CASE("products on a GPU are the CPU's, in every form", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    for (const bool transpose_a : {false, true}) {
+      for (const bool transpose_b : {false, true}) {
+        for (const bool has_bias : {false, true}) {
+          for (const bool accumulate : {false, true}) {
+            if (has_bias && accumulate) continue;
+            const int64_t M = 65, N = 48, K = 129;
+            const Tensor a = normal_tensor(transpose_a ? Shape{K, M} : Shape{M, K}, dtype, 1);
+            const Tensor b = normal_tensor(transpose_b ? Shape{N, K} : Shape{K, N}, dtype, 2);
+            const Tensor bias = has_bias ? normal_tensor({N}, dtype, 3) : Tensor{};
+            const Tensor before = normal_tensor({M, N}, dtype, 4);
+            const double error = error_of_kernel(
+                {a, b, bias}, before, device,
+                [=](const KernelTable& on, const Tensors& in, Tensor out) {
+                  on.matmul({in[0], in[1], in[2], transpose_a, transpose_b}, {out, accumulate});
+                });
+            INFO(name_of(dtype) << transpose_a << transpose_b << has_bias << accumulate);
+            CHECK(error < (dtype == DType::F64 ? 1e-14 : 2e-6));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    const double tolerance = dtype == DType::F64 ? 1e-14 : 1e-6;
+    const Tensor x = normal_tensor({301, 67}, dtype, 1, 2), y = normal_tensor({301, 67}, dtype, 2);
+    const auto check_kernel = [&](const char* name, auto&& call) {
+      INFO(name << " " << name_of(dtype));
+      CHECK(error_of_kernel({x, y}, y, device, call) < tolerance);
+    };
+    check_kernel("add", [](const KernelTable& on, const Tensors& in, Tensor out) {
+      on.add(in[0], in[1], out);
+    });
+    check_kernel("accumulate", [](const KernelTable& on, const Tensors& in, Tensor out) {
+      on.accumulate(in[0], -0.7, {out, true});
+    });
+    check_kernel("scale_by", [](const KernelTable& on, const Tensors& in, Tensor out) {
+      const Tensor factor = Tensor::full({1}, 3, out.dtype(), out.device());
+      on.scale_by(in[0], factor, {out, false});
+    });
+    for (const bool tanh : {false, true}) {
+      check_kernel("gelu", [=](const KernelTable& on, const Tensors& in, Tensor out) {
+        on.gelu(in[0], tanh, out);
+      });
+      check_kernel("gelu_backward", [=](const KernelTable& on, const Tensors& in, Tensor out) {
+        on.gelu_backward(in[0], tanh, in[1], {out, true});
+      });
+    }
+    check_kernel("adamw", [](const KernelTable& on, const Tensors& in, Tensor out) {
+      const Tensor m = Tensor::full(out.shape(), 0.1, out.dtype(), out.device());
+      const Tensor v = Tensor::full(out.shape(), 0.2, out.dtype(), out.device());
+      on.adamw({.value = out,
+                .gradient = in[0],
+                .m = m,
+                .v = v,
+                .rate = 0.01,
+                .beta1 = 0.9,
+                .beta2 = 0.99,
+                .epsilon = 1e-8,
+                .decay = 0.1,
+                .gradient_scale = 0.5,
+                .correction1 = 0.2,
+                .correction2 = 0.03});
+    });
+  }
+}
+
+TEST_CASE("a kernel that a GPU lacks is named, never computed elsewhere", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  const Tensor x = Tensor::zeros({2, 2}, DType::F32, device);
+  CHECK(error_of([&] { kernels(device).softmax(x, Tensor::empty_like(x)); }) ==
+        "[softmax] this backend has no such kernel");
+}
+
+}  // namespace regla::test
