@@ -142,7 +142,9 @@ step() {
 said() {
   case $1 in
     install*) echo "$(du -sm "$new" | cut -f 1) MB in all" ;;
-    demo) grep -E '^(test|valid).*bits per byte' <<<"$2" || true ;;
+    demo)
+      sed -n 's/^ *\([0-9.]*\) *this model.*/\1 bits per byte;/p; s/^After the build/after the build/p' \
+        <<<"$2" | paste -sd ' ' ;;
     test | ci) grep -E '^[0-9]+% tests passed' <<<"$2" | paste -sd ';' || true ;;
   esac
 }
