@@ -22,7 +22,7 @@ struct BenchRow {
   std::string name;
   Work work;
   std::vector<double> seconds;  ///< of each repetition, sorted
-  int64_t allocated_bytes = 0;  ///< handed out by the allocator, per repetition
+  int64_t allocated_bytes = 0;  ///< handed out by Memory, per repetition
   int64_t system_bytes = 0;     ///< taken from the system by all repetitions after the first
   int64_t peak_memory = 0;      ///< most memory of the process in that time, in bytes
 
@@ -45,7 +45,7 @@ class Measurements {
 
   bool wants(const std::string& name) const { return name.starts_with(only_); }
 
-  /// One run that fills caches and the allocator, then `repeats` timed ones.
+  /// One run that fills caches and heaps, then `repeats` timed ones.
   void time(const std::string& name, const Work& work, const std::function<void()>& f) {
     time_in_turn({{name, work, f}});
   }

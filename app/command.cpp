@@ -14,7 +14,12 @@
 
 namespace regla::app {
 
-void require_device(const std::string& device) { open_device(Device::named(device)); }
+void require_device(const std::string& device) {
+  const Device asked = Device::named(device);
+  open_device(asked);
+  // A GPU has memory and some kernels so far, not a model's.
+  check(asked.is_cpu(), "[device] models do not run on ", asked.text(), " yet");
+}
 
 void SampleArguments::add_to(CLI::App& command) {
   add_text(command, "--data", data, "folder with the files of splits, or one file", "FILE");

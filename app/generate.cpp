@@ -56,12 +56,14 @@ int generate_text(const GenerateArguments& arguments) {
     std::fwrite(bytes.data(), 1, bytes.size(), stdout);
     std::fflush(stdout);
   };
-  write(arguments.prompt);
+  // Once there is something to follow it, so that an error stands alone.
+  std::string text = arguments.prompt;
   generate(*model.decoder, seen, options, [&](int32_t id) {
-    write(tokenizer.decode({&id, 1}));
+    write(text + tokenizer.decode({&id, 1}));
+    text.clear();
     return true;
   });
-  write("\n");
+  write(text + "\n");
   return 0;
 }
 

@@ -18,7 +18,7 @@ std::vector<std::string> mixers() {
   return all;
 }
 
-/// Large enough that its activations take more than one segment of the allocator's.
+/// Large enough that its activations take more than one segment of a heap.
 TrainingConfig large_config(const std::string& mixer, int64_t layers) {
   TrainingConfig config = small_config(mixer);
   config.dtype = Precision::F32;
