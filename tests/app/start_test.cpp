@@ -147,12 +147,11 @@ TEST_CASE("the program starts through the dynamic loader") {
 
 #if defined(__x86_64__) && defined(__AVX512F__)
 TEST_CASE("a processor that lacks instructions is told of in one line") {
+#ifdef __SANITIZE_ADDRESS__
+  return skip("the address sanitizer's own memory does not fit into an emulator");
+#endif
   const std::string emulator = in_path("qemu-x86_64");
-  if (emulator.empty()) {
-    WARN("skipped: qemu-x86_64 (package qemu-user) is not installed");
-    SUCCEED();
-    return;
-  }
+  if (emulator.empty()) return skip("qemu-x86_64 (package qemu-user) is not installed");
   for (const char* processor : {"Nehalem", "max"}) {
     const Outcome outcome = started_by({emulator, "-cpu", processor}, {"--version"});
     CAPTURE(processor, outcome.err);
