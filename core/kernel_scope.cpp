@@ -37,9 +37,9 @@ StrayReads::StrayReads(StrayRead listener)
     : outer_(std::exchange(stray_read_listener(), std::move(listener))) {}
 StrayReads::~StrayReads() { stray_read_listener() = std::move(outer_); }
 
-void report_stray_read(const std::string& what, std::source_location where) {
+void report_stray_read(const std::string& what, CodeLocation where) {
   if (const StrayRead& listener = stray_read_listener()) return listener(what, where);
-  fail("[tensor] ", what, " is read on the host, at ", where.file_name(), ":", where.line());
+  fail("[tensor] ", what, " is read on the host, at ", where.file, ":", where.line);
 }
 
 }  // namespace regla

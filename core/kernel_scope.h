@@ -1,9 +1,9 @@
 #pragma once
 
 #include <functional>
-#include <source_location>
 #include <string>
 
+#include "core/code_location.h"
 #include "core/device.h"
 
 namespace regla {
@@ -24,7 +24,7 @@ class KernelScope {
 };
 
 /// A place in the code that asked for the address of a tensor that lies on another device.
-using StrayRead = std::function<void(const std::string& what, std::source_location where)>;
+using StrayRead = std::function<void(const std::string& what, CodeLocation where)>;
 
 /// Tells `listener` of such reads while it lives, instead of throwing an Error: for tests, which
 /// list them all in one run.
@@ -40,6 +40,6 @@ class StrayReads {
 };
 
 /// An Error, or a call of the listener, that names the tensor (`what`) and the place.
-void report_stray_read(const std::string& what, std::source_location where);
+void report_stray_read(const std::string& what, CodeLocation where);
 
 }  // namespace regla

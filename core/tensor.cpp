@@ -79,14 +79,14 @@ Tensor Tensor::zeros_like(const Tensor& other) {
   return zeros(other.shape(), other.dtype(), other.device());
 }
 
-void* Tensor::checked(DType dtype, const Location& where) const {
+void* Tensor::checked(DType dtype, const CodeLocation& where) const {
   check(defined(), "[tensor] expected a defined tensor");
   check(dtype == dtype_, "[tensor] expected ", name_of(dtype), ", got ", name_of(dtype_), " of ",
         shape_);
   return touched(where);
 }
 
-void* Tensor::touched(const Location& where) const {
+void* Tensor::touched(const CodeLocation& where) const {
   if (!device_.is_cpu() && !KernelScope::is_open()) {
     report_stray_read(device_.text() + " " + name_of(dtype_) + " " + shape_.text(), where);
   }

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <source_location>
 #include <vector>
 
+#include "core/code_location.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/shape.h"
@@ -41,20 +41,19 @@ class Tensor {
   Device device() const { return device_; }
   int64_t bytes() const { return numel_ * static_cast<int64_t>(size_of(dtype_)); }
 
-  using Location = std::source_location;
   /// The first element. An Error when T is not the tensor's type, when the tensor is undefined, or
   /// when it is not on the CPU and no kernel runs (kernel_scope.h).
   template <class T>
-  T* data(Location where = Location::current()) {
+  T* data(CodeLocation where = CodeLocation::current()) {
     return static_cast<T*>(checked(dtype_of<T>, where));
   }
   template <class T>
-  const T* data(Location where = Location::current()) const {
+  const T* data(CodeLocation where = CodeLocation::current()) const {
     return static_cast<const T*>(checked(dtype_of<T>, where));
   }
   /// Untyped, for copies and files; null when undefined.
-  void* raw(Location where = Location::current()) { return touched(where); }
-  const void* raw(Location where = Location::current()) const { return touched(where); }
+  void* raw(CodeLocation where = CodeLocation::current()) { return touched(where); }
+  const void* raw(CodeLocation where = CodeLocation::current()) const { return touched(where); }
 
   /// The same memory under another shape of equal size.
   Tensor reshape(const Shape& shape) const;
@@ -75,8 +74,8 @@ class Tensor {
 
  private:
   struct Block;
-  void* checked(DType dtype, const Location& where) const;
-  void* touched(const Location& where) const;
+  void* checked(DType dtype, const CodeLocation& where) const;
+  void* touched(const CodeLocation& where) const;
   template <class T>
   static Tensor of_values(const Shape& shape, const std::vector<T>& values, Device device);
 

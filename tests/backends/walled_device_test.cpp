@@ -68,8 +68,8 @@ TEST_CASE("reads on the host can be listed instead of refused") {
   const Tensor x = walled({2}, {1, 2});
   std::vector<std::string> places;
   {
-    const StrayReads list([&](const std::string& what, std::source_location where) {
-      places.push_back(what + " " + std::to_string(where.line()));
+    const StrayReads list([&](const std::string& what, CodeLocation where) {
+      places.push_back(what + " " + std::to_string(where.line));
     });
     const int line = __LINE__ + 1;
     static_cast<void>(x.data<float>());
@@ -84,7 +84,7 @@ TEST_CASE("an address that was kept faults") {
   const Tensor x = walled({2}, {1, 2});
   const volatile float* address = nullptr;
   {
-    const StrayReads list([](const std::string&, std::source_location) {});
+    const StrayReads list([](const std::string&, CodeLocation) {});
     address = x.data<float>();
   }
   CHECK(survives([] {}));
