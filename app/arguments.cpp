@@ -4,7 +4,7 @@
 
 #include "app/options.h"
 #include "core/numbers.h"
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 
 namespace regla::app {
 namespace {

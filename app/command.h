@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "core/dtype.h"
-#include "models/json_fields.h"
+#include "models/mixer_json.h"
 #include "text/corpus.h"
 #include "training/checkpoint.h"
 #include "training/text_sample.h"
@@ -71,7 +71,7 @@ void print_line(std::FILE* out, std::string_view text);
 /// Writes `name   value` to standard output, values in one column.
 void print_row(const std::string& name, const std::string& value);
 
-/// An effective memory length (models/gate_analysis.h) in tokens; JSON has no infinity, so it is
+/// An effective memory length (analyses/gate_analysis.h) in tokens; JSON has no infinity, so it is
 /// the string "infinite" then, and null without gates.
 Json memory_json(std::optional<double> tokens);
 /// That value for reading.

@@ -2,9 +2,9 @@
 #include "app/options.h"
 #include "core/parallel.h"
 #include "models/finite.h"
+#include "scoring/perplexity.h"
 #include "text/corpus.h"
 #include "training/checkpoint.h"
-#include "training/evaluation.h"
 
 namespace regla::app {
 namespace {
@@ -49,7 +49,7 @@ int eval(const EvalArguments& arguments) {
   const Split split = split_named(arguments.split);
   const std::string file = corpus.file(split);
   const TokenStream text = tokenize_split(corpus, split, *model.tokenizer);
-  EvaluationOptions options = EvaluationOptions::of(model.config);
+  EvaluationOptions options = model.config.evaluation();
   if (!arguments.context.empty()) {
     options.context = arguments.context == "window" ? Context::Window : Context::Carried;
   }

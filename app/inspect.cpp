@@ -1,8 +1,8 @@
 #include <cstdio>
 
+#include "analyses/gate_analysis.h"
 #include "app/command.h"
 #include "app/options.h"
-#include "models/gate_analysis.h"
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
 

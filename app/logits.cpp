@@ -1,10 +1,10 @@
 #include "app/command.h"
 #include "app/options.h"
 #include "backends/copies.h"
-#include "core/files.h"
 #include "core/parallel.h"
 #include "models/generation.h"
-#include "models/safetensors.h"
+#include "storage/files.h"
+#include "storage/safetensors.h"
 #include "text/batches.h"
 #include "training/checkpoint.h"
 

@@ -6,7 +6,7 @@
 
 #include "app/command.h"
 #include "app/options.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "text/bpe_trainer.h"
 #include "text/corpus.h"
 #include "text/unicode.h"

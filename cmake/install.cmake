@@ -32,10 +32,10 @@ set(completion ${PROJECT_BINARY_DIR}/app/completion)
 install(FILES ${completion}/regla DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${completion}/_regla DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 install(FILES ${completion}/regla.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
-foreach(folder core backends autograd layers models text training)
+foreach(folder core storage backends autograd layers models text scoring training analyses)
   install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/regla
     FILES_MATCHING PATTERN "*.h" PATTERN cpu EXCLUDE PATTERN cuda EXCLUDE
-    PATTERN json_fields.h EXCLUDE)
+    PATTERN json_fields.h EXCLUDE PATTERN mixer_json.h EXCLUDE)
 endforeach()
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/regla)

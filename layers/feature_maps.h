@@ -3,8 +3,8 @@
 #include <optional>
 #include <string>
 
-#include "layers/basic.h"
 #include "layers/mixer.h"
+#include "layers/parameters.h"
 
 namespace regla {
 

@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "layers/basic.h"
+#include "layers/linear.h"
 #include "layers/mixer.h"
 
 namespace regla {

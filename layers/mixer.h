@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include "autograd/ops.h"
-#include "layers/basic.h"
 #include "layers/mixer_config.h"
+#include "layers/parameters.h"
 
 namespace regla {
 

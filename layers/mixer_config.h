@@ -8,22 +8,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/named_enum.h"
+
 namespace regla {
-
-// An enumeration that appears in configurations has a `names_of` beside it: the name of each value,
-// in order. Reading, writing, error messages and the documentation use nothing else.
-
-/// An enumeration with a table of names.
-template <class E>
-concept NamedEnum = std::is_enum_v<E> && requires {
-  names_of(E{}).size();
-};
-
-/// The name of a value as configurations spell it.
-template <NamedEnum E>
-constexpr std::string_view name_of(E value) {
-  return names_of(E{})[static_cast<size_t>(value)];
-}
 
 /// Mixers by the names of the paper's tables. All but softmax and delta_net are the same linear
 /// attention under other settings: `preset` gives the fields that a name stands for.

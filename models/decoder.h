@@ -5,7 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "layers/basic.h"
+#include "layers/dropout.h"
+#include "layers/linear.h"
 #include "layers/mixer.h"
 #include "models/configuration.h"
 

@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "text/bpe_trainer.h"
 #include "text/hash.h"
 #include "text/unicode.h"

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 

@@ -12,7 +12,7 @@
 #include <string_view>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "text/file_format.h"
 
 namespace regla {

@@ -8,9 +8,9 @@
 #include <optional>
 #include <utility>
 
-#include "core/files.h"
-#include "models/json_fields.h"
-#include "models/safetensors.h"
+#include "models/mixer_json.h"
+#include "storage/files.h"
+#include "storage/safetensors.h"
 #include "training/checkpoint_folder.h"
 #include "training/run_folder.h"
 

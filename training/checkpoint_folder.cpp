@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 
 namespace regla {
 namespace {

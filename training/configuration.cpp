@@ -5,7 +5,7 @@
 
 #include "core/check.h"
 #include "core/numbers.h"
-#include "models/json_fields.h"
+#include "models/mixer_json.h"
 
 namespace regla {
 namespace {
@@ -153,6 +153,14 @@ void check_carried(const ModelConfig& model) {
 }
 
 }  // namespace
+
+EvaluationOptions TrainingConfig::evaluation() const {
+  return {.context = carry_state ? Context::Carried : Context::Window,
+          .length = model.sequence_length,
+          .batch = eval_batch_size > 0 ? eval_batch_size : batch_size,
+          .reset_at_documents = reset_at_documents,
+          .max_batches = 0};
+}
 
 TrainingConfig TrainingConfig::resolved() const {
   TrainingConfig full = *this;

@@ -6,8 +6,9 @@
 #include <string_view>
 
 #include "core/dtype.h"
-#include "core/files.h"
 #include "models/configuration.h"
+#include "scoring/perplexity.h"
+#include "storage/files.h"
 
 namespace regla {
 
@@ -53,6 +54,8 @@ struct TrainingConfig {
   Precision dtype = Precision::F32;
 
   DType element_type() const { return dtype == Precision::F64 ? DType::F64 : DType::F32; }
+  /// How a split is scored when nothing else is asked for: as training reads it.
+  EvaluationOptions evaluation() const;
   /// With the defaults that depend on other keys written out.
   TrainingConfig resolved() const;
   /// An Error naming the key unless every value makes sense.

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "core/check.h"
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 
 namespace regla {
 namespace {

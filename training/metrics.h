@@ -7,7 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "core/files.h"
+#include "storage/files.h"
 
 namespace regla {
 

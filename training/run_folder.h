@@ -5,7 +5,7 @@
 #include <functional>
 #include <optional>
 
-#include "core/files.h"
+#include "storage/files.h"
 
 namespace regla {
 

@@ -140,7 +140,7 @@ class TrainingLoop {
   }
 
   Evaluation evaluate_on(int64_t batches) {
-    EvaluationOptions options = EvaluationOptions::of(config_);
+    EvaluationOptions options = config_.evaluation();
     options.max_batches = batches;
     return evaluate(*model_.decoder, *valid_, model_.tokenizer->end_of_text(), options,
                     [this](int64_t done, int64_t total) {

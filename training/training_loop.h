@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <functional>
 
+#include "scoring/perplexity.h"
 #include "text/token_cache.h"
 #include "training/checkpoint.h"
-#include "training/evaluation.h"
 #include "training/metrics.h"
 #include "training/progress.h"
 #include "training/run_folder.h"

@@ -1,6 +1,6 @@
 #include <sstream>
 
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 #include "tests/app/support.h"
 
 // How arguments are read, what is said about wrong ones, and what shells know of them.

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "models/json_fields.h"
-#include "models/safetensors.h"
+#include "storage/json_fields.h"
+#include "storage/safetensors.h"
 #include "tests/app/support.h"
 
 namespace regla::test {

@@ -1,6 +1,6 @@
 #include <sys/stat.h>
 
-#include "models/safetensors.h"
+#include "storage/safetensors.h"
 #include "tests/app/support.h"
 
 namespace regla::test {

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/json_fields.h"
-#include "models/safetensors.h"
+#include "storage/json_fields.h"
+#include "storage/safetensors.h"
 #include "tests/app/support.h"
 #include "text/corpus.h"
 

@@ -1,7 +1,7 @@
 #include <chrono>
 #include <thread>
 
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 #include "tests/app/support.h"
 
 namespace regla::test {

@@ -3,7 +3,7 @@
 #include <fstream>
 #include <set>
 
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 #include "tests/app/support.h"
 
 // How the program starts: before main, and with how many threads.

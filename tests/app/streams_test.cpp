@@ -2,7 +2,7 @@
 #include <chrono>
 #include <csignal>
 
-#include "models/json_fields.h"
+#include "storage/json_fields.h"
 #include "tests/app/support.h"
 
 // What a process finds around it: streams, signals, limits, memory.

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "core/files.h"
 #include "core/random.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/process.h"
 #include "tests/temporary_folder.h"

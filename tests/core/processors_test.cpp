@@ -1,7 +1,7 @@
 #include "core/processors.h"
 
-#include "core/files.h"
 #include "core/parallel.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 

@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "core/check.h"
-#include "models/safetensors.h"
+#include "storage/safetensors.h"
 
 /// Any bytes are either a valid file or an Error; nothing else may come out.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -2,8 +2,8 @@
 #include <set>
 #include <sstream>
 
-#include "core/files.h"
 #include "models/decoder.h"
+#include "storage/files.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 

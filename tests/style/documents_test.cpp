@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/catch.h"
 
 namespace {

@@ -5,7 +5,7 @@
 #include <sstream>
 #include <string>
 
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/catch.h"
 #include "tests/matchers.h"
 #include "tests/process.h"

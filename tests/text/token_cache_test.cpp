@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/catch.h"
 #include "tests/text/support.h"
 #include "text/bpe_trainer.h"

@@ -3,8 +3,8 @@
 #include <functional>
 
 #include "backends/copies.h"
-#include "core/files.h"
-#include "models/safetensors.h"
+#include "storage/files.h"
+#include "storage/safetensors.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 #include "tests/training/support.h"

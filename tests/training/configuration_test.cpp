@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 

@@ -1,7 +1,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/catch.h"
 #include "training/configuration.h"
 

@@ -5,8 +5,8 @@
 #include <limits>
 #include <thread>
 
-#include "core/files.h"
-#include "models/safetensors.h"
+#include "storage/files.h"
+#include "storage/safetensors.h"
 #include "tests/error_of.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"

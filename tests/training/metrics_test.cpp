@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 #include "training/progress.h"

@@ -3,7 +3,7 @@
 #include <sys/wait.h>
 
 #include "core/check.h"
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/files.h"
+#include "storage/files.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
 #include "tests/training/support.h"

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "layers/linear.h"
 #include "layers/mixer.h"
 
 namespace regla::test {

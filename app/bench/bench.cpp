@@ -1,0 +1,193 @@
+#include <cstdio>
+
+#include "app/bench/cases.h"
+#include "app/command.h"
+#include "app/options.h"
+#include "backends/cpu/info.h"
+#include "core/parallel.h"
+#include "text/byte_tokenizer.h"
+
+namespace regla::app {
+namespace {
+
+/// The model that is measured unless --config names another: configs/bench/small_regla.json.
+constexpr const char* kDefaultConfig = R"({"batch_size": 16, "layers": 4, "hidden": 256,
+    "heads": 4, "mlp": 1024, "vocab": 8192, "mixer": "regla", "dropout": 0.1,
+    "sequence_length": 256})";
+
+struct BenchArguments {
+  std::string config;
+  std::vector<std::string> set;
+  int64_t longest = 16384;
+  int64_t repeats = 9;
+  std::string only;
+  bool json = false;
+};
+
+using Benchmark = void (*)(const BenchOptions&, Measurements&);
+
+/// Rows of the embedding where no text is read: those the tokenizer would ask for.
+int64_t vocab_of(const TrainingConfig& config) {
+  if (config.tokenizer == "byte") return padded_vocab(byte_tokenizer()->vocab_size());
+  if (config.tokenizer == "bpe") return padded_vocab(config.vocab_size);
+  return padded_vocab(load_tokenizer(config.tokenizer)->vocab_size());
+}
+
+BenchOptions options_of(const BenchArguments& arguments) {
+  BenchOptions options;
+  options.longest = arguments.longest;
+  if (!arguments.config.empty()) {
+    options.config = read_config(arguments.config, arguments.set);
+  } else {
+    std::string text = kDefaultConfig;
+    for (const std::string& assignment : arguments.set) text = apply_override(text, assignment);
+    options.config = from_json(text);
+  }
+  check(options.config.dtype == Precision::F32, "[bench] expected dtype f32, got f64");
+  if (options.config.model.vocab == 0) options.config.model.vocab = vocab_of(options.config);
+  options.config = options.config.resolved();
+  return options;
+}
+
+Json json_of(const BenchRow& row, double sgemm, double bandwidth) {
+  const double seconds = row.quantile(0.5);
+  Json json = {{"name", row.name},
+               {"median_s", seconds},
+               {"quartiles_s", {row.quantile(0.25), row.quantile(0.75)}},
+               {"fastest_s", row.quantile(0)},
+               {"slowest_s", row.quantile(1)},
+               {"repeats", row.seconds.size()}};
+  if (row.work.tokens > 0) json["tokens_per_s"] = row.work.tokens / seconds;
+  if (row.work.flops > 0) {
+    json["gflops"] = row.work.flops / seconds / 1e9;
+    json["of_sgemm"] = row.work.flops / seconds / 1e9 / sgemm;
+  }
+  if (row.work.bytes > 0) {
+    json["gb_per_s"] = row.work.bytes / seconds / 1e9;
+    json["of_read_bandwidth"] = row.work.bytes / seconds / 1e9 / bandwidth;
+  }
+  json["allocated_bytes"] = row.allocated_bytes;
+  json["system_bytes"] = row.system_bytes;
+  json["peak_memory_bytes"] = row.peak_memory;
+  return json;
+}
+
+/// The lengths from which on softmax attention is slower, by mixer.
+Json crossings_of(const std::vector<BenchRow>& rows) {
+  Json crossings = Json::object();
+  for (const BenchRow& row : rows) {
+    const std::string mixer = row.name.substr(0, row.name.find(" T="));
+    if (mixer == row.name || mixer == "softmax" || crossings.contains(mixer)) continue;
+    const std::optional<double> length = crossing_length(rows, mixer, "softmax");
+    crossings[mixer] = length ? Json(*length) : Json();
+  }
+  return crossings;
+}
+
+Json report_of(const std::string& name, const BenchOptions& options, const Measurements& measured) {
+  // After the rest: its buffer is no part of anyone's memory.
+  const double sgemm = measured.best_sgemm(), bandwidth = read_bandwidth();
+  Json results = Json::array();
+  for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, sgemm, bandwidth));
+  Json report = {{"benchmark", name},
+                 {"version", REGLA_VERSION},
+                 {"processor", cpu::processor_model()},
+                 {"instruction_sets", cpu::instruction_sets()},
+                 {"threads", threads()},
+                 {"config", Json::parse(options.config.to_json())},
+                 {"sgemm_gflops", sgemm},
+                 {"sgemm_gflops_trials", measured.sgemm()},
+                 {"read_gb_per_s", bandwidth},
+                 {"results", results}};
+  const Json crossings = crossings_of(measured.rows());
+  if (!crossings.empty()) report["softmax_slower_from"] = crossings;
+  return report;
+}
+
+/// A number of the row as `format` says, with what belongs to it; blank where it was not counted.
+void print_cell(const Json& row, const char* key, const char* format, double factor) {
+  if (row.contains(key)) {
+    std::printf(format, factor * row[key].get<double>());
+  } else {
+    std::printf("%12s", "");
+  }
+}
+
+void print_table(const Json& report) {
+  print_row("processor", report["processor"].get<std::string>());
+  print_row("threads", report["threads"].dump());
+  std::printf("%-28s%12s%12s%12s%12s%12s%12s%12s%12s%12s\n", "", "median ms", "quartile 1",
+              "quartile 3", "tokens/s", "GFLOP/s", "% of sgemm", "GB/s", "% of read", "peak MB");
+  for (const Json& row : report["results"]) {
+    std::printf("%-28s%12.3f%12.3f%12.3f", row["name"].get<std::string>().c_str(),
+                1e3 * row["median_s"].get<double>(), 1e3 * row["quartiles_s"][0].get<double>(),
+                1e3 * row["quartiles_s"][1].get<double>());
+    print_cell(row, "tokens_per_s", "%12.0f", 1);
+    print_cell(row, "gflops", "%12.1f", 1);
+    print_cell(row, "of_sgemm", "%12.0f", 100);
+    print_cell(row, "gb_per_s", "%12.1f", 1);
+    print_cell(row, "of_read_bandwidth", "%12.0f", 100);
+    print_cell(row, "peak_memory_bytes", "%12.0f\n", 1e-6);
+  }
+  print_row("sgemm GFLOP/s",
+            rounded(report["sgemm_gflops"].get<double>(), 4) + ", best of " +
+                grouped(static_cast<int64_t>(report["sgemm_gflops_trials"].size())) +
+                " trials before, between and after");
+  print_row("read GB/s", rounded(report["read_gb_per_s"].get<double>(), 4));
+  if (!report.contains("softmax_slower_from")) return;
+  for (const auto& [mixer, length] : report["softmax_slower_from"].items()) {
+    print_row("softmax slower than",
+              mixer + (length.is_null() ? " at none of these lengths"
+                                        : " from T=" + rounded(length.get<double>(), 4)));
+  }
+}
+
+int bench(const BenchArguments& arguments, const std::string& name, Benchmark run) {
+  const BenchOptions options = options_of(arguments);
+  if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
+  Measurements measured(arguments.repeats, arguments.only);
+  run(options, measured);
+  check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
+        quoted(arguments.only));
+  const Json report = report_of(name, options, measured);
+  if (arguments.json) {
+    print_json(report);
+  } else {
+    print_table(report);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program, Action& action) {
+  auto arguments = std::make_shared<BenchArguments>();
+  CLI::App* command = program.add_subcommand("bench", "Measure speed, after a check of the result");
+  command->require_subcommand(1);
+  const struct {
+    const char *name, *meaning;
+    Benchmark run;
+  } benchmarks[] = {{"train", "updates of a whole model", bench_train},
+                    {"decode", "reading a prompt and writing token by token", bench_decode},
+                    {"mixers", "single mixers, softmax attention beside them", bench_mixers},
+                    {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},
+                    {"ops", "the parts of an update, and the recurrences", bench_ops}};
+  for (const auto& benchmark : benchmarks) {
+    CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
+    add_config(*sub, arguments->config, "; default: that of configs/bench/small_regla.json");
+    add_set(*sub, arguments->set);
+    add_number(*sub, "--repeats", arguments->repeats, "timings of each");
+    add_json(*sub, arguments->json);
+    if (benchmark.run == bench_ops) {
+      add_text(*sub, "--only", arguments->only, "rows whose names begin so; default: all");
+    }
+    if (benchmark.run == bench_lengths) {
+      add_number(*sub, "--longest", arguments->longest, "tokens of the longest segment");
+    }
+    sub->callback([arguments, &action, name = benchmark.name, run = benchmark.run] {
+      action = [arguments, name, run] { return bench(*arguments, name, run); };
+    });
+  }
+}
+
+}  // namespace regla::app

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "app/bench/measurements.h"
+#include "training/configuration.h"
+
+namespace regla::app {
+
+/// What a benchmark measures.
+struct BenchOptions {
+  TrainingConfig config;    ///< `model.vocab` is set
+  int64_t longest = 16384;  ///< `lengths`: tokens of the longest segment, and of every batch
+
+  double tokens() const {
+    return static_cast<double>(config.batch_size * config.model.sequence_length);
+  }
+};
+
+// Each compares its results with another form of the same computation before it is timed. A
+// difference is an Error: a wrong result has no speed.
+
+/// Whole updates of the decoder: forward, backward, clipping and AdamW.
+void bench_train(const BenchOptions& options, Measurements& out);
+/// The decoder's next token for one sequence, after a prompt of `sequence_length` tokens, and the
+/// prompt.
+void bench_decode(const BenchOptions& options, Measurements& out);
+/// The configuration's mixers, and softmax attention beside them: forward, forward and backward,
+/// and token by token.
+void bench_mixers(const BenchOptions& options, Measurements& out);
+/// Forward and backward of those mixers over segments of 512, 1024, ... `longest` tokens, with the
+/// same number of tokens in each batch. Rows are called `<mixer> T=<length>`.
+void bench_lengths(const BenchOptions& options, Measurements& out);
+/// The parts of an update at the configuration's sizes, and the recurrences at a fixed one.
+void bench_ops(const BenchOptions& options, Measurements& out);
+
+/// The length from which on the time of rows `a T=<length>` is below that of rows `b T=<length>`,
+/// between two measured lengths by straight lines; nothing where they do not cross.
+std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const std::string& a,
+                                      const std::string& b);
+
+}  // namespace regla::app

@@ -1,0 +1,156 @@
+// Benchmarks of single mixers.
+
+#include <algorithm>
+
+#include "app/bench/cases.h"
+#include "layers/mixer.h"
+#include "models/decoder.h"
+
+namespace regla::app {
+namespace {
+
+/// One mixer with random weights.
+struct Bench {
+  std::string name;
+  std::unique_ptr<Mixer> mixer;
+  ParameterList parameters;
+  double weights = 0;  // elements of its matrices
+
+  Bench(const ModelConfig& model, const MixerConfig& config) : name(name_of(config.type)) {
+    const ParameterFactory make(0, DType::F32);
+    mixer = make_mixer(config, {model.hidden, model.heads, 0.02, 0.02}, make, "mixer");
+    mixer->parameters(parameters);
+    for (const Parameter* parameter : parameters) {
+      if (parameter->decay) weights += static_cast<double>(parameter->value.numel());
+    }
+  }
+
+  double forward_flops(int64_t length) const {
+    return 2 * weights + mixer->flops_per_token(length);
+  }
+  Tensor forward(const Tensor& x) { return mixer->chunked(x, {}, nullptr).value; }
+  void forward_and_backward(const Tensor& x) {
+    Tape tape;
+    const Var in = tape.leaf(x);
+    for (Parameter* parameter : parameters) parameter->clear_gradient();
+    tape.backward({mixer->chunked(in, {}, nullptr)}, {x});
+  }
+};
+
+/// The configuration's mixers, each once, then softmax attention where it is not among them.
+std::vector<Bench> mixers_of(const ModelConfig& model) {
+  std::vector<MixerConfig> configs;
+  const auto add = [&](const MixerConfig& config) {
+    if (std::find(configs.begin(), configs.end(), config) == configs.end()) {
+      configs.push_back(config);
+    }
+  };
+  for (int64_t layer = 0; layer < model.layers; ++layer) add(model.mixer_of(layer));
+  const auto is_softmax = [](const MixerConfig& c) { return c.type == MixerType::Softmax; };
+  if (std::none_of(configs.begin(), configs.end(), is_softmax)) {
+    configs.push_back(preset(MixerType::Softmax));
+  }
+  std::vector<Bench> benches;
+  for (const MixerConfig& config : configs) benches.emplace_back(model, config);
+  return benches;
+}
+
+/// Entries [begin, end) along T of x [B, T, D].
+Tensor tokens_between(const Tensor& x, int64_t begin, int64_t end) {
+  const int64_t B = x.dim(0), steps = x.dim(1), D = x.dim(2), count = end - begin;
+  Tensor part = Tensor::empty({B, count, D}, x.dtype());
+  for (int64_t b = 0; b < B; ++b) {
+    std::copy_n(x.data<float>() + (b * steps + begin) * D, count * D,
+                part.data<float>() + b * count * D);
+  }
+  return part;
+}
+
+/// The tokens x [B, T, D] one after the other.
+Tensor unrolled(Mixer& mixer, const Tensor& x) {
+  const NoGrad guard;
+  const int64_t B = x.dim(0), steps = x.dim(1), D = x.dim(2);
+  MixerState state = mixer.initial_state(B);
+  Tensor out = Tensor::empty(x.shape(), x.dtype());
+  for (int64_t t = 0; t < steps; ++t) {
+    const Tensor y = mixer.step(tokens_between(x, t, t + 1).reshape({B, D}), state);
+    for (int64_t b = 0; b < B; ++b) {
+      std::copy_n(y.data<float>() + b * D, D, out.data<float>() + (b * steps + t) * D);
+    }
+  }
+  return out;
+}
+
+/// The second half of the tokens from the state that the first half leaves.
+Tensor second_half(Mixer& mixer, const Tensor& x) {
+  const NoGrad guard;
+  const int64_t steps = x.dim(1);
+  MixerState state = mixer.initial_state(x.dim(0));
+  mixer.chunked(tokens_between(x, 0, steps / 2), {}, &state);
+  return mixer.chunked(tokens_between(x, steps / 2, steps), {}, &state).value;
+}
+
+}  // namespace
+
+void bench_mixers(const BenchOptions& options, Measurements& out) {
+  const ModelConfig& model = options.config.model;
+  const Tensor x = random_values({options.config.batch_size, model.sequence_length, model.hidden});
+  const double tokens = options.tokens();
+  for (Bench& bench : mixers_of(model)) {
+    check_close(bench.name, bench.forward(x), unrolled(*bench.mixer, x));
+    const double flops = tokens * bench.forward_flops(model.sequence_length);
+    out.time(bench.name + " forward", {tokens, flops}, [&] { bench.forward(x); });
+    out.time(bench.name + " forward+backward", {tokens, 3 * flops},
+             [&] { bench.forward_and_backward(x); });
+    out.time(bench.name + " step by step", {tokens, flops}, [&] { unrolled(*bench.mixer, x); });
+  }
+}
+
+void bench_lengths(const BenchOptions& options, Measurements& out) {
+  constexpr int64_t kShortest = 512;
+  const ModelConfig& model = options.config.model;
+  const int64_t tokens = options.longest;
+  check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
+        "multiple of ", kShortest, ", got ", tokens);
+  std::vector<Bench> benches = mixers_of(model);
+  std::vector<Piece> pieces;
+  for (int64_t length = kShortest; length <= tokens; length *= 2) {
+    if (tokens % length != 0) continue;
+    const Tensor x = random_values({tokens / length, length, model.hidden});
+    for (Bench& bench : benches) {
+      const std::string name = bench.name + " T=" + std::to_string(length);
+      check_close(name + ", whole and in two halves", second_half(*bench.mixer, x),
+                  tokens_between(bench.forward(x), length / 2, length));
+      const double flops = 3 * static_cast<double>(tokens) * bench.forward_flops(length);
+      pieces.push_back({name, {static_cast<double>(tokens), flops}, [&bench, x] {
+                          bench.forward_and_backward(x);
+                        }});
+    }
+  }
+  out.time_in_turn(pieces);
+}
+
+std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const std::string& a,
+                                      const std::string& b) {
+  const auto seconds = [&](const std::string& name, double length) {
+    const std::string full = name + " T=" + std::to_string(static_cast<int64_t>(length));
+    const auto row =
+        std::find_if(rows.begin(), rows.end(), [&](const BenchRow& r) { return r.name == full; });
+    return row == rows.end() ? 0 : row->quantile(0.5);
+  };
+  double before = 0, gain_before = 0;
+  for (const BenchRow& row : rows) {
+    if (!row.name.starts_with(a + " T=")) continue;
+    const double length = std::stod(row.name.substr(a.size() + 3));
+    const double gain = seconds(b, length) - seconds(a, length);
+    if (gain > 0 && before == 0) return length;  // ahead from the shortest on
+    if (gain > 0 && gain_before <= 0) {
+      return before + (length - before) * gain_before / (gain_before - gain);
+    }
+    before = length;
+    gain_before = gain;
+  }
+  return std::nullopt;
+}
+
+}  // namespace regla::app

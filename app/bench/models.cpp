@@ -1,0 +1,105 @@
+// Benchmarks of whole decoders.
+
+#include <algorithm>
+
+#include "app/bench/cases.h"
+#include "models/generation.h"
+#include "models/inspection.h"
+#include "training/trainer.h"
+
+namespace regla::app {
+namespace {
+
+/// The smallest number of equal parts of a batch above 1; 1 for a single sequence.
+int64_t parts_of(int64_t batch) {
+  for (int64_t parts = 2; parts <= batch; ++parts) {
+    if (batch % parts == 0) return parts;
+  }
+  return 1;
+}
+
+Tensor pair_of(const StepResult& step) {
+  return Tensor::of({2}, std::vector<double>{step.loss, step.gradient_norm});
+}
+
+/// An update is that of the same batch in parts and in other chunks.
+void check_update(const TrainingConfig& config, const TokenStream& text) {
+  TrainingConfig other = config;
+  other.micro_batches = parts_of(config.batch_size);
+  for (MixerConfig& mixer : other.model.mixer) mixer.chunk = 8;
+  const auto first_update = [&](const TrainingConfig& c) {
+    Decoder decoder(c.model, 0);
+    return pair_of(Trainer(c, decoder, text, 0).step());
+  };
+  check_close("an update, whole and in parts", first_update(other), first_update(config));
+}
+
+/// The weights that every token reads: all but the embedding, of which it reads a row.
+Tensors weights_read(const Decoder& decoder) {
+  Tensors weights;
+  for (const Parameter* parameter : decoder.parameters()) {
+    const bool looked_up = !decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
+    if (!looked_up) weights.push_back(parameter->value);
+  }
+  return weights;
+}
+
+}  // namespace
+
+void bench_train(const BenchOptions& options, Measurements& out) {
+  TrainingConfig config = options.config;
+  config.carry_state = false;
+  const int64_t length = config.model.sequence_length;
+  // Few segments, read again and again: the text costs nothing.
+  const TokenStream text(random_ids(4 * config.batch_size * length + 1, config.model.vocab), {});
+  check_update(config, text);
+  Decoder decoder(config.model, 0);
+  Trainer trainer(config, decoder, text, 0);
+  const double tokens = options.tokens();
+  out.time("update",
+           {.tokens = tokens, .flops = tokens * training_flops_per_token(decoder, length)},
+           [&] { trainer.step(); });
+}
+
+void bench_decode(const BenchOptions& options, Measurements& out) {
+  constexpr int64_t kTokens = 32, kLongestCheck = 200;
+  const NoGrad guard;
+  const ModelConfig& model = options.config.model;
+  const int64_t length = model.sequence_length;
+  Decoder decoder(model, 0);
+  const std::vector<int32_t> ids = random_ids(length, model.vocab);
+  const Tensor prompt = Tensor::of({1, length}, ids);
+  const int64_t checked = std::min(length, kLongestCheck);
+  const Tensor start =
+      Tensor::of({1, checked}, std::vector<int32_t>(ids.begin(), ids.begin() + checked));
+  check_close("decoding, token by token and in chunks", all_logits(decoder, start, Form::Step),
+              all_logits(decoder, start));
+  const double flops = forward_flops_per_token(decoder, length);
+  const double head = 2.0 * static_cast<double>(model.vocab * model.hidden);
+  const auto tokens = static_cast<double>(length);
+  // The scores of a prompt's tokens are not computed.
+  out.time("prompt", {.tokens = tokens, .flops = (flops - head) * tokens}, [&] {
+    DecoderState state = decoder.initial_state(1);
+    decoder.hidden(prompt, {}, &state);
+  });
+  DecoderState state = decoder.initial_state(1);
+  decoder.hidden(prompt, {}, &state);
+  const Tensor id = Tensor::of({1}, std::vector<int32_t>{0});
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    decoder.store_weights(dtype);
+    const bool halved = dtype == DType::BF16;
+    const Tensors weights = weights_read(decoder);
+    double bytes = 0;
+    for (const Tensor& weight : weights) bytes += static_cast<double>(weight.bytes());
+    // What a token costs at least: how fast memory is depends on where it lies.
+    out.time(halved ? "reading bf16 weights" : "reading weights", {.bytes = bytes}, [&] {
+      for (const Tensor& weight : weights) sum_of_words(weight);
+    });
+    out.time(halved ? "next token, bf16 weights" : "next token",
+             {.tokens = kTokens, .flops = flops * kTokens, .bytes = bytes * kTokens}, [&] {
+               for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
+             });
+  }
+}
+
+}  // namespace regla::app

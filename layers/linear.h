@@ -1,0 +1,54 @@
+#pragma once
+
+#include <string>
+
+#include "autograd/ops.h"
+#include "layers/parameters.h"
+
+namespace regla {
+
+/// y = x weight^T + bias. weight [out, in], bias [out].
+struct Linear {
+  Parameter weight, bias;
+
+  Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
+         double deviation);
+  Var operator()(const Var& x) { return linear(x, use(weight), use(bias)); }
+  void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
+};
+
+/// LayerNorm over the model width. weight, bias [D].
+struct LayerNorm {
+  Parameter weight, bias;
+  double epsilon;
+
+  LayerNorm(const ParameterFactory& make, const std::string& name, int64_t width, double eps);
+  Var operator()(const Var& x) { return layer_norm(x, use(weight), use(bias), epsilon); }
+  void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
+};
+
+/// Rows by id. weight [vocab, D], without weight decay.
+struct Embedding {
+  Parameter weight;
+
+  Embedding(const ParameterFactory& make, const std::string& name, int64_t vocab, int64_t width,
+            double deviation);
+  Var operator()(const Tensor& ids) { return embedding(ids, use(weight)); }
+  void parameters(ParameterList& list) { list.push_back(&weight); }
+};
+
+/// D -> width -> D with GELU between.
+struct Mlp {
+  Linear in, out;
+  Gelu kind;
+
+  Mlp(const ParameterFactory& make, const std::string& name, int64_t hidden, int64_t width,
+      Gelu gelu_kind, double in_deviation, double out_deviation);
+  Var operator()(const Var& x) { return out(gelu(in(x), kind)); }
+  void parameters(ParameterList& list) {
+    in.parameters(list);
+    out.parameters(list);
+  }
+};
+
+}  // namespace regla

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "autograd/parameter.h"
+#include "core/random.h"
+
+namespace regla {
+
+/// The random numbers that belong to a name under a seed.
+Random random_numbers(uint64_t seed, const std::string& name);
+
+/// Gives the values of a parameter, of this shape and type, or throws.
+using ParameterSource =
+    std::function<Tensor(const std::string& name, const Shape& shape, DType dtype)>;
+
+/// Makes parameters with reproducible initial values: element i of parameter `name` depends on the
+/// seed, the name and i, so neither the order of construction nor the rest of the model matters.
+class ParameterFactory {
+ public:
+  ParameterFactory(uint64_t seed, DType dtype, Device device = {})
+      : seed_(seed), dtype_(dtype), device_(device) {}
+  /// Takes the values from elsewhere: a model takes no memory that its source has not.
+  ParameterFactory(ParameterSource source, DType dtype, Device device = {})
+      : source_(std::move(source)), seed_(0), dtype_(dtype), device_(device) {}
+
+  /// Normal with the given standard deviation.
+  Parameter normal(const std::string& name, const Shape& shape, double deviation) const;
+  /// Uniform in [low, high), each element passed through `map`.
+  Parameter uniform(const std::string& name, const Shape& shape, double low, double high,
+                    double (*map)(double)) const;
+  Parameter constant(const std::string& name, const Shape& shape, double value) const;
+  DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
+
+ private:
+  /// Of the values that the source gives, else of those that `initial` makes.
+  template <class F>
+  Parameter filled(const std::string& name, const Shape& shape, F&& initial) const;
+
+  ParameterSource source_;
+  uint64_t seed_;
+  DType dtype_;
+  Device device_;
+};
+
+}  // namespace regla

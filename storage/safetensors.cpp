@@ -1,0 +1,257 @@
+#include "storage/safetensors.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+#include "core/check.h"
+#include "storage/json_fields.h"
+
+namespace regla {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
+
+constexpr uint64_t kLengthBytes = 8;
+constexpr uint64_t kMaxHeader = 100'000'000;
+constexpr const char* kMetadata = "__metadata__";
+
+std::optional<DType> dtype_named(std::string_view name) {
+  for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  return std::nullopt;
+}
+
+using Entry = TensorSource::Entry;  // a tensor's line of the header
+
+/// What every message begins with.
+std::string at(std::string_view source, std::string_view tensor) {
+  return "[safetensors] " + std::string(source) + ", tensor " + quoted(tensor) + ":";
+}
+
+/// A JSON number as a size; -1 for anything that is none.
+int64_t size_from(const Json& value) {
+  if (!value.is_number_unsigned()) return -1;
+  const auto number = value.get<uint64_t>();
+  return number <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max())
+             ? static_cast<int64_t>(number)
+             : -1;
+}
+
+Shape shape_from(const Json& value, const std::string& where) {
+  check(value.is_array(), where, " expected a list as shape, got ", shown(value));
+  check(value.size() <= Shape::kMaxRank, where, " expected at most ", Shape::kMaxRank,
+        " axes, got ", value.size());
+  std::vector<int64_t> sizes;
+  int64_t numel = 1;
+  for (const Json& item : value) {
+    sizes.push_back(size_from(item));
+    check(sizes.back() >= 0, where, " expected sizes of at least 0 in the shape, got ",
+          shown(item));
+    check(!__builtin_mul_overflow(numel, sizes.back(), &numel) &&
+              numel < std::numeric_limits<int64_t>::max() / 8,
+          where, " the shape ", shown(value), " is too large");
+  }
+  return Shape(std::span<const int64_t>(sizes));
+}
+
+Entry entry_from(const std::string& name, const Json& value, int64_t data_bytes,
+                 const std::string& where) {
+  const char* const keys[] = {"dtype", "shape", "data_offsets"};
+  check(value.is_object() && value.size() == 3 &&
+            std::all_of(std::begin(keys), std::end(keys),
+                        [&](const char* key) { return value.contains(key); }),
+        where, " expected dtype, shape and data_offsets, got ", shown(value));
+  const Json& type = value["dtype"];
+  const auto dtype = type.is_string() ? dtype_named(type.get<std::string>()) : std::nullopt;
+  check(dtype.has_value(), where, " expected a dtype of F32, F64, BF16, I32, got ", shown(type));
+  Entry entry{name, *dtype, shape_from(value["shape"], where), 0, 0};
+  const Json& offsets = value["data_offsets"];
+  check(offsets.is_array() && offsets.size() == 2, where, " expected two data_offsets, got ",
+        shown(offsets));
+  entry.begin = size_from(offsets[0]);
+  entry.end = size_from(offsets[1]);
+  check(entry.begin >= 0 && entry.begin <= entry.end && entry.end <= data_bytes, where,
+        " expected data_offsets within the ", data_bytes, " bytes of data, got ", shown(offsets));
+  const int64_t bytes = entry.shape.numel() * static_cast<int64_t>(size_of(entry.dtype));
+  check(entry.end - entry.begin == bytes, where, " expected ", bytes, " bytes for ",
+        name_of(entry.dtype), " ", entry.shape, ", got ", entry.end - entry.begin);
+  return entry;
+}
+
+Metadata metadata_from(const Json& value, std::string_view source) {
+  check(value.is_object(), "[safetensors] ", source, ": expected an object as __metadata__, got ",
+        shown(value));
+  Metadata metadata;
+  for (const auto& item : value.items()) {
+    check(item.value().is_string(), "[safetensors] ", source,
+          ": expected strings in __metadata__, got ", shown(item.value()));
+    metadata[item.key()] = item.value().get<std::string>();
+  }
+  return metadata;
+}
+
+/// The header's length, checked against the bytes there are.
+uint64_t header_length(std::span<const std::byte> begin, uint64_t size, std::string_view source) {
+  check(begin.size() >= kLengthBytes, "[safetensors] ", source, ": cut off after ", begin.size(),
+        " bytes, before the header");
+  uint64_t length = 0;
+  std::memcpy(&length, begin.data(), kLengthBytes);
+  check(length <= kMaxHeader, "[safetensors] ", source, ": a header of ", length,
+        " bytes is above the limit of ", kMaxHeader);
+  check(length <= size - kLengthBytes, "[safetensors] ", source, ": cut off within the header, ",
+        length, " bytes expected, ", size - kLengthBytes, " there");
+  return length;
+}
+
+Json header_json(std::span<const std::byte> bytes, std::string_view source) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  check(text.starts_with('{'), "[safetensors] ", source, ": the header is not a JSON object");
+  return parse_json(text, "[safetensors] " + std::string(source) + ":");
+}
+
+/// Sorts by place and checks that the tensors cover the data once, without gaps.
+void check_layout(std::vector<Entry>& entries, int64_t data_bytes, std::string_view source) {
+  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  int64_t covered = 0;
+  for (const Entry& entry : entries) {
+    if (entry.begin != covered) {
+      fail(at(source, entry.name), entry.begin < covered ? " overlaps" : " leaves a gap after",
+           " the tensor before it, expected offset ", covered, ", got ", entry.begin);
+    }
+    covered = entry.end;
+  }
+  check(covered == data_bytes, "[safetensors] ", source, ": ", data_bytes - covered,
+        " bytes after the last tensor");
+}
+
+/// The tensors that a header names, in the order of their `data_bytes` bytes.
+std::vector<Entry> entries_of(std::span<const std::byte> header_bytes, int64_t data_bytes,
+                              std::string_view source, Metadata& metadata) {
+  const Json header = header_json(header_bytes, source);
+  std::vector<Entry> entries;
+  for (const auto& item : header.items()) {
+    if (item.key() == kMetadata) {
+      metadata = metadata_from(item.value(), source);
+    } else {
+      entries.push_back(entry_from(item.key(), item.value(), data_bytes, at(source, item.key())));
+    }
+  }
+  check_layout(entries, data_bytes, source);
+  return entries;
+}
+
+/// Fills `to` with what stands at `offset` of a file; less than that is a file cut off.
+void read_at(const Descriptor& file, int64_t offset, std::span<std::byte> to,
+             const std::string& source) {
+  while (!to.empty()) {
+    const ssize_t count = ::pread(file.get(), to.data(), to.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    check(count >= 0, "[safetensors] cannot read ", source, ": ", std::strerror(errno));
+    check(count > 0, "[safetensors] ", source, ": cut off after ", offset, " bytes");
+    offset += count;
+    to = to.subspan(static_cast<size_t>(count));
+  }
+}
+
+Json header_of(std::span<const NamedTensor> tensors, const Metadata& metadata,
+               const std::string& file) {
+  Json header = Json::object();
+  if (!metadata.empty()) header[kMetadata] = metadata;
+  int64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    check(name != kMetadata && !header.contains(name), at(file, name),
+          " a name that is taken already");
+    check(tensor.defined() && tensor.device().is_cpu(), at(file, name),
+          " expected a defined tensor on the CPU");
+    const auto sizes = tensor.shape().sizes();
+    header[name] = {{"dtype", name_of(tensor.dtype())},
+                    {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
+                    {"data_offsets", std::array{offset, offset + tensor.bytes()}}};
+    offset += tensor.bytes();
+  }
+  return header;
+}
+
+}  // namespace
+
+const Tensor* TensorFile::find(std::string_view name) const {
+  for (const NamedTensor& entry : tensors) {
+    if (entry.name == name) return &entry.tensor;
+  }
+  return nullptr;
+}
+
+TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view source) {
+  const uint64_t length = header_length(bytes, bytes.size(), source);
+  const auto data = bytes.subspan(kLengthBytes + length);
+  TensorFile file;
+  for (const Entry& entry : entries_of(bytes.subspan(kLengthBytes, length),
+                                       static_cast<int64_t>(data.size()), source, file.metadata)) {
+    Tensor tensor = Tensor::empty(entry.shape, entry.dtype);
+    const auto part = data.subspan(static_cast<size_t>(entry.begin),
+                                   static_cast<size_t>(entry.end - entry.begin));
+    if (!part.empty()) std::memcpy(tensor.raw(), part.data(), part.size());
+    file.tensors.push_back({entry.name, std::move(tensor)});
+  }
+  return file;
+}
+
+TensorSource::TensorSource(const std::filesystem::path& path)
+    : path_(path), file_(open_file(path, O_RDONLY)) {
+  const std::string source = path.string();
+  struct stat status {};
+  check(::fstat(file_.get(), &status) == 0, "[safetensors] cannot read ", source);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  std::array<std::byte, kLengthBytes> begin;
+  const auto there = std::span(begin).first(std::min(size, kLengthBytes));
+  read_at(file_, 0, there, source);
+  std::vector<std::byte> header(header_length(there, size, source));
+  read_at(file_, kLengthBytes, header, source);
+  header_end_ = static_cast<int64_t>(kLengthBytes + header.size());
+  entries_ = entries_of(header, status.st_size - header_end_, source, metadata_);
+}
+
+void TensorSource::read(const Entry& entry, Tensor& tensor) const {
+  check(tensor.dtype() == entry.dtype && tensor.shape() == entry.shape,
+        at(path_.string(), entry.name), " expected a place of its type and shape");
+  const std::span to(static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  read_at(file_, header_end_ + entry.begin, to, path_.string());
+}
+
+TensorFile read_safetensors(const std::filesystem::path& path) {
+  const TensorSource source(path);
+  TensorFile file{.tensors = {}, .metadata = source.metadata()};
+  for (const Entry& entry : source.entries()) {
+    file.tensors.push_back({entry.name, Tensor::empty(entry.shape, entry.dtype)});
+    source.read(entry, file.tensors.back().tensor);
+  }
+  return file;
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+                       const Metadata& metadata, NamedBy named_by) {
+  std::string header = dumped(header_of(tensors, metadata, path.string()));
+  header.resize((header.size() + 7) / 8 * 8, ' ');  // the elements begin at a multiple of 8
+  const uint64_t length = header.size();
+  AtomicFile file(path, named_by);
+  file.write(std::as_bytes(std::span(&length, 1)));
+  file.write(header);
+  for (const auto& [name, tensor] : tensors) {
+    file.write({static_cast<const std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
+  }
+  file.commit();
+}
+
+}  // namespace regla
