@@ -143,7 +143,7 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
   if (!wanted) return;
   node.repeats = node.op->is_cheap();
   for (size_t i = 0; i < in.size(); ++i) {
-    Tensor* kept = node.op->kept(i);
+    Tensor* kept = node.op->kept_input(i);
     const bool comes_again = repeating(in[i].index) != nullptr;
     if (kept && comes_again) *kept = {};
     node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
@@ -167,7 +167,7 @@ const Tensor& Tape::again(int64_t index) {
   if (node.again.empty()) {
     Tensors in;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const Tensor* kept = node.op->kept(i);
+      const Tensor* kept = node.op->kept_input(i);
       in.push_back(repeating(node.inputs[i]) ? again(node.inputs[i]) : kept ? *kept : Tensor{});
     }
     node.again = node.op->forward(in);
@@ -215,7 +215,7 @@ void Tape::run_backward(Node& node) {
   }
   if (!reached) return;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    Tensor* kept = node.op->kept(i);
+    Tensor* kept = node.op->kept_input(i);
     if (kept && repeating(node.inputs[i])) *kept = again(node.inputs[i]);
   }
   static thread_local Gradient unwanted;

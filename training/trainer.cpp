@@ -29,10 +29,9 @@ DecoderState detached(const DecoderState& state) {
 
 /// Tensors of equal shape but for the first axis, one behind the other.
 Tensor stacked(const std::vector<Tensor>& parts) {
-  std::vector<int64_t> sizes(parts[0].shape().sizes().begin(), parts[0].shape().sizes().end());
-  sizes[0] = 0;
-  for (const Tensor& part : parts) sizes[0] += part.dim(0);
-  Tensor all = Tensor::empty(Shape(std::span<const int64_t>(sizes)), parts[0].dtype());
+  int64_t rows = 0;
+  for (const Tensor& part : parts) rows += part.dim(0);
+  Tensor all = Tensor::empty(parts[0].shape().with(0, rows), parts[0].dtype());
   int64_t row = 0;
   for (const Tensor& part : parts) {
     all.slice(row, row + part.dim(0)).copy_from(part);
