@@ -41,16 +41,6 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
        scope.empty() ? "" : " in " + scope, ", ", tensor.shape());
 }
 
-void require_one_device(const Op& op, const Tensors& in) {
-  const Tensor* first = nullptr;
-  for (const Tensor& tensor : in) {
-    if (!tensor.defined()) continue;
-    if (first == nullptr) first = &tensor;
-    check(tensor.device() == first->device(), "[", op.name(), "] expected all inputs on ",
-          first->device().text(), ", got one on ", tensor.device().text());
-  }
-}
-
 }  // namespace
 
 Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
@@ -113,7 +103,7 @@ Vars apply(std::unique_ptr<Op> op, const Vars& in) {
   Tensors values;
   values.reserve(in.size());
   for (const Var& var : in) values.push_back(var.value);
-  require_one_device(*op, values);
+  common_device(op->name(), values);
   Tensors results = op->forward(values);
   Tape* tape = current_tape;
   if (tape && tape->check_finite_) {

@@ -10,7 +10,9 @@
 // Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
 // head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
 // or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
-// where nobody wants a gradient. Kernels trust their arguments; ops check them.
+// where nobody wants a gradient. Kernels trust their arguments; ops check them, but for the values
+// of ids, targets and first keys: the CPU's kernels look at those, and for other devices whoever
+// brings them there does, on the host (Decoder::ids).
 
 namespace regla {
 

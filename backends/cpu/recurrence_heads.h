@@ -58,7 +58,8 @@ void forward_heads(const Args& args, const HeadSizes& n, int64_t scratch, Recurr
                    Forward&& forward) {
   const int64_t size = n.K * n.V;
   Tensor scratches = Tensor::empty({threads(), scratch}, dtype_of<T>);
-  if (args.keep && !result.kept) result.kept = kept_states<T>(n.segments, n.heads, n.K, n.V);
+  if (args.keep && !result.kept)
+    result.kept = kept_states<T>(n.segments, n.heads, n.K, n.V, result.o.device());
   T* kept = args.keep ? result.kept.data<T>() : nullptr;
   T *buffers = scratches.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
   parallel_for(n.heads, 1, [&](int64_t begin, int64_t end) {

@@ -6,25 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "backends/backend.h"
 #include "backends/copies.h"
-#include "tests/catch.h"
+#include "tests/gpu.h"
 #include "tests/support.h"
 
 namespace regla::test {
 namespace {
-
-/// The first GPU; nothing, and the test case is skipped, where this build or this machine has none.
-std::optional<Device> gpu() {
-  const Device device = Device::named("cuda");
-  try {
-    open_device(device);
-  } catch (const Error& error) {
-    skip(error.what());
-    return std::nullopt;
-  }
-  return device;
-}
 
 /// What a kernel call writes into `like` on the GPU against what it writes on the CPU.
 double error_of_kernel(
