@@ -10,6 +10,7 @@
 // head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
 // or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
 // where nobody wants a gradient. Kernels trust their arguments; ops check them.
+// A result that a kernel shapes itself (`kept`) is written where it is, once it is there.
 
 namespace regla {
 

@@ -46,7 +46,7 @@ void linear_attention(const LinearAttentionArgs& args, LinearAttentionResult& re
     const int64_t size = Chunk<T>::scratch(K, V, capacity) + 2 * capacity * V;
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     const Segments segments(K, V, steps, capacity);
-    if (args.keep) result.kept = kept_states<T>(segments, heads, K, V);
+    if (args.keep) make_room(segments, heads, result.state, result.kept);
     T* kept = args.keep ? result.kept.data<T>() : nullptr;
     T *buffers = scratch.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
