@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backends/arguments.h"
+#include "backends/call_recorder.h"
 #include "core/check.h"
 #include "core/kernel_scope.h"
 
@@ -46,8 +47,12 @@ class KernelOf<Named, void(Arguments...)> {
 
   void operator()(Arguments... arguments) const {
     check(function_ != nullptr, "[", Named::kName, "] this backend has no such kernel");
-    const KernelScope scope(common_device(Named::kName, arguments...));
-    function_(std::forward<Arguments>(arguments)...);
+    const Device device = common_device(Named::kName, arguments...);
+    CallRecorder* recorder = device.is_cpu() ? nullptr : CallRecorder::current();
+    const KernelScope scope(device);
+    if (recorder == nullptr) return function_(std::forward<Arguments>(arguments)...);
+    function_(arguments...);
+    recorder->add(repeated(Named::kName, device, function_, arguments...));
   }
 
  private:

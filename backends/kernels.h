@@ -12,7 +12,8 @@
 // or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
 // where nobody wants a gradient. Kernels trust their arguments; ops check them, but for the values
 // of ids, targets and first keys: the CPU's kernels look at those, and for other devices whoever
-// brings them there does, on the host (Decoder::ids).
+// brings them there does, on the host (Decoder::ids). A result that a kernel shapes itself (`kept`)
+// is written where it is, once it is there.
 
 namespace regla {
 
