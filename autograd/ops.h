@@ -135,9 +135,17 @@ Tensor delta_rule_step(const Var& q, const Var& k, const Var& v, const Var& g, c
 
 /// Causal softmax attention (Eq. 1): q [B, T, H, K]; k, v [B, S, H, .] of which the last T belong
 /// to the queries. first [B, T] I32 or undefined: keys before it are hidden. window 0: no limit.
-/// `length`: S where k and v have spare room behind it; 0: all of them.
 Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& first, int64_t window,
-                      double scale, int64_t length = 0);
+                      double scale);
+/// Keys and values of earlier tokens, with room behind them.
+struct KeyValueCache {
+  Tensor keys, values;  // [B, capacity, H, K or V]
+  Tensor used;          // [1] I32: entries in use, fewer than the capacity
+};
+/// One token (T = 1) for decoding, without gradients: its key and value are put into the cache, and
+/// it sees them and as many entries before as its position [B, 1] I32 says.
+Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const KeyValueCache& cache,
+                              const Tensor& positions, int64_t window, double scale);
 
 /// a [B, S, ...] followed by b [B, T, ...] along the second axis; an undefined a is empty.
 Var concatenate(const Var& a, const Var& b);

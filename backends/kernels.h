@@ -132,10 +132,20 @@ struct DeltaRuleGradients {
 /// past. Query t sees keys s with s <= S - T + t, s > S - T + t - window and s >= first[b, t].
 struct SoftmaxAttentionArgs {
   Tensor q;        // [B, T, H, K]
-  Tensor k, v;     // [B, capacity >= S, H, K or V]
-  int64_t length;  // S
+  Tensor k, v;     // [B, S, H, K or V]
   Tensor first;    // [B, T] I32 or undefined (0)
   int64_t window;  // 0: no limit
+  double scale;
+};
+
+/// The same for the token that follows those in a cache: its key and value become entry `used`.
+struct SoftmaxAttentionStepArgs {
+  Tensor q, k;          // [B, 1, H, K]
+  Tensor v;             // [B, 1, H, V]
+  Tensor keys, values;  // [B, capacity > used, H, K or V]
+  Tensor used;          // [1] I32: entries in use
+  Tensor positions;     // [B, 1] I32: of the entries before it the token sees as many
+  int64_t window;       // 0: no limit
   double scale;
 };
 
@@ -184,7 +194,7 @@ struct KernelTable {
   Kernel<"embedding_backward", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
       embedding_backward;
   // positions [B, T] I32 of tokens that begin at start [B] (undefined: 0), and at 0 again where
-  // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them
+  // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them, maybe in start
   Kernel<"positions", void(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next)>
       positions;
   // first[b, t] = max(0, past + t - positions[b, t]): where the document of token t begins among
@@ -275,6 +285,9 @@ struct KernelTable {
          void(const SoftmaxAttentionArgs&, const Tensor& o, const Tensor& log_sum,
               const Tensor& d_o, Sink d_q, Sink d_k, Sink d_v)>
       softmax_attention_backward;
+  // in place on keys, values and used
+  Kernel<"softmax_attention_step", void(const SoftmaxAttentionStepArgs&, Tensor o)>
+      softmax_attention_step;
 
   Kernel<"adamw", void(const AdamWArgs&)> adamw;
   Kernel<"sum_of_squares", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64

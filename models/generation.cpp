@@ -52,6 +52,7 @@ Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
   Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype(), decoder.device());
   Tensor rows = out.reshape({B * steps, vocab});
   DecoderState state = decoder.initial_state(B);
+  decoder.reserve(state, steps);
   const int32_t* id = ids.data<int32_t>();
   for (int64_t t = 0; t < steps; ++t) {
     std::vector<int32_t> column;
@@ -125,6 +126,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   DecoderState state = decoder.initial_state(1);
   const Tensor ids = decoder.ids({1, length}, {prompt.begin(), prompt.end()});
   const Var hidden = decoder.hidden(ids, {}, &state);
+  decoder.reserve(state, options.max_new_tokens - 1);  // the last one is not read
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
   while (true) {

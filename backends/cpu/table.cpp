@@ -63,6 +63,7 @@ constinit const KernelTable kTable = {
     .delta_rule_step = delta_rule_step,
     .softmax_attention = softmax_attention,
     .softmax_attention_backward = softmax_attention_backward,
+    .softmax_attention_step = softmax_attention_step,
     .adamw = adamw,
     .sum_of_squares = sum_of_squares,
     .is_finite = is_finite,

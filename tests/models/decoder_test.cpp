@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <set>
+#include <tuple>
 
 #include "backends/kernels.h"
 #include "tests/matchers.h"
@@ -194,6 +195,79 @@ TEST_CASE("full chunks, chunks of one, carried tokens and steps give the same lo
       CHECK(relative_error(by_token, full) < bound);
       CHECK(relative_error(by_step, full) < bound);
     }
+  }
+}
+
+TEST_CASE("decoding moves the state in place, with room that is made once or doubled") {
+  for (const NamedModel& model : models()) {
+    Decoder decoder(model.config, 1);
+    shake(decoder);
+    INFO(model.name);
+    const Tensor prompt = random_ids({2, 9}, 3, 37), ids = random_ids({2, 150}, 4, 37);
+    const NoGrad guard;
+    const auto decoded = [&](bool reserved) {
+      DecoderState state = decoder.initial_state(2);
+      decoder.hidden(prompt, {}, &state);
+      if (reserved) decoder.reserve(state, 150);
+      int moves = 0;
+      const Tensor logits = token_by_token(decoder, ids, [&](const Tensor& token) {
+        const DecoderState before = state;
+        const bool in_place = decoder.steps_ahead(state) > 0;
+        const Tensor scores = decoder.step(token, state);
+        CHECK(state.position.shares_memory_with(before.position));
+        for (size_t layer = 0; in_place && layer < state.layers.size(); ++layer) {
+          const MixerState &a = before.layers[layer], &b = state.layers[layer];
+          CHECK(a.S.value.shares_memory_with(b.S.value));
+          CHECK(a.m.value.shares_memory_with(b.m.value));
+          CHECK(a.keys.value.shares_memory_with(b.keys.value));
+          CHECK(a.values.value.shares_memory_with(b.values.value));
+          CHECK(a.used.shares_memory_with(b.used));
+        }
+        moves += in_place ? 0 : 1;
+        return scores;
+      });
+      CHECK(state.position.values() == std::vector<double>{159, 159});
+      int64_t capacity = 0;
+      for (const MixerState& layer : state.layers) {
+        if (!layer.used) continue;
+        capacity = layer.keys.dim(1);
+        CHECK(layer.used.values()[0] == static_cast<double>(layer.length));
+      }
+      return std::tuple(logits, moves, capacity);
+    };
+    const auto [once, moves, capacity] = decoded(true);
+    const auto [doubled, more_moves, more_capacity] = decoded(false);
+    CHECK(same_bits(once, doubled));
+    const bool grows = model.name == "softmax" || model.name == "hybrid", slides = capacity == 64;
+    CHECK(slides == (model.name == "parallel, tied, tanh, window"));
+    CHECK(moves == (slides ? 2 : 0));  // a window of 5 leaves 4 of 64 entries
+    CHECK(capacity == (grows ? 159 : slides ? 64 : 0));
+    CHECK(more_moves == (grows || slides ? 3 : 0));  // to 64, 128, 256
+    CHECK(more_capacity == (grows ? 256 : capacity));
+  }
+}
+
+TEST_CASE("a decoder's state has the batch outermost: rows of it are the states of its sequences") {
+  for (const NamedModel& model : models()) {
+    Decoder decoder(model.config, 1, DType::F64);
+    shake(decoder);
+    INFO(model.name);
+    const Tensor ids = random_ids({3, 20}, 3, 37), more = random_ids({3, 8}, 4, 37);
+    const NoGrad guard;
+    DecoderState whole = decoder.initial_state(3), copy = decoder.state_after(3, 20);
+    decoder.hidden(ids, {}, &whole);
+    copy.copy_from(whole);
+    const Tensor expected = decoder.hidden(more, {}, &whole).value;
+    for (int64_t row = 0; row < 3; ++row) {
+      DecoderState part = copy.rows(row, row + 1);
+      CHECK(part.position.shares_memory_with(copy.position));
+      const Tensor got = decoder.hidden(more.slice(row, row + 1), {}, &part).value;
+      CHECK(relative_error(got, expected.slice(row, row + 1)) < 1e-12);
+      CHECK(part.position.values() == std::vector<double>{28});
+    }
+    CHECK(copy.position.values() == std::vector<double>{20, 20, 20});  // as it was
+    CHECK_THROWS_AS(copy.copy_from(decoder.state_after(2, 20)), Error);
+    CHECK_THROWS_AS(copy.copy_from({}), Error);
   }
 }
 
@@ -391,12 +465,13 @@ TEST_CASE("a decoder refuses what it cannot read") {
   for (const ModelConfig& config : {models()[0].config, models()[1].config}) {
     Decoder any(config, 1);
     DecoderState two = any.initial_state(2);
-    CHECK_THROWS_WITH(any.step(random_ids({3}, 1, 37), two), Contains("[mixer]"));
-    CHECK_THROWS_WITH(any.hidden(random_ids({3, 4}, 1, 37), {}, &two), Contains("[mixer]"));
+    const auto expected = Contains("[decoder] expected a state of 3 sequences");
+    CHECK_THROWS_WITH(any.step(random_ids({3}, 1, 37), two), expected);
+    CHECK_THROWS_WITH(any.hidden(random_ids({3, 4}, 1, 37), {}, &two), expected);
     const Segment wrong = {Tensor::zeros({4, 2}, DType::I32)};
     CHECK_THROWS_WITH(any.hidden(random_ids({2, 4}, 1, 37), wrong), Contains("[mixer]"));
   }
-  state.pop_back();
+  state.layers.pop_back();
   CHECK_THROWS_WITH(decoder.hidden(random_ids({2, 3}, 1, 37), {}, &state), Contains("[decoder]"));
   ModelConfig config = small_model({regla_mixer()});
   config.vocab = 0;
