@@ -78,7 +78,8 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads and activation_checkpointing.
+/// may change: steps, logging, validation, checkpoints, threads, device and
+/// activation_checkpointing.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
 
 }  // namespace regla

@@ -35,6 +35,7 @@ std::vector<TrainingConfig> walled_configs() {
   std::vector<TrainingConfig> configs;
   for (const std::string& mixer : small_mixers()) configs.push_back(walled_config(mixer));
   configs.push_back(walled_config(R"({"type": "rfa", "redraw_every": 2})"));
+  configs.back().carry_state = false;  // redrawn features belong to no carried state
   configs.push_back(walled_config(R"("delta_net")"));
   configs.push_back(walled_config(R"("regla")"));
   configs.back().activation_checkpointing = true;
@@ -44,7 +45,14 @@ std::vector<TrainingConfig> walled_configs() {
   return configs;
 }
 
-std::string name_of(const TrainingConfig& config) { return config.to_json(); }
+/// What sets a configuration apart, for messages.
+std::string name_of(const TrainingConfig& config) {
+  std::string name;
+  for (const MixerConfig& mixer : config.model.mixer) {
+    name += std::string(name_of(mixer.type)) + " ";
+  }
+  return name + (config.activation_checkpointing ? "recomputed" : "");
+}
 
 void check_same_weights(const Decoder& a, const Decoder& b) {
   REQUIRE(a.parameters().size() == b.parameters().size());
