@@ -67,31 +67,35 @@ StepResult Trainer::step() {
   }
   const std::vector<DecoderState> before = carried_;
   optimizer_.clear_gradients();
-  StepResult result;
+  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, optimizer_.device());
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    result.loss += run_micro_batch(batch, i, false);
-    if (!std::isfinite(result.loss)) break;
+    losses.slice(i, i + 1).copy_from(run_micro_batch(batch, i, false));
   }
-  result.gradient_norm = optimizer_.gradient_norm();
+  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
+  StepResult result = {.learning_rate = learning_rate_at(config_, steps_done_)};
+  optimizer_.update(steps_done_ + 1, result.learning_rate, report.slice(2, 3));
+  const std::vector<double> numbers = report.values();
+  result.loss = numbers[0];
+  result.gradient_norm = numbers[1];
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+    optimizer_.forget_bad_updates();
     carried_ = before;
     explain(batch, result.loss);
   }
-  result.learning_rate = learning_rate_at(config_, steps_done_);
-  optimizer_.update(steps_done_ + 1, result.learning_rate,
-                    clip_factor(result.gradient_norm, config_.grad_clip));
   ++steps_done_;
   decoder_.begin_step(steps_done_);
   return result;
 }
 
-/// Adds the gradient of one part of the batch and returns its share of the loss.
-double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_finite) {
+/// Adds the gradient of one part of the batch and returns its share of the loss, F64 [1].
+Tensor Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
   const Batch part = batch.rows(index * rows, (index + 1) * rows);
   const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
                            .chunk = 0};
-  DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
+  const Tensor step =
+      Tensor::full({1}, static_cast<double>(steps_done_), DType::I32, optimizer_.device());
+  DropoutSource dropout(config_.seed, step, config_.model.dropout, index * rows);
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
   Tape tape;
   tape.check_finite(check_finite);
@@ -100,7 +104,7 @@ double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_fi
                                  grid(part, part.targets), tokens_per_step());
   tape.backward(loss);
   if (state) *state = detached(*state);
-  return loss.value.values()[0];
+  return loss.value;
 }
 
 /// Runs the batch again with every tensor checked, to say where it went bad.

@@ -62,7 +62,7 @@ class Trainer {
   void resume(int64_t steps, const DecoderState& carried);
 
  private:
-  double run_micro_batch(const Batch& batch, int64_t index, bool check_finite);
+  Tensor run_micro_batch(const Batch& batch, int64_t index, bool check_finite);
   [[noreturn]] void explain(const Batch& batch, double loss);
 
   TrainingConfig config_;

@@ -20,8 +20,9 @@ void add_elements(const Tensor& a, const Tensor& b, const Tensor& out) {
 
 template <class T>
 void scale_elements(const Tensor& x, const Tensor& factor, const Sink& out) {
-  const T *in = x.data<T>(), *by = factor.data<T>();
-  write<T>(out, [=] __device__(int64_t i) { return by[0] * in[i]; });
+  const T* in = x.data<T>();
+  const double* by = factor.data<double>();
+  write<T>(out, [=] __device__(int64_t i) { return static_cast<T>(by[0]) * in[i]; });
 }
 
 }  // namespace

@@ -15,6 +15,9 @@ decltype(KernelTable::scale_by)::Function scale_by;
 decltype(KernelTable::matmul)::Function matmul;
 decltype(KernelTable::gelu)::Function gelu;
 decltype(KernelTable::gelu_backward)::Function gelu_backward;
+decltype(KernelTable::clip_factor)::Function clip_factor;
 decltype(KernelTable::adamw)::Function adamw;
+decltype(KernelTable::commit)::Function commit;
+decltype(KernelTable::restart)::Function restart;
 
 }  // namespace regla::cuda

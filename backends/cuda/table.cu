@@ -14,7 +14,10 @@ constexpr KernelTable make_table() {
   table.matmul = matmul;
   table.gelu = gelu;
   table.gelu_backward = gelu_backward;
+  table.clip_factor = clip_factor;
   table.adamw = adamw;
+  table.commit = commit;
+  table.restart = restart;
   return table;
 }
 
