@@ -65,7 +65,10 @@ constexpr KernelTable make_table() {
   table.delta_rule_step = delta_rule_step;
   table.softmax_attention = softmax_attention;
   table.softmax_attention_backward = softmax_attention_backward;
+  table.clip_factor = clip_factor;
   table.adamw = adamw;
+  table.commit = commit;
+  table.restart = restart;
   table.sum_of_squares = sum_of_squares;
   table.is_finite = is_finite;
   return table;
