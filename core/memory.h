@@ -54,6 +54,15 @@ class Memory {
   /// Returns when the device has done all that it was asked for.
   virtual void wait() = 0;
 
+  /// Until `leave_routine`, blocks come from a heap that this routine (backends/routine.h) alone
+  /// has: whenever it runs again it writes where it wrote before. Blocks from before go back where
+  /// they came from. Meanwhile copies to and from the host are an Error, since they would not be
+  /// repeated. One routine at a time.
+  virtual void enter_routine(int64_t routine) = 0;
+  virtual void leave_routine() noexcept = 0;
+  /// The routine will not run again: its heap becomes part of the one that all share.
+  virtual void end_routine(int64_t routine) noexcept = 0;
+
   /// Around every kernel of the device, on the thread that calls it.
   virtual void enter_kernel() {}
   virtual void leave_kernel() noexcept {}

@@ -101,6 +101,12 @@ Tensor Tensor::reshape(const Shape& shape) const {
   return view;
 }
 
+Tensor Tensor::unowned() const {
+  Tensor view = *this;
+  view.block_ = std::shared_ptr<Block>(std::shared_ptr<Block>(), block_.get());
+  return view;
+}
+
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   check(rank() > 0 && begin >= 0 && begin <= end && end <= dim(0), "[slice] expected rows inside ",
         shape_, ", got ", begin, " to ", end);

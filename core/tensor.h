@@ -57,6 +57,8 @@ class Tensor {
 
   /// The same memory under another shape of equal size.
   Tensor reshape(const Shape& shape) const;
+  /// The same memory without a share in it: for whoever knows that it will be there.
+  Tensor unowned() const;
   /// Rows [begin, end) of the outermost axis, sharing memory.
   Tensor slice(int64_t begin, int64_t end) const;
   Tensor clone() const;

@@ -101,6 +101,7 @@ void Block::parameters(ParameterList& list) {
 Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
     : config_(validated(config).resolved()),
       dtype_(make.dtype()),
+      device_(make.device()),
       embedding_(make, "embed_in", config_.vocab, config_.hidden, small_deviation(config_)),
       final_norm_(make, "final_norm", config_.hidden, config_.layer_norm_epsilon) {
   // Without room for all in advance: `make` may not have so many.
@@ -116,6 +117,13 @@ Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
   for (Block& block : blocks_) block.parameters(parameters_);
   final_norm_.parameters(parameters_);
   if (output_) parameters_.push_back(&*output_);
+}
+
+Tensor Decoder::ids(const Shape& shape, const std::vector<int32_t>& ids) const {
+  check(std::all_of(ids.begin(), ids.end(),
+                    [&](int32_t id) { return id >= 0 && id < config_.vocab; }),
+        "[decoder] expected ids from 0 to ", config_.vocab - 1, ", got one outside that range");
+  return Tensor::of(shape, ids, device_);
 }
 
 Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
@@ -200,13 +208,13 @@ void Decoder::store_weights(DType dtype) {
     if (parameter->multiplies) parameter->value = converted(parameter->value, dtype);
   }
   // What the weights took before goes back to the system.
-  memory(output_weight().value.device()).trim();
+  memory(device_).trim();
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {
   DecoderState state;
   for (const Block& block : blocks_) state.layers.push_back(block.mixer->initial_state(batch));
-  state.position = Tensor::zeros({batch}, DType::I32);
+  state.position = Tensor::zeros({batch}, DType::I32, device_);
   return state;
 }
 

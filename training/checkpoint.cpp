@@ -23,9 +23,9 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 9> kFreeKeys = {
+constexpr std::array<std::string_view, 10> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads"};
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device"};
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
@@ -175,11 +175,12 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 
 }  // namespace
 
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
-  return assembled(config, std::move(tokenizer), {config.seed, config.element_type()});
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                 Device device) {
+  return assembled(config, std::move(tokenizer), {config.seed, config.element_type(), device});
 }
 
-Model load_model(const fs::path& run) {
+Model load_model(const fs::path& run, Device device) {
   const HeldCheckpoint held(run);
   const fs::path& folder = held.path();
   const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
@@ -190,7 +191,7 @@ Model load_model(const fs::path& run) {
   const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
     return file.take(name, shape, dtype);
   };
-  Model model = assembled(config, std::move(tokenizer), {take, config.element_type()});
+  Model model = assembled(config, std::move(tokenizer), {take, config.element_type(), device});
   file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {

@@ -60,11 +60,10 @@ StepResult Trainer::step() {
 }
 
 BatchTensors Trainer::tensors_of(const Batch& batch) const {
-  const auto grid = [&](const std::vector<int32_t>& values) {
-    return Tensor::of({batch.batch, batch.length}, values);
-  };
-  return {grid(batch.inputs), grid(batch.targets),
-          config_.reset_at_documents ? grid(batch.reset) : Tensor{}};
+  const Shape shape = {batch.batch, batch.length};
+  return {
+      decoder_.ids(shape, batch.inputs), decoder_.ids(shape, batch.targets),
+      config_.reset_at_documents ? Tensor::of(shape, batch.reset, decoder_.device()) : Tensor{}};
 }
 
 DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {

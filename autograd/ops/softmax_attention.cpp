@@ -26,17 +26,6 @@ struct SoftmaxAttention : Op {
   }
 };
 
-/// Every query sees at least its own key.
-void check_visible(const Tensor& first, int64_t past) {
-  if (!first.device().is_cpu()) return;
-  const int64_t steps = first.dim(1);
-  const int32_t* entry = first.data<int32_t>();
-  for (int64_t i = 0; i < first.numel(); ++i) {
-    check(entry[i] <= past + i % steps, "[softmax_attention] expected a first key of at most ",
-          past + i % steps, " for query ", i % steps, ", got ", entry[i]);
-  }
-}
-
 /// Queries [B, T, H, K] beside keys and values of `length` entries.
 void check_arguments(const char* op, const Var& q, const Var& k, const Var& v, int64_t length,
                      int64_t window) {
@@ -57,10 +46,7 @@ Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& fi
   check(steps > 0 && length >= steps, "[softmax_attention] expected at least ", steps,
         " keys for queries ", q.shape(), ", got ", length);
   check_arguments("softmax_attention", q, k, v, length, window);
-  if (first) {
-    check_indices("softmax_attention", "first", first, {B, steps});
-    check_visible(first, length - steps);
-  }
+  if (first) check_indices("softmax_attention", "first", first, {B, steps});
   SoftmaxAttentionArgs args = {{}, {}, {}, first, window, scale};
   return apply(SoftmaxAttention(std::move(args)), {q, k, v})[0];
 }

@@ -19,7 +19,7 @@ void fill_with(const Context& on, void* to, const void* element, size_t count) {
 class DeviceMemory : public HeapMemory {
  public:
   DeviceMemory(const Context& context, DeviceSegments& segments)
-      : HeapMemory(context.device, segments, segments.large_place()), on_(context) {}
+      : HeapMemory(context.device, segments), on_(context) {}
 
   void copy(void* to, const void* from, size_t bytes) override {
     move(to, from, bytes, cudaMemcpyDeviceToDevice);
@@ -49,7 +49,10 @@ class DeviceMemory : public HeapMemory {
     }
   }
 
-  void wait() override { require(cudaStreamSynchronize(on_.stream), "wait for the GPU"); }
+  void wait() override {
+    refuse_in_routine("the host waits");
+    require(cudaStreamSynchronize(on_.stream), "wait for the GPU");
+  }
 
   /// Kernels are launched on the thread's current GPU.
   void enter_kernel() override { select(); }

@@ -6,25 +6,43 @@
 #include <string>
 #include <vector>
 
-#include "backends/backend.h"
 #include "backends/copies.h"
-#include "tests/catch.h"
+#include "backends/routine.h"
+#include "tests/gpu.h"
 #include "tests/support.h"
 
 namespace regla::test {
 namespace {
 
-/// The first GPU; nothing, and the test case is skipped, where this build or this machine has none.
-std::optional<Device> gpu() {
-  const Device device = Device::named("cuda");
-  try {
-    open_device(device);
-  } catch (const Error& error) {
-    skip(error.what());
-    return std::nullopt;
+/// One step of descent for y = W2 gelu(W1 x) towards 0, on intermediate memory of its own.
+struct ToyStep {
+  Device device;
+  Tensor x = Tensor::zeros({33, 64}, DType::F32, device);
+  Tensor w1 = normal_tensor({64, 96}, DType::F32, 2, 0.1).on(device);
+  Tensor w2 = normal_tensor({96, 40}, DType::F32, 3, 0.1).on(device);
+  Tensor y = {};
+  int calls = 0;
+
+  void operator()() {
+    ++calls;
+    const KernelTable& on = kernels(device);
+    const auto empty = [&](const Shape& shape) { return Tensor::empty(shape, DType::F32, device); };
+    const Tensor z = empty({33, 96}), h = empty({33, 96}), d_h = empty({33, 96});
+    y = empty({33, 40});
+    on.matmul({x, w1, {}, false, false}, {z});
+    on.gelu(z, true, h);
+    on.matmul({h, w2, {}, false, false}, {y});
+    const Tensor d_w2 = empty({96, 40});
+    on.matmul({h, y, {}, true, false}, {d_w2});
+    on.matmul({y, w2, {}, false, true}, {d_h});
+    const Tensor d_z = Tensor::zeros({33, 96}, DType::F32, device);
+    on.gelu_backward(z, true, d_h, {d_z, true});
+    const Tensor d_w1 = empty({64, 96});
+    on.matmul({x, d_z, {}, true, false}, {d_w1});
+    on.accumulate(d_w1, -1e-3, {w1, true});
+    on.accumulate(d_w2.clone(), -1e-3, {w2, true});
   }
-  return device;
-}
+};
 
 /// What a kernel call writes into `like` on the GPU against what it writes on the CPU.
 double error_of_kernel(
@@ -183,6 +201,74 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
                 .correction2 = 0.03});
     });
   }
+}
+
+TEST_CASE("a step that a GPU captured has the bits of one that is called", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  ToyStep called{.device = device}, captured{.device = device};
+  Routine routine(device, [&] { captured(); });
+  std::vector<Tensor> others;
+  for (uint64_t update = 0; update < 6; ++update) {
+    INFO("update " << update);
+    const Tensor x = normal_tensor({33, 64}, DType::F32, 10 + update);
+    called.x.copy_from(x);
+    captured.x.copy_from(x);
+    called();
+    routine.run();
+    CHECK(same_bits(captured.y.on(Device{}), called.y.on(Device{})));
+    CHECK(same_bits(captured.w1.on(Device{}), called.w1.on(Device{})));
+    CHECK(same_bits(captured.w2.on(Device{}), called.w2.on(Device{})));
+    // Whoever takes memory meanwhile is left alone.
+    others.push_back(Tensor::full({33, 96}, static_cast<double>(update), DType::F32, device));
+  }
+  for (size_t i = 0; i < others.size(); ++i) {
+    CHECK(others[i].values() == std::vector<double>(33 * 96, static_cast<double>(i)));
+  }
+  CHECK(captured.calls == 2);  // to warm up, and to be captured
+  CHECK(called.calls == 6);
+}
+
+TEST_CASE("an error while a GPU captures leaves it usable", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  const Tensor x = Tensor::full({1000}, 1, DType::F32, device), y = Tensor::zeros_like(x);
+  int calls = 0;
+  Routine routine(device, [&] {
+    kernels(device).accumulate(x, 1, {y, true});
+    if (++calls == 2) static_cast<void>(y.values());
+  });
+  routine.run();
+  CHECK(error_of([&] { routine.run(); }) ==
+        "[routine] bytes are copied to the host inside of a routine of cuda:0, which cannot be "
+        "repeated");
+  CHECK(y.values() == std::vector<double>(1000, 1));
+  for (int i = 0; i < 3; ++i) routine.run();
+  CHECK(calls == 3);
+  CHECK(y.values() == std::vector<double>(1000, 4));
+}
+
+TEST_CASE("a routine's memory is a GPU's again when it is gone", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  int64_t taken = 0;
+  Tensor kept;
+  for (int i = 0; i < 4; ++i) {
+    Routine routine(device, [&] {
+      const Tensor large = Tensor::full({16 << 20}, 2, DType::F32, device);
+      kept = large.slice(0, 10).clone();
+    });
+    for (int run = 0; run < 3; ++run) routine.run();
+    CHECK(kept.values() == std::vector<double>(10, 2));
+    taken = memory(device).stats().bytes_in_use;
+  }
+  kept = {};
+  CHECK(memory(device).stats().bytes_in_use < taken);
+  memory(device).trim();
+  CHECK(Tensor::full({48 << 20}, 3, DType::F32, device).slice(0, 1).values()[0] == 3);
 }
 
 TEST_CASE("a kernel that a GPU lacks is named, never computed elsewhere", "[cuda]") {

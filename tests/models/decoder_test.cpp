@@ -4,6 +4,7 @@
 #include <set>
 #include <tuple>
 
+#include "backends/kernels.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
