@@ -40,12 +40,13 @@ struct Carried {
   Carried clone() const { return {state.clone(), position.clone()}; }
   /// The tokens x [B, T, D] that follow.
   Var chunked(Mixer& mixer, const Var& x, Segment segment) {
-    segment.positions = segment_positions(x.dim(0), x.dim(1), segment.reset, position);
+    segment.positions =
+        segment_positions(x.dim(0), x.dim(1), segment.reset, position, x.value.device());
     return mixer.chunked(x, segment, &state);
   }
   /// The token x [B, D] that follows.
   Tensor step(Mixer& mixer, const Tensor& x) {
-    return mixer.step(x, segment_positions(x.dim(0), 1, {}, position), state);
+    return mixer.step(x, segment_positions(x.dim(0), 1, {}, position, x.device()), state);
   }
 };
 
