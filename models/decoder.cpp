@@ -218,10 +218,10 @@ DecoderState Decoder::initial_state(int64_t batch) const {
   return state;
 }
 
-DecoderState Decoder::state_after(int64_t batch, int64_t tokens) const {
+DecoderState Decoder::initial_carried_state(int64_t batch) const {
   DecoderState state = initial_state(batch);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    state.layers[layer] = blocks_[layer].mixer->state_after(batch, tokens);
+    state.layers[layer] = blocks_[layer].mixer->initial_carried_state(batch);
   }
   return state;
 }

@@ -30,14 +30,14 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
-  if (config_.carry_state) carried_ = decoder_.initial_state(config_.batch_size);
+  carried_ = initial_state();
 }
 
 StepResult Trainer::step() {
   const Batch text = batches_.at(steps_done_);
   const BatchTensors batch = tensors_of(text);
   // What was carried into a new epoch belongs to other text.
-  const DecoderState before = text.first ? carried_after(0) : carried_;
+  const DecoderState before = text.first ? initial_state() : carried_;
   std::vector<DecoderState> after;  // of the rows of each micro-batch
   optimizer_.clear_gradients();
   const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, optimizer_.device());
@@ -55,8 +55,8 @@ StepResult Trainer::step() {
     optimizer_.forget_bad_updates();
     explain(batch, before, result.loss);
   }
-  ++steps_done_;
   commit(after);
+  ++steps_done_;
   decoder_.begin_step(steps_done_);
   return result;
 }
@@ -93,9 +93,8 @@ Tensor Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, Decode
   return loss.value;
 }
 
-/// Carries what the micro-batches of the last update left behind.
+/// Carries what the micro-batches of an update left behind.
 void Trainer::commit(const std::vector<DecoderState>& after) {
-  carried_ = carried_after(steps_done_);
   for (size_t i = 0; i < after.size(); ++i) {
     rows_of(carried_, static_cast<int64_t>(i)).copy_from(after[i]);
   }
@@ -141,17 +140,12 @@ int64_t Trainer::tokens_carried(int64_t steps) const {
   return segments * config_.model.sequence_length;
 }
 
-DecoderState Trainer::carried_after(int64_t steps) const {
-  if (carried_.empty()) return {};
-  return decoder_.state_after(config_.batch_size, tokens_carried(steps));
+DecoderState Trainer::initial_state() const {
+  return config_.carry_state ? decoder_.initial_carried_state(config_.batch_size) : DecoderState{};
 }
 
 void Trainer::resume(int64_t steps, const DecoderState& carried) {
-  if (!carried_.empty()) {
-    DecoderState state = carried_after(steps);
-    state.copy_from(carried);
-    carried_ = std::move(state);
-  }
+  if (!carried_.empty()) carried_.copy_from(carried);
   decoder_.begin_step(steps);
   steps_done_ = steps;
 }

@@ -61,9 +61,9 @@ class Trainer {
 
   /// The state carried between segments, of the whole batch; empty without `carry_state`.
   const DecoderState& carried_state() const { return carried_; }
-  /// A state with the tensors that `carried_state` gives after `steps` updates, to be read into;
-  /// empty without `carry_state`.
-  DecoderState carried_after(int64_t steps) const;
+  /// What the first update of an epoch starts from, the tensors of which `carried_state` always
+  /// has; empty without `carry_state`.
+  DecoderState initial_state() const;
   /// The tokens of each sequence that the state after `steps` updates comes from.
   int64_t tokens_carried(int64_t steps) const;
   /// Goes on after `steps` updates from a state as `carried_state` gave it.
