@@ -36,22 +36,16 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                   "weight in BF16",
                   {constant({2, 5, 7}, DType::F32), constant({11, 7}, DType::BF16),
                    constant({11}, DType::F32)},
-                  [](const Vars& in) -> Vars {
-                    return {linear(in[0], in[1], in[2])};
-                  }});
+                  [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; }});
   list.push_back({"embedding",
                   "in BF16",
                   {constant({7, 5}, DType::BF16), integers(random_ids({3, 11}, 1, 7))},
-                  [](const Vars& in) -> Vars {
-                    return {embedding(in[1].value, in[0])};
-                  }});
+                  [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
   // Row 6 is never used.
   list.push_back({"embedding",
                   "",
                   {{{7, 5}}, integers(random_ids({3, 11}, 1, 6))},
-                  [](const Vars& in) -> Vars {
-                    return {embedding(in[1].value, in[0])};
-                  }});
+                  [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
   list.push_back({"layer_norm", "", {{{3, 2, 7}}, {{7}}, {{7}}}, [](const Vars& in) -> Vars {
                     return {layer_norm(in[0], in[1], in[2], 1e-5)};
                   }});
@@ -88,12 +82,11 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                     }});
   }
   for (int64_t rotary : {0, 4, 10}) {
-    list.push_back({"rope",
-                    std::to_string(rotary) + " of 10",
-                    {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
-                    [=](const Vars& in) -> Vars {
-                      return {rope(in[0], in[1].value, rotary, 10000)};
-                    }});
+    list.push_back(
+        {"rope",
+         std::to_string(rotary) + " of 10",
+         {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
+         [=](const Vars& in) -> Vars { return {rope(in[0], in[1].value, rotary, 10000)}; }});
   }
 }
 
@@ -105,7 +98,8 @@ inline Tensor some_targets(const Shape& shape, int64_t vocab) {
 }
 
 inline void add_loss_samples(std::vector<OpSample>& list) {
-  const Input hidden = {{3, 5, 7}}, weight = {{11, 7}}, targets = integers(some_targets({3, 5}, 11));
+  const Input hidden = {{3, 5, 7}}, weight = {{11, 7}},
+              targets = integers(some_targets({3, 5}, 11));
   for (int64_t count : {0, 9}) {
     list.push_back({"cross_entropy",
                     "count " + std::to_string(count),
@@ -239,7 +233,8 @@ inline OpSample linear_attention_sample(const AttentionSizes& n, const std::stri
 /// Of one token in each of two sequences, of which the second begins anew.
 inline Tensor second_begins() { return Tensor::of({2, 1}, std::vector<int32_t>{0, 1}); }
 
-/// The inputs q, k, v, g, then a state, then a mask. Keys are short: |k|^2 above 2 / g makes the state grow.
+/// The inputs q, k, v, g, then a state, then a mask. Keys are short: |k|^2 above 2 / g makes the
+/// state grow.
 inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key, bool state,
                                             const Tensor& reset) {
   std::vector<Input> inputs = {{{n.B, n.T, n.H, n.K}},
@@ -277,8 +272,7 @@ inline void add_delta_rule_samples(std::vector<OpSample>& list) {
   list.push_back({"delta_rule_step", "", inputs, [](const Vars& in) -> Vars {
                     const NoGrad guard;
                     Tensor state = in[4].value.clone();
-                    return {delta_rule_step(in[0], in[1], in[2], in[3], in[5].value, state),
-                            state};
+                    return {delta_rule_step(in[0], in[1], in[2], in[3], in[5].value, state), state};
                   }});
 }
 

@@ -38,8 +38,8 @@ inline Input constant(const Shape& shape, DType type) {
 }
 
 struct OpSample {
-  std::string op;     // the function in autograd/ops.h
-  std::string flags;  // what this sample is about
+  std::string op;             // the function in autograd/ops.h
+  std::string flags;          // what this sample is about
   std::vector<Input> inputs;  // every tensor there is, so that it runs on any device
   /// The op; an entry that is undefined is an absent optional output.
   std::function<Vars(const Vars&)> apply;
@@ -72,9 +72,9 @@ inline Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
 inline Tensors cotangents(const Vars& outputs, uint64_t seed) {
   Tensors d;
   for (const Var& out : outputs) {
-    d.push_back(out.defined() ? normal_tensor(out.shape(), out.value.dtype(), seed++)
-                                    .on(out.value.device())
-                              : Tensor{});
+    d.push_back(out.defined()
+                    ? normal_tensor(out.shape(), out.value.dtype(), seed++).on(out.value.device())
+                    : Tensor{});
   }
   return d;
 }

@@ -27,7 +27,8 @@ Tensor stacked(const std::vector<Tensor>& parts) {
   std::vector<int64_t> sizes(parts[0].shape().sizes().begin(), parts[0].shape().sizes().end());
   sizes[0] = 0;
   for (const Tensor& part : parts) sizes[0] += part.dim(0);
-  Tensor all = Tensor::empty(Shape(std::span<const int64_t>(sizes)), parts[0].dtype(), parts[0].device());
+  Tensor all =
+      Tensor::empty(Shape(std::span<const int64_t>(sizes)), parts[0].dtype(), parts[0].device());
   int64_t row = 0;
   for (const Tensor& part : parts) {
     all.slice(row, row + part.dim(0)).copy_from(part);

@@ -53,9 +53,10 @@ inline int64_t row_grain(int64_t row_size) {
 inline void check_range(const char* kernel, const char* what, const Tensor& indices, int64_t least,
                         int64_t end) {
   const int32_t* index = indices.data<int32_t>();
-  check(std::all_of(index, index + indices.numel(), [=](int64_t i) { return i >= least && i < end; }),
-        "[", kernel, "] expected ", what, " from ", least, " to ", end - 1,
-        ", got one outside that range");
+  check(
+      std::all_of(index, index + indices.numel(), [=](int64_t i) { return i >= least && i < end; }),
+      "[", kernel, "] expected ", what, " from ", least, " to ", end - 1,
+      ", got one outside that range");
 }
 
 }  // namespace regla::cpu

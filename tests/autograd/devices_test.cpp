@@ -1,5 +1,5 @@
-// Every op on every device: the samples run on a walled device, whose bits must be the CPU's, and on
-// a GPU where there is one.
+// Every op on every device: the samples run on a walled device, whose bits must be the CPU's, and
+// on a GPU where there is one.
 #include <algorithm>
 #include <cstring>
 #include <set>
