@@ -1,7 +1,7 @@
 #pragma once
 
 #include "autograd/tape.h"
-#include "backends/kernels.h"
+#include "backends/maximum.h"
 
 // Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins

@@ -18,14 +18,15 @@ struct FixedString {
   constexpr FixedString(const char (&literal)[N]) { std::copy_n(literal, N, text); }  // NOLINT
 };
 
-/// The device that all tensors among the arguments lie on; an Error when two differ.
+/// The device that all tensors among the arguments of an op or a kernel lie on; an Error when two
+/// differ.
 template <class... Arguments>
-Device common_device(const char* kernel, const Arguments&... arguments) {
+Device common_device(const char* who, const Arguments&... arguments) {
   const Tensor* first = nullptr;
   const auto visit = [&](const Tensor& tensor) {
     if (!tensor.defined()) return;
     if (first == nullptr) first = &tensor;
-    check(tensor.device() == first->device(), "[", kernel, "] expected all tensors on ",
+    check(tensor.device() == first->device(), "[", who, "] expected all tensors on ",
           first->device().text(), ", got one on ", tensor.device().text());
   };
   (for_each_tensor(arguments, visit), ...);

@@ -3,14 +3,17 @@
 #include <cstdint>
 
 #include "backends/kernel.h"
+#include "backends/maximum.h"
 #include "backends/sink.h"
 #include "core/tensor.h"
 
 // Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
 // head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
 // or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
-// where nobody wants a gradient. Kernels trust their arguments; ops check them.
-// A result that a kernel shapes itself (`kept`) is written where it is, once it is there.
+// where nobody wants a gradient. Kernels trust their arguments; ops check them, but for the values
+// of ids, targets and first keys: the CPU's kernels look at those, and for other devices whoever
+// brings them there does, on the host (Decoder::ids). A result that a kernel shapes itself (`kept`)
+// is written where it is, once it is there.
 
 namespace regla {
 
@@ -62,11 +65,7 @@ struct CrossEntropyArgs {
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
 
-/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), m by `maximum`:
-///   Running   m_t = max(m_{t-1}, max_i z_t), log rho_t = m_{t-1} - m_t         (keys)
-///   Sequence  one maximum over the whole segment, as printed in the paper      (keys)
-///   Token     max_i z_t                                                       (queries)
-enum class Maximum { Running, Sequence, Token };
+/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12)
 struct SafeExpArgs {
   Tensor z;      // [B, T, H, K]
   Tensor m0;     // [B, H] or undefined; -infinity where nothing was seen yet
@@ -102,7 +101,8 @@ struct LinearAttentionArgs {
   int64_t chunk;
   bool keep;  // whether a backward pass follows
 };
-struct LinearAttentionResult {
+/// What either recurrence gives.
+struct RecurrenceResult {
   Tensor o;      // [B, T, H, V]
   Tensor state;  // [B, H, K, V] after the last token
   Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
@@ -122,11 +122,6 @@ struct DeltaRuleArgs {
   Tensor state;  // [B, H, K, V] before the first token, or undefined (0)
   int64_t chunk;
   bool keep;  // whether a backward pass follows
-};
-struct DeltaRuleResult {
-  Tensor o;      // [B, T, H, V]
-  Tensor state;  // [B, H, K, V] after the last token
-  Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
 };
 struct DeltaRuleGradients {
   Tensor d_o, d_state;                // in; d_state may be undefined
@@ -261,16 +256,15 @@ struct KernelTable {
          void(const Tensor& o, bool changes_sign, const Tensor& y, const Tensor& d_y, Sink d_o)>
       sum_norm_backward;
 
-  Kernel<"linear_attention", void(const LinearAttentionArgs&, LinearAttentionResult&)>
-      linear_attention;
-  Kernel<"linear_attention_backward", void(const LinearAttentionArgs&, const LinearAttentionResult&,
-                                           const LinearAttentionGradients&)>
+  Kernel<"linear_attention", void(const LinearAttentionArgs&, RecurrenceResult&)> linear_attention;
+  Kernel<"linear_attention_backward",
+         void(const LinearAttentionArgs&, const RecurrenceResult&, const LinearAttentionGradients&)>
       linear_attention_backward;
   // T = 1, in place on args.state
   Kernel<"linear_attention_step", void(const LinearAttentionArgs&, Tensor o)> linear_attention_step;
-  Kernel<"delta_rule", void(const DeltaRuleArgs&, DeltaRuleResult&)> delta_rule;
+  Kernel<"delta_rule", void(const DeltaRuleArgs&, RecurrenceResult&)> delta_rule;
   Kernel<"delta_rule_backward",
-         void(const DeltaRuleArgs&, const DeltaRuleResult&, const DeltaRuleGradients&)>
+         void(const DeltaRuleArgs&, const RecurrenceResult&, const DeltaRuleGradients&)>
       delta_rule_backward;
   // T = 1, in place on args.state
   Kernel<"delta_rule_step", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;

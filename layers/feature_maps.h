@@ -84,6 +84,7 @@ class Phi {
 
   MixerConfig config_;
   DType dtype_;
+  Device device_;
   std::string name_;
   int64_t heads_, qk_dim_, K_;
   std::optional<HeadLinear> query_, key_;  // learned; only query_ when tied

@@ -39,8 +39,9 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
 
 void MixerState::check_values(const std::string& where, int64_t tokens) const {
   const auto check_range = [&](const char* name, const Tensor& tensor, int64_t last) {
-    for (int64_t i = 0; tensor && i < tensor.numel(); ++i) {
-      const int32_t value = tensor.data<int32_t>()[i];
+    if (!tensor) return;
+    for (const double number : tensor.values()) {
+      const auto value = static_cast<int64_t>(number);
       check(value >= 0 && value <= last, where, " expected ", name, " from 0 to ", last, ", got ",
             value);
     }

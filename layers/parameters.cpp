@@ -37,7 +37,7 @@ Tensor made(const Shape& shape, DType dtype, F&& f) {
 template <class F>
 Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, F&& initial) const {
   const Tensor values = source_ ? source_(name, shape, dtype_) : initial();
-  return {.name = name, .value = converted(values, dtype_), .gradient = {}};
+  return {.name = name, .value = converted(values, dtype_).on(device_), .gradient = {}};
 }
 
 Random random_numbers(uint64_t seed, const std::string& name) { return {seed, stream_of(name)}; }

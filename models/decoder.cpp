@@ -1,5 +1,6 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/recompute.h"
@@ -98,6 +99,7 @@ void Block::parameters(ParameterList& list) {
 Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
     : config_(validated(config).resolved()),
       dtype_(make.dtype()),
+      device_(make.device()),
       embedding_(make, "embed_in", config_.vocab, config_.hidden, small_deviation(config_)),
       final_norm_(make, "final_norm", config_.hidden, config_.layer_norm_epsilon) {
   // Without room for all in advance: `make` may not have so many.
@@ -113,6 +115,13 @@ Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
   for (Block& block : blocks_) block.parameters(parameters_);
   final_norm_.parameters(parameters_);
   if (output_) parameters_.push_back(&*output_);
+}
+
+Tensor Decoder::ids(const Shape& shape, const std::vector<int32_t>& ids) const {
+  check(std::all_of(ids.begin(), ids.end(),
+                    [&](int32_t id) { return id >= 0 && id < config_.vocab; }),
+        "[decoder] expected ids from 0 to ", config_.vocab - 1, ", got one outside that range");
+  return Tensor::of(shape, ids, device_);
 }
 
 Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
@@ -174,7 +183,7 @@ void Decoder::store_weights(DType dtype) {
     if (parameter->multiplies) parameter->value = converted(parameter->value, dtype);
   }
   // What the weights took before goes back to the system.
-  memory(output_weight().value.device()).trim();
+  memory(device_).trim();
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {

@@ -40,9 +40,12 @@ class Decoder {
   /// Initial weights follow from `seed` alone.
   Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {})
       : Decoder(config, ParameterFactory(seed, dtype, device)) {}
-  /// Weights as `make` gives them.
+  /// Weights as `make` gives them, on its device.
   Decoder(const ModelConfig& config, const ParameterFactory& make);
 
+  /// Ids as a tensor on the decoder's device, checked on the host on their way there: an Error for
+  /// one that has no entry in the vocabulary.
+  Tensor ids(const Shape& shape, const std::vector<int32_t>& ids) const;
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
   /// when given, is carried; `dropout` null: none.
   Var hidden(const Tensor& ids, Segment segment = {}, DecoderState* state = nullptr,
@@ -76,6 +79,8 @@ class Decoder {
   const ParameterList& parameters() const { return parameters_; }
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return dtype_; }
+  /// Where its weights and states lie, and where it computes: ids and resets have to be there.
+  Device device() const { return device_; }
   const std::vector<Block>& blocks() const { return blocks_; }
 
  private:
@@ -84,6 +89,7 @@ class Decoder {
 
   ModelConfig config_;
   DType dtype_;
+  Device device_;
   Embedding embedding_;
   std::vector<Block> blocks_;
   LayerNorm final_norm_;

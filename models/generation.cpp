@@ -46,17 +46,17 @@ std::vector<double> scores_of(const Tensor& logits, int64_t row, int32_t vocab) 
   return scores;
 }
 
-/// Scores [B, T, vocab], every sequence from an empty state, token by token.
+/// Scores [B, T, vocab] of ids on the CPU, every sequence from an empty state, token by token.
 Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
   const int64_t B = ids.dim(0), steps = ids.dim(1), vocab = decoder.config().vocab;
-  Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype());
+  Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype(), decoder.device());
   Tensor rows = out.reshape({B * steps, vocab});
   DecoderState state = decoder.initial_state(B);
   const int32_t* id = ids.data<int32_t>();
   for (int64_t t = 0; t < steps; ++t) {
     std::vector<int32_t> column;
     for (int64_t b = 0; b < B; ++b) column.push_back(id[b * steps + t]);
-    const Tensor scores = decoder.step(Tensor::of({B}, column), state);
+    const Tensor scores = decoder.step(decoder.ids({B}, column), state);
     for (int64_t b = 0; b < B; ++b) {
       rows.slice(b * steps + t, b * steps + t + 1).copy_from(scores.slice(b, b + 1));
     }
@@ -69,7 +69,7 @@ Tensor stepped_logits(Decoder& decoder, const Tensor& ids, const Tensor& reset) 
   const int64_t steps = ids.dim(1), count = ids.numel(), vocab = decoder.config().vocab;
   const Tensor row_of_ids = ids.reshape({count});
   const int32_t* resets = reset.data<int32_t>();
-  Tensor rows = Tensor::empty({count, vocab}, decoder.dtype());
+  Tensor rows = Tensor::empty({count, vocab}, decoder.dtype(), decoder.device());
   for (int64_t begin = 0, end = 0; begin < count; begin = end) {
     for (end = begin + 1; end % steps != 0 && resets[end] == 0;) ++end;
     const Tensor sequence = row_of_ids.slice(begin, end).reshape({1, end - begin});
@@ -123,7 +123,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   const auto length = static_cast<int64_t>(prompt.size());
   const NoGrad guard;
   DecoderState state = decoder.initial_state(1);
-  const Tensor ids = Tensor::of({1, length}, std::vector<int32_t>(prompt.begin(), prompt.end()));
+  const Tensor ids = decoder.ids({1, length}, {prompt.begin(), prompt.end()});
   const Var hidden = decoder.hidden(ids, {}, &state);
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
@@ -134,7 +134,7 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
     out.push_back(token);
     if (on_token && !on_token(token)) break;
     if (static_cast<int64_t>(out.size()) == options.max_new_tokens) break;
-    logits = decoder.step(Tensor::of({1}, std::vector<int32_t>{token}), state);
+    logits = decoder.step(decoder.ids({1}, {token}), state);
   }
   return out;
 }
@@ -145,7 +145,10 @@ Tensor unchecked_logits(Decoder& decoder, const Tensor& ids, Form form, Segment 
   if (form == Form::Step && segment.reset) return stepped_logits(decoder, ids, segment.reset);
   if (form == Form::Step) return stepped_logits(decoder, ids);
   if (form == Form::Recurrent) segment.chunk = 1;
-  return decoder.logits(decoder.hidden(ids, segment)).value;
+  segment.reset = segment.reset.on(decoder.device());
+  const int32_t* id = ids.data<int32_t>();
+  return decoder.logits(decoder.hidden(decoder.ids(ids.shape(), {id, id + ids.numel()}), segment))
+      .value;
 }
 
 }  // namespace

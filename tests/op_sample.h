@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,31 +13,47 @@
 // all_ops.h and wrong_calls.h.
 namespace regla::test {
 
-/// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
+/// One input of a sample: distinct values, spaced evenly in (low, high); integers begin as 0.
 struct Input {
   Shape shape;
   double low = -2, high = 2;
   bool differentiable = true;
-  /// Replaces the values where given.
+  /// Replaces the values where given; they are in F32, or integers.
   std::function<void(Tensor&)> edit = {};
+  std::optional<DType> type = {};  // none: the float type that the sample is run in
+
+  bool is_float() const { return type != DType::I32; }
 };
 
+/// Ids, targets, positions or a mask, as they are.
+inline Input integers(const Tensor& values) {
+  return {.shape = values.shape(),
+          .differentiable = false,
+          .edit = [=](Tensor& x) { x.copy_from(values); },
+          .type = DType::I32};
+}
+/// An input without a gradient, in one type whatever the sample is run in.
+inline Input constant(const Shape& shape, DType type) {
+  return {.shape = shape, .differentiable = false, .type = type};
+}
+
 struct OpSample {
-  std::string op;     // the function in autograd/ops.h
-  std::string flags;  // what this sample is about
-  std::vector<Input> inputs;
+  std::string op;             // the function in autograd/ops.h
+  std::string flags;          // what this sample is about
+  std::vector<Input> inputs;  // every tensor there is, so that it runs on any device
   /// The op; an entry that is undefined is an absent optional output.
   std::function<Vars(const Vars&)> apply;
 
   std::string name() const { return op + ", " + flags; }
 
-  Tensors make(DType dtype) const {
+  Tensors make(DType dtype, Device device = {}) const {
     Tensors values;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      Tensor value =
-          spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
-      if (inputs[i].edit) inputs[i].edit(value);
-      values.push_back(converted(value, dtype));
+      const Input& in = inputs[i];
+      Tensor value = in.is_float() ? spaced_tensor(in.shape, DType::F32, 11 + i, in.low, in.high)
+                                   : Tensor::zeros(in.shape, DType::I32);
+      if (in.edit) in.edit(value);
+      values.push_back(converted(value, in.type.value_or(dtype)).on(device));
     }
     return values;
   }
@@ -55,7 +72,9 @@ inline Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
 inline Tensors cotangents(const Vars& outputs, uint64_t seed) {
   Tensors d;
   for (const Var& out : outputs) {
-    d.push_back(out.defined() ? normal_tensor(out.shape(), out.value.dtype(), seed++) : Tensor{});
+    d.push_back(out.defined()
+                    ? normal_tensor(out.shape(), out.value.dtype(), seed++).on(out.value.device())
+                    : Tensor{});
   }
   return d;
 }

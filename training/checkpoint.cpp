@@ -134,11 +134,12 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 
 }  // namespace
 
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
-  return assembled(config, std::move(tokenizer), {config.seed, config.element_type()});
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                 Device device) {
+  return assembled(config, std::move(tokenizer), {config.seed, config.element_type(), device});
 }
 
-Model load_model(const fs::path& run) {
+Model load_model(const fs::path& run, Device device) {
   const HeldCheckpoint held(run);
   const fs::path& folder = held.path();
   const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
@@ -149,7 +150,7 @@ Model load_model(const fs::path& run) {
   const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
     return file.take(name, shape, dtype);
   };
-  Model model = assembled(config, std::move(tokenizer), {take, config.element_type()});
+  Model model = assembled(config, std::move(tokenizer), {take, config.element_type(), device});
   file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {

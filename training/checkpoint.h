@@ -49,14 +49,16 @@ struct Model {
   std::unique_ptr<Decoder> decoder;
 };
 
-/// The model for a configuration and a tokenizer, with initial weights. A `vocab` of 0 becomes the
-/// tokenizer's, padded; an Error when the tokenizer has more entries than `vocab`.
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer);
+/// The model for a configuration and a tokenizer, with initial weights, on an open device. A
+/// `vocab` of 0 becomes the tokenizer's, padded; an Error when the tokenizer has more entries than
+/// `vocab`.
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                 Device device = {});
 
 /// Reads config.json, tokenizer.json and model.safetensors of a run, or of a folder that holds
-/// them. Tensors that are missing, surplus, of another shape or type than the configuration says
-/// are Errors that name the tensor.
-Model load_model(const std::filesystem::path& run);
+/// them, onto an open device. Tensors that are missing, surplus, of another shape or type than the
+/// configuration says are Errors that name the tensor.
+Model load_model(const std::filesystem::path& run, Device device = {});
 
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
 /// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, carried

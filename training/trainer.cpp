@@ -15,11 +15,6 @@ TrainingConfig validated(const TrainingConfig& config) {
   return config.resolved();
 }
 
-/// [B, T] as a tensor.
-Tensor grid(const Batch& batch, const std::vector<int32_t>& values) {
-  return Tensor::of({batch.batch, batch.length}, values);
-}
-
 /// The state after a segment, as the constant that the next one starts from.
 DecoderState detached(const DecoderState& state) {
   DecoderState copy;
@@ -29,10 +24,9 @@ DecoderState detached(const DecoderState& state) {
 
 /// Tensors of equal shape but for the first axis, one behind the other.
 Tensor stacked(const std::vector<Tensor>& parts) {
-  std::vector<int64_t> sizes(parts[0].shape().sizes().begin(), parts[0].shape().sizes().end());
-  sizes[0] = 0;
-  for (const Tensor& part : parts) sizes[0] += part.dim(0);
-  Tensor all = Tensor::empty(Shape(std::span<const int64_t>(sizes)), parts[0].dtype());
+  int64_t rows = 0;
+  for (const Tensor& part : parts) rows += part.dim(0);
+  Tensor all = Tensor::empty(parts[0].shape().with(0, rows), parts[0].dtype(), parts[0].device());
   int64_t row = 0;
   for (const Tensor& part : parts) {
     all.slice(row, row + part.dim(0)).copy_from(part);
@@ -90,15 +84,16 @@ StepResult Trainer::step() {
 double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
   const Batch part = batch.rows(index * rows, (index + 1) * rows);
-  const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
-                           .chunk = 0};
+  const Shape shape = {part.batch, part.length};
+  Segment segment;
+  if (config_.reset_at_documents) segment.reset = Tensor::of(shape, part.reset, decoder_.device());
   DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
   DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
   Tape tape;
   tape.check_finite(check_finite);
-  const Var loss = decoder_.loss(decoder_.hidden(grid(part, part.inputs), segment, state,
-                                                 config_.model.dropout > 0 ? &dropout : nullptr),
-                                 grid(part, part.targets), tokens_per_step());
+  const Var hidden = decoder_.hidden(decoder_.ids(shape, part.inputs), segment, state,
+                                     config_.model.dropout > 0 ? &dropout : nullptr);
+  const Var loss = decoder_.loss(hidden, decoder_.ids(shape, part.targets), tokens_per_step());
   tape.backward(loss);
   if (state) *state = detached(*state);
   return loss.value.values()[0];

@@ -145,9 +145,21 @@ T* prepared(Sink sink) {
   return sink.tensor.data<T>();
 }
 
+/// Every query sees at least its own key.
+void check_visible(const SoftmaxAttentionArgs& args) {
+  if (!args.first) return;
+  const int64_t steps = args.first.dim(1), past = args.length - steps;
+  const int32_t* entry = args.first.data<int32_t>();
+  for (int64_t i = 0; i < args.first.numel(); ++i) {
+    check(entry[i] <= past + i % steps, "[softmax_attention] expected a first key of at most ",
+          past + i % steps, " for query ", i % steps, ", got ", entry[i]);
+  }
+}
+
 }  // namespace
 
 void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
+  check_visible(args);
   for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);

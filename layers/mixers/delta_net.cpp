@@ -9,6 +9,7 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
       V_(sizes.hidden / sizes.heads),
       chunk_(config.chunk),
       dtype_(make.dtype()),
+      device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
       strength_(config, sizes, make, name),
@@ -41,8 +42,8 @@ Tensor DeltaNetMixer::step(const Tensor& x, MixerState& state) {
 
 MixerState DeltaNetMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, V_}, dtype_);
-  state.position = Tensor::zeros({batch}, DType::I32);
+  state.S = Tensor::zeros({batch, heads_, K_, V_}, dtype_, device_);
+  state.position = Tensor::zeros({batch}, DType::I32, device_);
   return state;
 }
 

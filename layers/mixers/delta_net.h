@@ -41,6 +41,7 @@ class DeltaNetMixer : public Mixer {
 
   int64_t heads_, K_, V_, chunk_;
   DType dtype_;
+  Device device_;
   HeadProjections project_;
   Phi phi_;
   std::optional<UnitLength> unit_;  // of keys

@@ -11,6 +11,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
       K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
+      device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
       gate_(config, sizes, K_, V_, make, name),
@@ -65,11 +66,12 @@ Var LinearAttentionMixer::finish(const Var& o, const Var& x) {
 
 MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, columns()}, dtype_);
+  state.S = Tensor::zeros({batch, heads_, K_, columns()}, dtype_, device_);
   if (carries_maximum(config_)) {
-    state.m = Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), dtype_);
+    state.m =
+        Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), dtype_, device_);
   }
-  state.position = Tensor::zeros({batch}, DType::I32);
+  state.position = Tensor::zeros({batch}, DType::I32, device_);
   return state;
 }
 

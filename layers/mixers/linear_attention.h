@@ -47,6 +47,7 @@ class LinearAttentionMixer : public Mixer {
   MixerConfig config_;
   int64_t heads_, K_, V_;
   DType dtype_;
+  Device device_;
   HeadProjections project_;
   Phi phi_;
   ForgetGate gate_;

@@ -33,6 +33,7 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
       K_(config.feature_dim > 0 ? config.feature_dim : sizes.hidden / sizes.heads),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
+      device_(make.device()),
       project_(config, sizes, K_, make, name),
       output_(make, name + ".output", heads_ * V_, sizes.hidden, sizes.output_deviation) {}
 
@@ -109,7 +110,7 @@ void SoftmaxAttentionMixer::trim(MixerState& state) const {
 
 MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.position = Tensor::zeros({batch}, DType::I32);
+  state.position = Tensor::zeros({batch}, DType::I32, device_);
   return state;
 }
 
@@ -117,8 +118,8 @@ MixerState SoftmaxAttentionMixer::state_after(int64_t batch, int64_t tokens) con
   MixerState state = initial_state(batch);
   if (tokens == 0) return state;
   state.length = visible(tokens);
-  state.keys = Tensor::empty({batch, state.length, heads_, K_}, dtype_);
-  state.values = Tensor::empty({batch, state.length, heads_, V_}, dtype_);
+  state.keys = Tensor::empty({batch, state.length, heads_, K_}, dtype_, device_);
+  state.values = Tensor::empty({batch, state.length, heads_, V_}, dtype_, device_);
   return state;
 }
 

@@ -32,6 +32,7 @@ class SoftmaxAttentionMixer : public Mixer {
   MixerConfig config_;
   int64_t heads_, K_, V_;
   DType dtype_;
+  Device device_;
   HeadProjections project_;
   Linear output_;
 };

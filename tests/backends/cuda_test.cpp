@@ -6,26 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "backends/backend.h"
 #include "backends/copies.h"
 #include "backends/routine.h"
-#include "tests/catch.h"
+#include "tests/gpu.h"
 #include "tests/support.h"
 
 namespace regla::test {
 namespace {
-
-/// The first GPU; nothing, and the test case is skipped, where this build or this machine has none.
-std::optional<Device> gpu() {
-  const Device device = Device::named("cuda");
-  try {
-    open_device(device);
-  } catch (const Error& error) {
-    skip(error.what());
-    return std::nullopt;
-  }
-  return device;
-}
 
 /// One step of descent for y = W2 gelu(W1 x) towards 0, on intermediate memory of its own.
 struct ToyStep {

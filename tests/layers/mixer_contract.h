@@ -19,6 +19,7 @@ namespace regla::test {
 
 struct ContractSizes {
   int64_t B = 2, T = 70, past = 9, hidden = 12, heads = 2;
+  Device device = {};
 };
 
 using MixerMaker =
@@ -39,14 +40,14 @@ class TestMixer {
   TestMixer(const MixerMaker& make, const ContractSizes& sizes, DType type)
       : n(sizes),
         dtype(type),
-        mixer_(make({n.hidden, n.heads, 0.3, 0.3}, {3, DType::F64})),
-        typed_(make({n.hidden, n.heads, 0.3, 0.3}, {3, type})) {
+        mixer_(make({n.hidden, n.heads, 0.3, 0.3}, {3, DType::F64, n.device})),
+        typed_(make({n.hidden, n.heads, 0.3, 0.3}, {3, type, n.device})) {
     ParameterList exact;
     mixer_->parameters(exact);
     typed_->parameters(parameters);
     for (size_t i = 0; i < parameters.size(); ++i) {
       const NoGrad guard;
-      const Tensor noise = normal_tensor(exact[i]->value.shape(), DType::F64, 50 + i, 0.15);
+      const Tensor noise = normal(exact[i]->value.shape(), 50 + i, DType::F64, 0.15);
       parameters[i]->value =
           converted(converted(add(exact[i]->value, noise).value, DType::F32), type);
     }
@@ -58,9 +59,14 @@ class TestMixer {
   /// What a prefix of other tokens leaves behind.
   MixerState start() const {
     MixerState state = (*this)->initial_state(n.B);
-    const Tensor x = normal_tensor({n.B, n.past, n.hidden}, dtype, 20);
+    const Tensor x = normal({n.B, n.past, n.hidden}, 20, dtype);
     (*this)->chunked(x, {}, &state);
     return state;
+  }
+
+  /// Normal numbers on the mixer's device.
+  Tensor normal(const Shape& shape, uint64_t seed, DType type, double deviation = 1) const {
+    return normal_tensor(shape, type, seed, deviation).on(n.device);
   }
 
   ContractSizes n;
@@ -122,7 +128,7 @@ inline Named run_segments(const TestMixer& mixer, const Settings& s) {
     ++seed;
     if (!var->defined() || !s.seed_state) continue;
     outputs.push_back(*var);
-    seeds.push_back(normal_tensor(var->shape(), mixer.dtype, seed));
+    seeds.push_back(mixer.normal(var->shape(), seed, mixer.dtype));
   }
   for (Parameter* parameter : mixer.parameters) parameter->clear_gradient();
   tape.backward(outputs, seeds);
@@ -289,13 +295,14 @@ inline void check_mixer_resets(const TestMixer& mixer, Settings s) {
   s.seed_state = false;
   s.chunk = 16;
   const Named whole = run_segments(mixer, s);
+  const Tensor resets = s.reset.on(Device{});
   Named apart;
   Tensors ys, d_xs;
   for (int64_t b = 0; b < mixer.n.B; ++b) {
     const MixerState start = row_of(*s.start, b);
     Tensors y_parts, d_x_parts;
     for (int64_t begin = 0, end = 0; begin < mixer.n.T; begin = end) {
-      const int32_t* reset = s.reset.data<int32_t>() + b * mixer.n.T;
+      const int32_t* reset = resets.data<int32_t>() + b * mixer.n.T;
       for (end = begin + 1; end < mixer.n.T && reset[end] == 0;) ++end;
       Settings part = s;
       part.x = tokens(s.x.slice(b, b + 1), begin, end);
@@ -335,8 +342,8 @@ inline void check_mixer_contract(const MixerMaker& make, bool sees_the_future = 
   Tensor reset = random_mask({sizes.B, sizes.T}, 8, 0.06);
   reset.data<int32_t>()[sizes.T] = 1;  // the second sequence begins with one
   Settings s;
-  s.x = normal_tensor({sizes.B, sizes.T, sizes.hidden}, DType::F64, 1);
-  s.d_y = normal_tensor(s.x.shape(), DType::F64, 2);
+  s.x = exact.normal({sizes.B, sizes.T, sizes.hidden}, 1, DType::F64);
+  s.d_y = exact.normal(s.x.shape(), 2, DType::F64);
   const auto sections = [&](const std::string& what) {
     INFO(what);
     check_mixer_chunks(exact, single, s);
@@ -350,7 +357,7 @@ inline void check_mixer_contract(const MixerMaker& make, bool sees_the_future = 
   sections("from nothing");
   s.start = &start;
   sections("from a state");
-  s.reset = reset;
+  s.reset = reset.on(sizes.device);
   sections("from a state, with resets");
   check_mixer_resets(exact, s);
   check_saved_state(exact, s);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "backends/kernels.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 

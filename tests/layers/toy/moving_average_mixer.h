@@ -26,6 +26,7 @@ class MovingAverageMixer : public Mixer {
  private:
   int64_t heads_, V_;
   DType dtype_;
+  Device device_;
   Linear value_;
   Parameter decay_;  // [H]: z
   Linear output_;
