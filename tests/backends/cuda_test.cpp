@@ -82,6 +82,28 @@ TEST_CASE("a GPU's memory gives back what it was given", "[cuda]") {
         }).rfind("[memory] out of memory on cuda:0 asking for ", 0) == 0);
 }
 
+TEST_CASE("what a GPU has done is read while it does more", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  Memory& there = memory(*opened);
+  const Tensor rows = Tensor::zeros({64, 1000}, DType::F32, *opened);
+  const Tensor a = Tensor::full({2048, 2048}, 1, DType::F32, *opened), b = Tensor::empty_like(a);
+  std::vector<int64_t> marks;
+  for (int64_t i = 0; i < 64; ++i) {
+    Tensor row = rows.slice(i, i + 1);
+    row.copy_from(Tensor::full({1, 1000}, static_cast<double>(i), DType::F32));
+    marks.push_back(there.set_mark());
+    kernels(*opened).matmul({a, a, {}, false, false}, {b});
+  }
+  for (int64_t i = 0; i < 64; ++i) {
+    const int64_t mark = marks[static_cast<size_t>(i)];
+    CHECK(rows.slice(i, i + 1).values_at(mark) ==
+          std::vector<double>(1000, static_cast<double>(i)));
+    CHECK(there.has_passed(mark));
+  }
+  CHECK(b.slice(0, 1).values()[7] == 2048);
+}
+
 TEST_CASE("a GPU's memory is used again and grows in one piece", "[cuda]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;
