@@ -12,6 +12,6 @@ if ! command -v clang-format-14 >/dev/null; then
   echo "format.sh: needs clang-format-14 (scripts/install_dependencies.sh --dev)" >&2
   exit 1
 fi
-find app autograd backends benchmarks core examples layers models tests text training -type f \
+find app analyses autograd backends benchmarks core examples layers models scoring storage tests text training -type f \
   \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
   xargs -0 clang-format-14 "${mode[@]}"

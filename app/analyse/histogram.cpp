@@ -78,10 +78,9 @@ TrainingConfig small_config(const HistogramArguments& arguments) {
 }
 
 /// Trains one model per gate and bias.
-void train_histograms(const HistogramArguments& arguments, Histograms& histograms) {
+void train_histograms(const HistogramArguments& arguments, Device device, Histograms& histograms) {
   const TrainingConfig config = small_config(arguments);
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
-  const Device device = opened_device(config.device);
   const Corpus corpus = Corpus::open(arguments.text.data, config.text);
   for (const double bias : arguments.biases) {
     const std::string panel = "bias " + rounded(bias);
@@ -100,8 +99,7 @@ void train_histograms(const HistogramArguments& arguments, Histograms& histogram
   }
 }
 
-void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
-  const Device device = opened_device(arguments.device.value_or("cpu"));
+void look_at_runs(const HistogramArguments& arguments, Device device, Histograms& histograms) {
   const std::vector<std::string> labels = labels_of(arguments.runs);
   for (size_t i = 0; i < labels.size(); ++i) {
     const Model model = load_model(arguments.runs[i], device);
@@ -110,13 +108,15 @@ void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
 }
 
 int gate_histogram(const HistogramArguments& arguments) {
+  const Device device = opened_device(arguments.runs.empty() ? small_config(arguments).device
+                                                             : arguments.device.value_or("cpu"));
   make_report_folder(arguments.out);
   check(!arguments.text.data.empty(), "[analyse] expected --data PATH");
   Histograms histograms;
   if (arguments.runs.empty()) {
-    train_histograms(arguments, histograms);
+    train_histograms(arguments, device, histograms);
   } else {
-    look_at_runs(arguments, histograms);
+    look_at_runs(arguments, device, histograms);
   }
   Json settings = {{"data", arguments.text.data},
                    {"split", arguments.text.split},

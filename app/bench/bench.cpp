@@ -18,6 +18,7 @@ constexpr const char* kDefaultConfig = R"({"batch_size": 16, "layers": 4, "hidde
 struct BenchArguments {
   std::string config;
   std::vector<std::string> set;
+  std::optional<std::string> device;
   int64_t longest = 16384;
   int64_t repeats = 9;
   std::string only;
@@ -36,11 +37,13 @@ int64_t vocab_of(const TrainingConfig& config) {
 BenchOptions options_of(const BenchArguments& arguments) {
   BenchOptions options;
   options.longest = arguments.longest;
+  std::vector<std::string> overrides = arguments.set;
+  if (arguments.device) overrides.push_back("device=" + *arguments.device);
   if (!arguments.config.empty()) {
-    options.config = read_config(arguments.config, arguments.set);
+    options.config = read_config(arguments.config, overrides);
   } else {
     std::string text = kDefaultConfig;
-    for (const std::string& assignment : arguments.set) text = apply_override(text, assignment);
+    for (const std::string& assignment : overrides) text = apply_override(text, assignment);
     options.config = from_json(text);
   }
   check(options.config.dtype == Precision::F32, "[bench] expected dtype f32, got f64");
@@ -86,7 +89,8 @@ Json crossings_of(const std::vector<BenchRow>& rows) {
 
 Json report_of(const std::string& name, const BenchOptions& options, const Measurements& measured) {
   // After the rest: its buffer is no part of anyone's memory.
-  const double sgemm = measured.best_sgemm(), bandwidth = read_bandwidth(measured.trials());
+  const double sgemm = measured.best_sgemm();
+  const double bandwidth = read_bandwidth(measured.device(), measured.trials());
   Json results = Json::array();
   for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, sgemm, bandwidth));
   Json report = {{"benchmark", name},
@@ -116,6 +120,7 @@ void print_cell(const Json& row, const char* key, const char* format, double fac
 void print_table(const Json& report) {
   print_row("processor", report["processor"].get<std::string>());
   print_row("threads", report["threads"].dump());
+  print_row("device", report["config"]["device"].get<std::string>());
   std::printf("%-28s%12s%12s%12s%12s%12s%12s%12s%12s%12s\n", "", "median ms", "quartile 1",
               "quartile 3", "tokens/s", "GFLOP/s", "% of sgemm", "GB/s", "% of read", "peak MB");
   for (const Json& row : report["results"]) {
@@ -145,7 +150,8 @@ void print_table(const Json& report) {
 int bench(const BenchArguments& arguments, const std::string& name, Benchmark run) {
   const BenchOptions options = options_of(arguments);
   if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
-  Measurements measured(arguments.repeats, arguments.only);
+  const Device device = opened_device(options.config.device);
+  Measurements measured(arguments.repeats, arguments.only, device);
   run(options, measured);
   check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
         quoted(arguments.only));
@@ -176,6 +182,7 @@ void add_bench(CLI::App& program, Action& action) {
     CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
     add_config(*sub, arguments->config, "; default: that of configs/bench/small_regla.json");
     add_set(*sub, arguments->set);
+    add_device(*sub, arguments->device);
     add_number(*sub, "--repeats", arguments->repeats, "timings of each");
     add_json(*sub, arguments->json);
     if (benchmark.run == bench_ops) {

@@ -13,6 +13,7 @@ struct BenchOptions {
   TrainingConfig config;    ///< `model.vocab` is set
   int64_t longest = 16384;  ///< `lengths`: tokens of the longest segment, and of every batch
 
+  Device device() const { return Device::named(config.device); }
   double tokens() const {
     return static_cast<double>(config.batch_size * config.model.sequence_length);
   }

@@ -32,16 +32,19 @@ double seconds_of(F&& f) {
 
 /// Gives memory that is not in use back and forgets the peak so far, where the system can do that:
 /// what a check needed is not what the work needs.
-void reset_peak_memory() {
+void reset_peak_memory(Device device) {
   memory({}).trim();
+  memory(device).trim();
+  memory(device).reset_peak();
 #ifdef __GLIBC__
   ::malloc_trim(0);
 #endif
   std::ofstream("/proc/self/clear_refs") << 5;
 }
 
-/// The most memory that this process has had in use since then, in bytes.
-int64_t peak_memory() {
+/// The most memory that this process has had in use since then, in bytes; on a GPU, its tensors.
+int64_t peak_memory(Device device) {
+  if (!device.is_cpu()) return memory(device).stats().peak_bytes_in_use;
   std::ifstream status("/proc/self/status");
   for (std::string word; status >> word;) {
     int64_t kilobytes = 0;
@@ -56,6 +59,22 @@ int64_t peak_memory() {
 #endif
 }
 
+/// GB/s of the best of some copies of so many words within a device.
+double copy_bandwidth(Device device, int64_t trials, int64_t words) {
+  const Tensor from = Tensor::zeros({words}, DType::F64, device);
+  Tensor to = from.clone();
+  double best = 0;
+  for (int64_t trial = 0; trial < trials; ++trial) {
+    memory(device).wait();
+    const double seconds = seconds_of([&] {
+      to.copy_from(from);
+      memory(device).wait();
+    });
+    best = std::max(best, 2.0 * static_cast<double>(from.bytes()) / seconds / 1e9);
+  }
+  return best;
+}
+
 }  // namespace
 
 double BenchRow::quantile(double q) const {
@@ -65,48 +84,57 @@ double BenchRow::quantile(double q) const {
   return std::lerp(seconds[below], seconds[above], place - static_cast<double>(below));
 }
 
-Measurements::Measurements(int64_t repeats, std::string only)
-    : repeats_(repeats), trials_(std::min(repeats + 1, kMostTrials)), only_(std::move(only)) {
+Measurements::Measurements(int64_t repeats, std::string only, Device device)
+    : repeats_(repeats),
+      trials_(std::min(repeats + 1, kMostTrials)),
+      only_(std::move(only)),
+      device_(device) {
   check(repeats > 0, "[bench] expected at least 1 repetition, got ", repeats);
-  sgemm_ = {sgemm_peak(trials_)};
+  sgemm_ = {sgemm_peak(device_, trials_)};
 }
 
 void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
   std::vector<BenchRow> rows;
-  reset_peak_memory();
+  reset_peak_memory(device_);
   for (const Piece& piece : pieces) {
     rows.push_back({.name = piece.name, .work = piece.work, .seconds = {}});
     piece.run();
+    memory(device_).wait();
   }
   for (int64_t i = 0; i < repeats_; ++i) {
-    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak(trials_));
+    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak(device_, trials_));
     for (size_t p = 0; p < pieces.size(); ++p) {
-      const MemoryStats before = memory({}).stats();
-      rows[p].seconds.push_back(seconds_of(pieces[p].run));
-      const MemoryStats after = memory({}).stats();
+      const MemoryStats before = memory(device_).stats();
+      rows[p].seconds.push_back(seconds_of([&] {
+        pieces[p].run();
+        memory(device_).wait();
+      }));
+      const MemoryStats after = memory(device_).stats();
       rows[p].allocated_bytes += after.bytes_requested - before.bytes_requested;
       rows[p].system_bytes += after.system_bytes - before.system_bytes;
     }
   }
   for (BenchRow& row : rows) {
     row.allocated_bytes /= repeats_;
-    row.peak_memory = peak_memory();
+    row.peak_memory = peak_memory(device_);
     std::sort(row.seconds.begin(), row.seconds.end());
     rows_.push_back(std::move(row));
   }
-  sgemm_.push_back(sgemm_peak(trials_));
+  sgemm_.push_back(sgemm_peak(device_, trials_));
 }
 
 double Measurements::best_sgemm() const { return *std::max_element(sgemm_.begin(), sgemm_.end()); }
 
-double sgemm_peak(int64_t trials) {
+double sgemm_peak(Device device, int64_t trials) {
   constexpr int64_t kSize = 1536;
-  const Tensor a = Tensor::full({kSize, kSize}, 0.5, DType::F32), b = a.clone();
-  const Tensor c = Tensor::empty({kSize, kSize}, DType::F32);
+  const Tensor a = Tensor::full({kSize, kSize}, 0.5, DType::F32, device), b = a.clone();
+  const Tensor c = Tensor::empty_like(a);
   double best = 0;
   for (int64_t trial = 0; trial < trials; ++trial) {
-    const double seconds =
-        seconds_of([&] { kernels({}).matmul({.a = a, .b = b, .bias = {}}, Sink{c}); });
+    const double seconds = seconds_of([&] {
+      kernels(device).matmul({.a = a, .b = b, .bias = {}}, Sink{c});
+      memory(device).wait();
+    });
     best = std::max(best, 2.0 * kSize * kSize * kSize / seconds / 1e9);
   }
   return best;
@@ -123,8 +151,9 @@ uint64_t sum_of_words(const Tensor& tensor) {
   return total;
 }
 
-double read_bandwidth(int64_t trials) {
+double read_bandwidth(Device device, int64_t trials) {
   constexpr int64_t kWords = int64_t{1} << 25;  // 256 MiB
+  if (!device.is_cpu()) return copy_bandwidth(device, trials, kWords);
   Tensor buffer = Tensor::empty({kWords}, DType::F64);
   auto* words = static_cast<uint64_t*>(buffer.raw());
   std::iota(words, words + kWords, 1);

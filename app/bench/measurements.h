@@ -24,7 +24,7 @@ struct BenchRow {
   std::vector<double> seconds;  ///< of each repetition, sorted
   int64_t allocated_bytes = 0;  ///< handed out by Memory, per repetition
   int64_t system_bytes = 0;     ///< taken from the system by all repetitions after the first
-  int64_t peak_memory = 0;      ///< most memory of the process in that time, in bytes
+  int64_t peak_memory = 0;  ///< most memory in that time, in bytes: of the process, on a GPU its
 
   /// Between order statistics, linearly: 0 the fastest, 0.5 the median, 1 the slowest.
   double quantile(double q) const;
@@ -40,9 +40,10 @@ struct Piece {
 /// Times pieces of work, with the speed of large matrix products before, between and after them.
 class Measurements {
  public:
-  /// `only`: how the names of the rows to measure begin.
-  explicit Measurements(int64_t repeats, std::string only = "");
+  /// `only`: how the names of the rows to measure begin. A time lasts until `device` has done all.
+  explicit Measurements(int64_t repeats, std::string only = "", Device device = {});
 
+  Device device() const { return device_; }
   bool wants(const std::string& name) const { return name.starts_with(only_); }
 
   /// How often the machine's own limits are measured: once more than the work, ten times at most.
@@ -63,16 +64,18 @@ class Measurements {
  private:
   int64_t repeats_, trials_;
   std::string only_;
+  Device device_;
   std::vector<BenchRow> rows_;
   std::vector<double> sgemm_;
 };
 
-/// GFLOP/s of the best of some large float matrix products on all threads: what this machine gives
-/// at best right now.
-double sgemm_peak(int64_t trials);
+/// GFLOP/s of the best of some large float matrix products on a whole device: what it gives at best
+/// right now.
+double sgemm_peak(Device device, int64_t trials);
 
-/// GB/s of the best of some sums over a buffer much larger than any cache, on all threads.
-double read_bandwidth(int64_t trials);
+/// GB/s of the best of some passes over a buffer much larger than any cache: sums on all threads of
+/// the CPU, copies within another device, whose reads and writes both count.
+double read_bandwidth(Device device, int64_t trials);
 
 /// Reads all of a tensor on all threads. Returns the sum of its 64-bit words.
 uint64_t sum_of_words(const Tensor& tensor);

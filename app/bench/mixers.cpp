@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "app/bench/cases.h"
+#include "backends/copies.h"
 #include "layers/mixer.h"
 #include "models/decoder.h"
 
@@ -16,8 +17,9 @@ struct Bench {
   ParameterList parameters;
   double weights = 0;  // elements of its matrices
 
-  Bench(const ModelConfig& model, const MixerConfig& config) : name(name_of(config.type)) {
-    const ParameterFactory make(0, DType::F32);
+  Bench(const ModelConfig& model, const MixerConfig& config, Device device)
+      : name(name_of(config.type)) {
+    const ParameterFactory make(0, DType::F32, device);
     mixer = make_mixer(config, {model.hidden, model.heads, 0.02, 0.02}, make, "mixer");
     mixer->parameters(parameters);
     for (const Parameter* parameter : parameters) {
@@ -38,7 +40,7 @@ struct Bench {
 };
 
 /// The configuration's mixers, each once, then softmax attention where it is not among them.
-std::vector<Bench> mixers_of(const ModelConfig& model) {
+std::vector<Bench> mixers_of(const ModelConfig& model, Device device) {
   std::vector<MixerConfig> configs;
   const auto add = [&](const MixerConfig& config) {
     if (std::find(configs.begin(), configs.end(), config) == configs.end()) {
@@ -51,18 +53,14 @@ std::vector<Bench> mixers_of(const ModelConfig& model) {
     configs.push_back(preset(MixerType::Softmax));
   }
   std::vector<Bench> benches;
-  for (const MixerConfig& config : configs) benches.emplace_back(model, config);
+  for (const MixerConfig& config : configs) benches.emplace_back(model, config, device);
   return benches;
 }
 
 /// Entries [begin, end) along T of x [B, T, D].
 Tensor tokens_between(const Tensor& x, int64_t begin, int64_t end) {
-  const int64_t B = x.dim(0), steps = x.dim(1), D = x.dim(2), count = end - begin;
-  Tensor part = Tensor::empty({B, count, D}, x.dtype());
-  for (int64_t b = 0; b < B; ++b) {
-    std::copy_n(x.data<float>() + (b * steps + begin) * D, count * D,
-                part.data<float>() + b * count * D);
-  }
+  Tensor part = Tensor::empty({x.dim(0), end - begin, x.dim(2)}, x.dtype(), x.device());
+  copy_rows(x, begin, end - begin, part, 0);
   return part;
 }
 
@@ -72,13 +70,11 @@ Tensor unrolled(Mixer& mixer, const Tensor& x) {
   const int64_t B = x.dim(0), steps = x.dim(1), D = x.dim(2);
   MixerState state = mixer.initial_state(B);
   Tensor next;  // position
-  Tensor out = Tensor::empty(x.shape(), x.dtype());
+  Tensor out = Tensor::empty_like(x);
   for (int64_t t = 0; t < steps; ++t) {
     const Tensor token = tokens_between(x, t, t + 1).reshape({B, D});
-    const Tensor y = mixer.step(token, segment_positions(B, 1, {}, next), state);
-    for (int64_t b = 0; b < B; ++b) {
-      std::copy_n(y.data<float>() + b * D, D, out.data<float>() + (b * steps + t) * D);
-    }
+    const Tensor at = segment_positions(B, 1, {}, next, x.device());
+    copy_rows(mixer.step(token, at, state).reshape({B, 1, D}), 0, 1, out, t);
   }
   return out;
 }
@@ -101,9 +97,10 @@ Tensor second_half(Mixer& mixer, const Tensor& x) {
 
 void bench_mixers(const BenchOptions& options, Measurements& out) {
   const ModelConfig& model = options.config.model;
-  const Tensor x = random_values({options.config.batch_size, model.sequence_length, model.hidden});
+  const Tensor x = random_values({options.config.batch_size, model.sequence_length, model.hidden})
+                       .on(options.device());
   const double tokens = options.tokens();
-  for (Bench& bench : mixers_of(model)) {
+  for (Bench& bench : mixers_of(model, options.device())) {
     check_close(bench.name, bench.forward(x), unrolled(*bench.mixer, x));
     const double flops = tokens * bench.forward_flops(model.sequence_length);
     out.time(bench.name + " forward", {tokens, flops}, [&] { bench.forward(x); });
@@ -119,11 +116,11 @@ void bench_lengths(const BenchOptions& options, Measurements& out) {
   const int64_t tokens = options.longest;
   check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
         "multiple of ", kShortest, ", got ", tokens);
-  std::vector<Bench> benches = mixers_of(model);
+  std::vector<Bench> benches = mixers_of(model, options.device());
   std::vector<Piece> pieces;
   for (int64_t length = kShortest; length <= tokens; length *= 2) {
     if (tokens % length != 0) continue;
-    const Tensor x = random_values({tokens / length, length, model.hidden});
+    const Tensor x = random_values({tokens / length, length, model.hidden}).on(options.device());
     for (Bench& bench : benches) {
       const std::string name = bench.name + " T=" + std::to_string(length);
       check_close(name + ", whole and in two halves", second_half(*bench.mixer, x),

@@ -18,9 +18,9 @@ using Function = std::function<Var(const Vars&)>;
 struct OpCase {
   std::string name;
   Work work;
-  Tensors inputs;      // F32; gradients of all of them are computed
+  Tensors inputs;      // F32, on the CPU; gradients of all of them are computed
   Function f;          // what is timed
-  Function reference;  // what it must agree with in double; by default f itself
+  Function reference;  // what it must agree with in double on the CPU; by default f itself
 };
 
 /// The value of f, then the gradients of its inputs for a gradient `seed` of the value.
@@ -38,18 +38,22 @@ Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
 void measure(const OpCase& op, Measurements& out) {
   if (!out.wants(op.name)) return;
   // One number is a loss, whose gradient is 1.
-  const Shape shape = op.f({op.inputs.begin(), op.inputs.end()}).shape();
+  Tensors inputs, exact;
+  for (const Tensor& input : op.inputs) {
+    inputs.push_back(input.on(out.device()));
+    exact.push_back(converted(input, DType::F64));
+  }
+  const Shape shape = op.f({inputs.begin(), inputs.end()}).shape();
   const Tensor seed =
       shape.numel() == 1 ? Tensor::full(shape, 1, DType::F32) : random_values(shape, 9);
-  Tensors exact;
-  for (const Tensor& input : op.inputs) exact.push_back(converted(input, DType::F64));
+  const Tensor there = seed.on(out.device());
   exact = run(op.reference ? op.reference : op.f, exact, converted(seed, DType::F64));
-  const Tensors results = run(op.f, op.inputs, seed);
+  const Tensors results = run(op.f, inputs, there);
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
     check_close(op.name + ", " + what + " in float and in double", results[i], exact[i]);
   }
-  out.time(op.name, op.work, [&] { run(op.f, op.inputs, seed); });
+  out.time(op.name, op.work, [&] { run(op.f, inputs, there); });
 }
 
 /// The three products of a linear layer of `in` and `width` features over `rows` tokens.
@@ -60,15 +64,19 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
   const double flops = 2.0 * static_cast<double>(rows * in * width);
   const auto product = [&](const std::string& which, const MatmulArgs& args, const Shape& shape) {
     if (!out.wants(name + which)) return;
-    const Tensor y = Tensor::empty(shape, DType::F32), exact = Tensor::empty(shape, DType::F64);
-    MatmulArgs doubles = args;
+    const Tensor y = Tensor::empty(shape, DType::F32, out.device()),
+                 exact = Tensor::empty(shape, DType::F64);
+    MatmulArgs doubles = args, floats = args;
     doubles.a = converted(args.a, DType::F64);
     doubles.b = converted(args.b, DType::F64);
+    floats.a = args.a.on(out.device());
+    floats.b = args.b.on(out.device());
+    const KernelTable& kernel = kernels(out.device());
     kernels({}).matmul(doubles, Sink{exact});
-    kernels({}).matmul(args, Sink{y});
+    kernel.matmul(floats, Sink{y});
     check_close(name + which + " in float and in double", y, exact);
     out.time(name + which, {static_cast<double>(rows), flops},
-             [&] { kernels({}).matmul(args, Sink{y}); });
+             [&] { kernel.matmul(floats, Sink{y}); });
   };
   product(" y", {.a = x, .b = w, .bias = {}, .transpose_b = true}, {rows, width});
   product(" d_x", {.a = d_y, .b = w, .bias = {}}, {rows, in});
@@ -138,13 +146,14 @@ void measure_block(const BenchOptions& options, Measurements& out) {
            [](const Vars& in) { return head_norm(in[0], in[1], 1e-8, false); },
            {}},
           out);
-  const Tensor targets = Tensor::of({rows}, random_ids(rows, model.vocab));
+  const Tensor targets = Tensor::of({rows}, random_ids(rows, model.vocab)),
+               targets_there = targets.on(out.device());
   const double head = static_cast<double>(model.vocab * D);
   measure({"cross_entropy with head",
            {.tokens = tokens, .flops = 6 * tokens * head},
            {x, random_values({model.vocab, D}, 4)},
-           [&](const Vars& in) { return cross_entropy(in[0], in[1], targets); },
-           {}},
+           [&](const Vars& in) { return cross_entropy(in[0], in[1], targets_there); },
+           [&](const Vars& in) { return cross_entropy(in[0], in[1], targets); }},
           out);
 }
 
@@ -152,29 +161,31 @@ void measure_block(const BenchOptions& options, Measurements& out) {
 void measure_adamw(const BenchOptions& options, Measurements& out) {
   if (!out.wants("adamw")) return;
   const Shape shape = {options.config.model.vocab, options.config.model.hidden};
-  const auto arguments = [&](DType dtype) {
-    return AdamWArgs{.value = converted(random_values(shape, 1), dtype),
-                     .gradient = converted(random_values(shape, 2), dtype),
-                     .m = converted(random_values(shape, 3), dtype),
-                     .v = converted(mapped(random_values(shape, 4), std::fabs), dtype),
+  const auto arguments = [&](DType dtype, Device device) {
+    const auto there = [=](const Tensor& x) { return converted(x, dtype).on(device); };
+    return AdamWArgs{.value = there(random_values(shape, 1)),
+                     .gradient = there(random_values(shape, 2)),
+                     .m = there(random_values(shape, 3)),
+                     .v = there(mapped(random_values(shape, 4), std::fabs)),
                      .copy = {},
-                     .rates = Tensor::of({3}, std::vector<double>{1e-3, 0.5, 0.5}),
-                     .factor = Tensor::full({1}, 0.5, DType::F64),
+                     .rates = Tensor::of({3}, std::vector<double>{1e-3, 0.5, 0.5}, device),
+                     .factor = Tensor::full({1}, 0.5, DType::F64, device),
                      .beta1 = 0.9,
                      .beta2 = 0.999,
                      .epsilon = 1e-8,
                      .decay = 0.01};
   };
-  const AdamWArgs args = arguments(DType::F32);
+  const AdamWArgs args = arguments(DType::F32, out.device());
+  const KernelTable& kernel = kernels(out.device());
   {
-    const AdamWArgs exact = arguments(DType::F64);
+    const AdamWArgs exact = arguments(DType::F64, {});
     kernels({}).adamw(exact);
-    kernels({}).adamw(args);
+    kernel.adamw(args);
     check_close("adamw in float and in double", args.value, exact.value);
   }
   // Reads value, gradient and both moments; writes all but the gradient.
   const double bytes = 7 * kFloat * static_cast<double>(shape.numel());
-  out.time("adamw", {.bytes = bytes}, [&] { kernels({}).adamw(args); });
+  out.time("adamw", {.bytes = bytes}, [&] { kernel.adamw(args); });
 }
 
 // The recurrences at one size for all configurations: B*H = 32, T = 512, K = V = 64.
