@@ -64,13 +64,13 @@ Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
 
 Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
                       DropoutSource* dropout) {
-  const bool carries = state != nullptr;
+  const bool carries = state != nullptr, drops = dropout != nullptr;
   const int64_t length = carries ? state->length : 0;
-  const std::optional<DropoutSource> masks = dropout ? std::optional(*dropout) : std::nullopt;
+  const DropoutSource masks = drops ? *dropout : DropoutSource();
   const auto block = [=, this](const Vars& in) {
     MixerState inner = MixerState::of(std::span(in).subspan(1), length);
-    std::optional<DropoutSource> draws = masks;  // from the same place in every run
-    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, draws ? &*draws : nullptr);
+    DropoutSource draws = masks;  // from the same place in every run
+    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, drops ? &draws : nullptr);
     Vars out = inner.list();
     out.insert(out.begin(), y);
     return out;

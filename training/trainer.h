@@ -72,7 +72,7 @@ class Trainer {
  private:
   BatchTensors tensors_of(const Batch& batch) const;
   DecoderState rows_of(const DecoderState& state, int64_t index) const;
-  double run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
+  Tensor run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
                          bool check_finite);
   void commit(const std::vector<DecoderState>& after);
   [[noreturn]] void explain(const BatchTensors& batch, const DecoderState& before, double loss);
