@@ -1,6 +1,7 @@
 // The decoder's clock and its state in place: what a step does can be done again without the host.
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "backends/backend.h"
@@ -17,17 +18,21 @@ namespace {
 
 int windings = 0;
 
+void wind(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next) {
+  ++windings;
+  cpu::kTable.positions(start, reset, std::move(positions), std::move(next));
+}
+
 /// The CPU under another name, counting how often positions are wound.
 Device counting_device() {
   static const Device device = [] {
     const Device counting = {Device::Kind::Walled, 7};
     static auto& segments = *new HostSegments;  // both outlive every tensor
     static KernelTable& table = *new KernelTable(kernels(Device{}));
-    table.positions = [](const Tensor& start, const Tensor& reset, Tensor positions, Tensor next) {
-      ++windings;
-      cpu::kTable.positions(start, reset, positions, next);
-    };
-    install_backend(counting, std::make_unique<HostMemory>(counting, segments), table);
+    table.positions = wind;
+    install_backend(counting, {.memory = std::make_unique<HostMemory>(counting, segments),
+                               .kernels = &table,
+                               .make_replay = {}});
     return counting;
   }();
   return device;
