@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
+#include "backends/kernels.h"
 #include "core/memory.h"
 #include "tests/catch.h"
 #include "tests/support.h"
