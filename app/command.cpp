@@ -14,11 +14,10 @@
 
 namespace regla::app {
 
-void require_device(const std::string& device) {
-  const Device asked = Device::named(device);
-  open_device(asked);
-  // A GPU has memory and some kernels so far, not a model's.
-  check(asked.is_cpu(), "[device] models do not run on ", asked.text(), " yet");
+Device opened_device(const std::string& name) {
+  const Device device = Device::named(name);
+  open_device(device);
+  return device;
 }
 
 void SampleArguments::add_to(CLI::App& command) {

@@ -35,8 +35,9 @@ constexpr int kFailed = 1;         ///< training that diverged, no memory: the i
 constexpr int kBadInput = 2;       ///< arguments, files, weights that give no numbers, disks
 constexpr int kInterrupted = 130;  ///< Ctrl-C, a hang-up, a closed pipe; after saving
 
-/// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
-void require_device(const std::string& device);
+/// The device called cpu, cuda or cuda:<index>, ready for tensors. An Error where this build or
+/// this machine has none.
+Device opened_device(const std::string& name);
 
 /// The tokenizer that a configuration names; `bpe` is trained on the train split.
 std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus);

@@ -10,7 +10,7 @@ namespace regla::app {
 namespace {
 
 struct EvalArguments {
-  std::string run, data, split = "test", text, weights, context;
+  std::string run, data, split = "test", text, weights, context, device = "cpu";
   bool json = false;
 };
 
@@ -40,7 +40,7 @@ void print_result(const EvalArguments& arguments, const std::string& file, DType
 }
 
 int eval(const EvalArguments& arguments) {
-  const Model model = load_model(arguments.run);
+  const Model model = load_model(arguments.run, opened_device(arguments.device));
   const DType weights = weights_type(arguments.weights, model.decoder->dtype());
   if (!arguments.weights.empty()) model.decoder->store_weights(weights);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
@@ -79,6 +79,7 @@ void add_eval(CLI::App& program, Action& action) {
              "default: what training did");
   add_kind(*command, arguments->text);
   add_weights_option(*command, arguments->weights);
+  add_device(*command, arguments->device);
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });
 }

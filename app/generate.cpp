@@ -14,7 +14,7 @@ namespace regla::app {
 namespace {
 
 struct GenerateArguments {
-  std::string run, prompt, weights;
+  std::string run, prompt, weights, device = "cpu";
   GenerationOptions options;
   bool json = false;
 };
@@ -30,7 +30,7 @@ std::span<const int32_t> remembered(const Model& model, std::span<const int32_t>
 
 int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
-  const Model model = load_model(arguments.run);
+  const Model model = load_model(arguments.run, opened_device(arguments.device));
   model.config.model.require_step_form();  // before anything is printed
   if (!arguments.weights.empty()) {
     model.decoder->store_weights(weights_type(arguments.weights, model.decoder->dtype()));
@@ -86,6 +86,7 @@ void add_generate(CLI::App& program, Action& action) {
              "draw from the most probable tokens that together reach p");
   add_number(*command, "--seed", sampling.seed, "of the draws");
   add_weights_option(*command, arguments->weights);
+  add_device(*command, arguments->device);
   add_json(*command, arguments->json, "print prompt, text, ids and prompt_ids as JSON");
   command->callback(
       [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });

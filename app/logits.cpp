@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kIdsLimit = uint64_t{1} << 28;  // bytes of JSON
 
 struct LogitsArguments {
-  std::string run, ids, out, form = "chunked";
+  std::string run, ids, out, form = "chunked", device = "cpu";
   int64_t chunk = 0;
 };
 
@@ -47,7 +47,7 @@ Form form_named(const std::string& name) {
 
 int write_logits(const LogitsArguments& arguments) {
   check(arguments.chunk >= 0, "[logits] expected a chunk of at least 0, got ", arguments.chunk);
-  const Model model = load_model(arguments.run);
+  const Model model = load_model(arguments.run, opened_device(arguments.device));
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
   Segment segment = {.reset = {}, .chunk = arguments.chunk};
@@ -72,6 +72,7 @@ void add_logits(CLI::App& program, Action& action) {
       ->required();
   add_text(*command, "--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]", "FILE")
       ->required();
+  add_device(*command, arguments->device);
   // Not in the help: to compare the forms with each other from outside.
   add_choice(*command, "--form", arguments->form, {"chunked", "recurrent", "step"}, "")->group("");
   add_number(*command, "--chunk", arguments->chunk, "")->group("");

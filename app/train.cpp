@@ -26,7 +26,8 @@ namespace regla::app {
 namespace {
 
 struct TrainArguments {
-  std::string config, data, out, device = "cpu";
+  std::string config, data, out;
+  std::optional<std::string> device;
   std::optional<int64_t> steps;
   bool resume = false;
   std::vector<std::string> set;
@@ -85,6 +86,7 @@ bool nobody_reads() {
 std::vector<std::string> overrides(const TrainArguments& arguments) {
   std::vector<std::string> all = arguments.set;
   if (arguments.steps) all.push_back("steps=" + std::to_string(*arguments.steps));
+  if (arguments.device) all.push_back("device=" + *arguments.device);
   return all;
 }
 
@@ -92,18 +94,19 @@ std::vector<std::string> overrides(const TrainArguments& arguments) {
 /// was.
 Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
-  Model model = load_model(folder);
-  before = model.config;
   const std::string file =
       arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
   TrainingConfig config = read_config(file, overrides(arguments)).resolved();
+  Model model = load_model(folder, opened_device(config.device));
+  before = model.config;
   if (config.model.vocab == 0) config.model.vocab = model.config.model.vocab;
   std::string changed;
   for (const std::string& key : changed_keys(model.config, config)) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   check(changed.empty(), "[train] --resume with other values than the run's for ", changed,
-        "; only steps, threads and the keys of logging, validation and checkpoints may change");
+        "; only steps, threads, device and the keys of logging, validation and checkpoints may "
+        "change");
   model.config = config;
   return model;
 }
@@ -114,6 +117,13 @@ std::string fingerprint(const TokenStream& text) {
   const uint64_t hash = hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
   std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
   return hex;
+}
+
+/// Where the training computes, and where it did so far if that was elsewhere.
+void print_device(const TrainingConfig& config, const std::optional<TrainingConfig>& before) {
+  const Device now = Device::named(config.device);
+  const Device then = before ? Device::named(before->device) : now;
+  print_row("device", now == then ? now.text() : now.text() + ", up to here on " + then.text());
 }
 
 void print_machine() {
@@ -190,10 +200,12 @@ Job prepare(const TrainArguments& arguments) {
   if (arguments.resume) resumed.emplace(model_to_resume(arguments, before.emplace()));
   const TrainingConfig config =
       resumed ? resumed->config : read_config(arguments.config, overrides(arguments));
+  const Device device = opened_device(config.device);
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
   const Corpus corpus = Corpus::open(arguments.data, config.text);
   corpus.file(Split::Train);  // an Error before any work when there is none
-  Model model = resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus));
+  Model model =
+      resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus), device);
   const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
   std::optional<TokenStream> valid;
   if (corpus.has(Split::Valid)) {
@@ -225,6 +237,7 @@ void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t
 
 void print_job(const Job& job, const Trainer& trainer) {
   print_machine();
+  print_device(job.model.config, job.before);
   print_text("train", job.corpus.file(Split::Train), job.text);
   if (job.valid) {
     print_text("valid", job.corpus.file(Split::Valid), *job.valid);
@@ -241,7 +254,6 @@ void print_job(const Job& job, const Trainer& trainer) {
 
 int train(const TrainArguments& arguments) {
   catch_interrupts();
-  require_device(arguments.device);
   check(arguments.resume || !arguments.config.empty(), "[train] expected --config FILE");
   check(arguments.resume || !holds_run(arguments.out), "[run] ", arguments.out,
         " already holds a run; use --resume or another folder");
@@ -283,7 +295,7 @@ void add_train(CLI::App& program, Action& action) {
            "FILE")
       ->required();
   add_text(*command, "--out", arguments->out, "run folder", "FOLDER")->required();
-  add_text(*command, "--device", arguments->device, "cpu, cuda or cuda:<index>");
+  add_device(*command, arguments->device);
   add_steps(*command, arguments->steps);
   command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint");
   add_set(*command, arguments->set);

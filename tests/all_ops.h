@@ -70,6 +70,10 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"dropout", "from 5", {{{3, 37}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0.3, {1, 2, 5})};
                   }});
+  list.push_back({"dropout", "step 3", {{{3, 37}}}, [](const Vars& in) -> Vars {
+                    const Tensor step = Tensor::full({1}, 3, DType::I32, in[0].value.device());
+                    return {dropout(in[0], 0.3, {1, 2, 5, step})};
+                  }});
   list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0, {1, 2, 5})};
                   }});
@@ -301,26 +305,35 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
   add_delta_rule_samples(list);
   const std::vector<Input> qkv = {{{2, 5, 3, 4}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
   for (int64_t window : {0, 1, 3}) {
-    for (int64_t length : {0, 5, 7}) {
-      for (bool hidden : {false, true}) {
-        std::vector<Input> inputs = qkv;
-        if (hidden) {
-          Tensor first = i32({2, 5});
-          const int64_t past = (length == 0 ? 9 : length) - 5;
-          for (int64_t i = 3; i < 10; ++i) {
-            first.data<int32_t>()[i] = static_cast<int32_t>(past + i % 5 / 2);
-          }
-          inputs.push_back(integers(first));
+    for (bool hidden : {false, true}) {
+      std::vector<Input> inputs = qkv;
+      if (hidden) {
+        Tensor first = i32({2, 5});
+        for (int64_t i = 3; i < 10; ++i) {
+          first.data<int32_t>()[i] = static_cast<int32_t>(4 + i % 5 / 2);
         }
-        const std::string flags = "window " + std::to_string(window) + ", length " +
-                                  std::to_string(length) + (hidden ? ", first" : "");
-        list.push_back({"softmax_attention", flags, inputs, [=](const Vars& in) -> Vars {
-                          return {softmax_attention(in[0], in[1], in[2],
-                                                    hidden ? in[3].value : Tensor{}, window, 0.6,
-                                                    length)};
-                        }});
+        inputs.push_back(integers(first));
       }
+      const std::string flags = "window " + std::to_string(window) + (hidden ? ", first" : "");
+      list.push_back({"softmax_attention", flags, inputs, [=](const Vars& in) -> Vars {
+                        return {softmax_attention(in[0], in[1], in[2],
+                                                  hidden ? in[3].value : Tensor{}, window, 0.6)};
+                      }});
     }
+    std::vector<Input> inputs = {
+        {{2, 1, 3, 4}}, {{2, 1, 3, 4}}, {{2, 1, 3, 2}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
+    for (Input& input : inputs) input.differentiable = false;
+    inputs.push_back(integers(Tensor::full({1}, 6, DType::I32)));
+    inputs.push_back(integers(Tensor::of({2, 1}, std::vector<int32_t>{6, 2})));
+    list.push_back(
+        {"softmax_attention_step", "window " + std::to_string(window), inputs,
+         [=](const Vars& in) -> Vars {
+           const NoGrad guard;
+           const KeyValueCache cache = {in[3].value.clone(), in[4].value.clone(), in[5].value};
+           const Tensor o =
+               softmax_attention_step(in[0], in[1], in[2], cache, in[6].value, window, 0.6);
+           return {o, cache.keys, cache.values};
+         }});
   }
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "backends/copies.h"
 #include "models/mixer_json.h"
 #include "storage/files.h"
 #include "storage/safetensors.h"
@@ -22,13 +23,11 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 9> kFreeKeys = {
+constexpr std::array<std::string_view, 10> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads"};
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device"};
 
-std::string carried_name(size_t layer, const std::string& tensor) {
-  return "state." + std::to_string(layer) + "." + tensor;
-}
+constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
 /// Reads a file's tensors by name and knows which were not asked for. Nothing is allocated for
 /// those.
@@ -51,6 +50,12 @@ class TensorReader {
     Tensor tensor = Tensor::empty(shape, dtype);
     source_.read(entry, tensor);
     return tensor;
+  }
+
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  bool has(const std::string& name, const Shape& shape) const {
+    const auto found = tensors_.find(name);
+    return found != tensors_.end() && found->second.entry->shape == shape;
   }
 
   /// Leaves out a tensor that may be there.
@@ -93,6 +98,42 @@ class TensorReader {
   TensorSource source_;
   std::map<std::string, Place> tensors_;
 };
+
+/// Fills a cache [B, window - 1, H, N] with the entries of a file. Earlier versions saved no more
+/// of them than there were tokens.
+void read_cache(TensorReader& file, const std::string& name, int64_t tokens, Tensor& cache) {
+  const Shape& shape = cache.shape();
+  const Shape shorter = {shape[0], std::min(tokens, shape[1]), shape[2], shape[3]};
+  if (!file.has(name, shorter)) return file.read_into(name, cache);
+  Tensor entries = Tensor::empty(shorter, cache.dtype(), cache.device());
+  file.read_into(name, entries);
+  copy_rows(entries, 0, shorter[1], cache, shape[1] - shorter[1]);
+}
+
+/// Fills a state from a file of this or an earlier version, whose layers had a clock and a first
+/// entry of the cache each.
+void read_carried(TensorReader& file, const std::string& where, int64_t tokens,
+                  DecoderState& state) {
+  const auto of_layer = [](size_t layer, const char* name) {
+    return kCarried + std::to_string(layer) + "." + name;
+  };
+  const bool has_clocks =
+      !file.has(kCarried + std::string("position")) && file.has(of_layer(0, "position"));
+  state.for_each([&](const std::string& name, Tensor& tensor) {
+    const bool is_cache = name.ends_with(".keys") || name.ends_with(".values");
+    if (is_cache) return read_cache(file, kCarried + name, tokens, tensor);
+    file.read_into(has_clocks && name == "position" ? of_layer(0, "position") : kCarried + name,
+                   tensor);
+  });
+  for (size_t layer = 0; layer < state.layers.size(); ++layer) {
+    file.pass_over(of_layer(layer, "first"));  // which follows from the positions
+    if (!has_clocks || layer == 0) continue;
+    Tensor position = Tensor::empty_like(state.position);
+    file.read_into(of_layer(layer, "position"), position);
+    check(position.values() == state.position.values(), where, ": expected the position of layer ",
+          layer, " to be that of layer 0");
+  }
+}
 
 /// The step in the name of a run's checkpoint; a copy may have any name.
 std::optional<int64_t> step_of_folder(const fs::path& folder) {
@@ -169,11 +210,9 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
     rest.push_back({name, moment});
   });
   DecoderState carried = trainer.carried_state();
-  for (size_t layer = 0; layer < carried.size(); ++layer) {
-    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
-      rest.push_back({carried_name(layer, name), tensor});
-    });
-  }
+  carried.for_each([&](const std::string& name, Tensor& tensor) {
+    rest.push_back({kCarried + name, tensor});
+  });
   write_file(folder / "config.json", model.config.to_json());
   write_file(folder / "tokenizer.json", model.tokenizer->to_json());
   write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
@@ -211,16 +250,11 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
   TensorReader file(path);
   trainer.optimizer().for_each(
       [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
-  DecoderState carried = trainer.carried_after(state.step);
-  for (size_t layer = 0; layer < carried.size(); ++layer) {
-    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
-      file.read_into(carried_name(layer, name), tensor);
-    });
-    file.pass_over(carried_name(layer, "first"));  // of earlier versions; positions tell it
-    carried[layer].check_values(
-        "[checkpoint] " + path.string() + ", layer " + std::to_string(layer) + ":",
-        trainer.tokens_carried(state.step));
-  }
+  DecoderState carried = trainer.initial_state();
+  const std::string where = "[checkpoint] " + path.string();
+  const int64_t carried_tokens = trainer.tokens_carried(state.step);
+  read_carried(file, where, carried_tokens, carried);
+  carried.check_values(where, carried_tokens);
   file.finish();
   trainer.resume(state.step, carried);
 }

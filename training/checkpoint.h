@@ -61,8 +61,8 @@ Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeni
 Model load_model(const std::filesystem::path& run, Device device = {});
 
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
-/// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, carried
-/// states as `state.<layer>.<tensor>`, in the type that training computes in.
+/// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, a carried
+/// state as `state.<layer>.<tensor>` and `state.position`, in the type that training computes in.
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
 
@@ -78,7 +78,8 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads and activation_checkpointing.
+/// may change: steps, logging, validation, checkpoints, threads, device and
+/// activation_checkpointing.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
 
 }  // namespace regla

@@ -51,6 +51,7 @@ struct TrainingConfig {
   int64_t keep_last = 2;
   uint64_t seed = 0;
   int64_t threads = 0;
+  std::string device = "cpu";
   Precision dtype = Precision::F32;
 
   DType element_type() const { return dtype == Precision::F64 ? DType::F64 : DType::F32; }
@@ -112,6 +113,7 @@ void fields(Config& c, Visitor&& visit) {
   visit("keep_last", c.keep_last, "newest checkpoints to keep, besides the best by validation");
   visit("seed", c.seed, "of initial weights and dropout");
   visit("threads", c.threads, "CPU threads; 0: all. Results do not depend on it");
+  visit("device", c.device, "where training computes: cpu, cuda or cuda:<index>");
   visit("dtype", c.dtype, "element type of weights and arithmetic");
   fields(c.model, visit);
 }
