@@ -16,15 +16,14 @@ constexpr int kAttentionWarps = 8, kPartners = 32;
 
 template <class S>
 struct AttentionInputs {
-  int64_t steps, length, capacity, H, K, V, window;
+  int64_t steps, length, H, K, V, window;
   Elements<S> q, k, v;
   const int32_t* first;  // [B, T] or null
   S scale;
 
   explicit AttentionInputs(const SoftmaxAttentionArgs& args)
       : steps(args.q.dim(1)),
-        length(args.length),
-        capacity(args.k.dim(1)),
+        length(args.k.dim(1)),
         H(args.q.dim(2)),
         K(args.q.dim(3)),
         V(args.v.dim(3)),
@@ -39,7 +38,7 @@ struct AttentionInputs {
     return (n / H * steps + t) * H + n % H;
   }
   __device__ int64_t key_row(int64_t n, int64_t s) const {
-    return (n / H * capacity + s) * H + n % H;
+    return (n / H * length + s) * H + n % H;
   }
   /// Keys [begin, end) are what query t sees.
   __device__ int64_t end(int64_t t) const { return length - steps + t + 1; }

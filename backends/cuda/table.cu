@@ -65,6 +65,7 @@ constexpr KernelTable make_table() {
   table.delta_rule_step = delta_rule_step;
   table.softmax_attention = softmax_attention;
   table.softmax_attention_backward = softmax_attention_backward;
+  table.softmax_attention_step = softmax_attention_step;
   table.adamw = adamw;
   table.sum_of_squares = sum_of_squares;
   table.is_finite = is_finite;

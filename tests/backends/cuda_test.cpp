@@ -1,5 +1,5 @@
-// The CUDA backend beside the CPU's, as far as it goes: memory, conversions, products and what a
-// small training step needs. Skipped, visibly, where there is no GPU.
+// The CUDA backend beside the CPU's: memory, conversions, products and what a small training step
+// needs. Skipped, visibly, where there is no GPU.
 
 #include <functional>
 #include <optional>
@@ -269,15 +269,6 @@ TEST_CASE("a routine's memory is a GPU's again when it is gone", "[cuda]") {
   CHECK(memory(device).stats().bytes_in_use < taken);
   memory(device).trim();
   CHECK(Tensor::full({48 << 20}, 3, DType::F32, device).slice(0, 1).values()[0] == 3);
-}
-
-TEST_CASE("a kernel that a GPU lacks is named, never computed elsewhere", "[cuda]") {
-  const std::optional<Device> opened = gpu();
-  if (!opened) return;
-  const Device device = *opened;
-  const Tensor x = Tensor::zeros({2, 2}, DType::F32, device);
-  CHECK(error_of([&] { kernels(device).softmax(x, Tensor::empty_like(x)); }) ==
-        "[softmax] this backend has no such kernel");
 }
 
 }  // namespace regla::test
