@@ -115,8 +115,7 @@ class ScoreCollector {
     dimensions_[at] = value.dim(3);
     for (int64_t b = 0; b < value.dim(0); ++b) {
       const Shape one = {value.dim(1), value.dim(2), value.dim(3)};
-      const Tensor q = queries_.slice(b, b + 1).reshape(one),
-                   k = keys.slice(b, b + 1).reshape(one);
+      const Tensor q = queries_.slice(b, b + 1).reshape(one), k = keys.slice(b, b + 1).reshape(one);
       for (int64_t h = 0; h < one[1]; ++h) {
         add_head(sums_[at], rows_of_head(q, h), rows_of_head(k, h));
       }

@@ -35,8 +35,8 @@ constexpr int kFailed = 1;         ///< training that diverged, no memory: the i
 constexpr int kBadInput = 2;       ///< arguments, files, weights that give no numbers, disks
 constexpr int kInterrupted = 130;  ///< Ctrl-C, a hang-up, a closed pipe; after saving
 
-/// The device called cpu, cuda or cuda:<index>, ready for tensors. An Error where this build or this
-/// machine has none.
+/// The device called cpu, cuda or cuda:<index>, ready for tensors. An Error where this build or
+/// this machine has none.
 Device opened_device(const std::string& name);
 
 /// The tokenizer that a configuration names; `bpe` is trained on the train split.

@@ -56,7 +56,8 @@ CLI::Option* add_config(CLI::App& command, std::string& config, const std::strin
 CLI::Option* add_steps(CLI::App& command, std::optional<int64_t>& steps);
 /// `--device`: where to compute.
 CLI::Option* add_device(CLI::App& command, std::string& device);
-/// The same where it is `--set device=D` for short; `otherwise` says what counts where it is absent.
+/// The same where it is `--set device=D` for short; `otherwise` says what counts where it is
+/// absent.
 CLI::Option* add_device(CLI::App& command, std::optional<std::string>& device,
                         const std::string& otherwise = "as configured");
 /// `--json`

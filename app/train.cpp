@@ -204,8 +204,8 @@ Job prepare(const TrainArguments& arguments) {
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
   const Corpus corpus = Corpus::open(arguments.data, config.text);
   corpus.file(Split::Train);  // an Error before any work when there is none
-  Model model = resumed ? *std::move(resumed)
-                        : make_model(config, tokenizer_for(config, corpus), device);
+  Model model =
+      resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus), device);
   const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
   std::optional<TokenStream> valid;
   if (corpus.has(Split::Valid)) {

@@ -33,10 +33,12 @@ Var softmax(const Var& x);
 enum class Gelu { Erf, Tanh };
 Var gelu(const Var& x, Gelu kind);
 
-/// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream.
+/// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream
+/// of this place in this step.
 struct DropoutKey {
-  uint64_t seed, stream;
+  uint64_t seed, place;  // place < 65536
   int64_t first;
+  Tensor step = {};  // [1] I32, or undefined (0)
 };
 /// Zeroes each element with probability `rate` and divides the others by 1 - rate.
 Var dropout(const Var& x, double rate, const DropoutKey& key);
@@ -49,7 +51,7 @@ Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base);
 
 /// Mean cross-entropy (nats) of softmax(hidden weight^T) against targets. hidden [..., D], weight
 /// [vocab, D], targets [...] I32 with -1 for rows that do not count. The mean is over `count` rows;
-/// 0: over those that count here. Result [1].
+/// 0: over those that count here. Result [1] F64.
 Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count = 0);
 /// The same per row, without gradients: [...]. Rows with target -1 are 0. The weight as in
 /// `linear`.

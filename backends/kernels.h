@@ -46,13 +46,14 @@ struct RopeArgs {
 };
 
 /// y = x / (1 - rate) where a Philox draw keeps the element, 0 elsewhere (+ residual). Element i of
-/// x is number `first + i` of stream (seed, stream), so that a part of a batch draws what the whole
-/// would.
+/// x is number `first + i` of stream (seed, step * 65536 + place), so that a part of a batch draws
+/// what the whole would.
 struct DropoutArgs {
   Tensor x;
   Tensor residual;  // like x, or undefined
+  Tensor step;      // [1] I32, or undefined (0)
   double rate;
-  uint64_t seed, stream;
+  uint64_t seed, place;
   int64_t first;
 };
 
@@ -154,7 +155,22 @@ struct SoftmaxAttentionStepArgs {
 ///   w -= rate * (m / correction1 / (sqrt(v / correction2) + epsilon) + decay * w)
 struct AdamWArgs {
   Tensor value, gradient, m, v;
-  double rate, beta1, beta2, epsilon, decay, gradient_scale, correction1, correction2;
+  Tensor copy;    // like value, in BF16: the new value rounded; or undefined
+  Tensor rates;   // [3] F64: rate, correction1, correction2
+  Tensor factor;  // [1] F64 that scales the gradient; 0: all stays as it is
+  double beta1, beta2, epsilon, decay;
+};
+
+/// A draw from each row of scores, by number `draw` of the row's stream (seed, row): it depends on
+/// nothing that was drawn before. Among equal scores the lower id comes first.
+struct SampleArgs {
+  Tensor scores;       // [B, vocab]
+  Tensor draw;         // [1] I32
+  double temperature;  // divides the scores; 0: always the highest
+  int64_t top_k;       // only the so many most probable; 0: all
+  double top_p;        // of those, the most probable that together reach this probability
+  uint64_t seed;
+  int64_t vocab;  // ids from here on are never drawn; 0: all may be
 };
 
 /// Rows [begin, begin + count) of the second axis of `from` become those at `at` of `to`.
@@ -173,9 +189,9 @@ struct KernelTable {
   // out (+)= scale * x;  out = a + b
   Kernel<"accumulate", void(const Tensor& x, double scale, Sink out)> accumulate;
   Kernel<"add", void(const Tensor& a, const Tensor& b, Tensor out)> add;
-  // out (+)= factor[0] x, the factor [1] of the type of x
+  // out (+)= factor[0] x, the factor [1] F64
   Kernel<"scale_by", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
-  // total[0] = scale * (sum of x, in order and in double), of the type of x
+  // total[0] = scale * (sum of x, in order), [1] F64
   Kernel<"sum", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", void(const MatmulArgs&, Sink out)> matmul;
   Kernel<"column_sums", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
@@ -289,7 +305,19 @@ struct KernelTable {
   Kernel<"softmax_attention_step", void(const SoftmaxAttentionStepArgs&, Tensor o)>
       softmax_attention_step;
 
+  // report [3] F64: loss (the sum of losses [m] F64), norm (the root of the sum of squares [n]
+  // F64), factor = min(1, largest / norm), or 1 where largest is 0. The latch [1] I32 becomes 1
+  // where loss or norm is not finite, and while it is 1 the factor is 0: nothing may change
+  Kernel<"clip_factor", void(const Tensor& squares, const Tensor& losses, double largest,
+                             Tensor latch, Tensor report)>
+      clip_factor;
   Kernel<"adamw", void(const AdamWArgs&)> adamw;
+  // to = factor[0] != 0 ? from : to, of any type; factor [1] F64
+  Kernel<"commit", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
+  // x = flag[0] != 0 ? value : x, of any type; flag [1] I32
+  Kernel<"restart", void(const Tensor& flag, double value, Tensor x)> restart;
+  // ids [B] I32, -1 where a score that may be drawn is not finite
+  Kernel<"sample", void(const SampleArgs&, Tensor ids)> sample;
   Kernel<"sum_of_squares", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
   // [1] I32: 1 if all of x, maybe BF16, is
   Kernel<"is_finite", void(const Tensor& x, Tensor finite)> is_finite;

@@ -35,7 +35,7 @@ class BlockHeap {
   void give(void* block, size_t size);
   /// Returns segments of which nothing is in use to the source.
   void trim();
-  /// Takes over the segments of another heap on the same source: blocks that are in use there are
+  /// Takes over the segments of another heap on the same memory: blocks that are in use there are
   /// given back here.
   void absorb(BlockHeap& other);
   /// Whether a block comes from one of its segments.

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "core/parallel.h"
-#include "core/segment_source.h"
 
 namespace regla {
 namespace {
@@ -49,7 +48,7 @@ void HeapMemory::Heaps::trim() {
 }
 
 HeapMemory::HeapMemory(Device device, SegmentSource& source, uintptr_t place)
-    : device_(device), source_(source), shared_(source, place) {}
+    : device_(device), source_(source), unwatched_(source), shared_(source, place) {}
 
 void* HeapMemory::allocate(size_t bytes) {
   const size_t size = rounded(bytes);
@@ -63,7 +62,9 @@ void* HeapMemory::allocate(size_t bytes) {
   stats_.bytes_requested += static_cast<int64_t>(size);
   stats_.bytes_in_use += static_cast<int64_t>(size);
   stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-  source_.mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
+  if (current_ == &shared_) {
+    source_.mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
+  }
   return block;
 }
 
@@ -106,7 +107,7 @@ void HeapMemory::trim() {
 void HeapMemory::enter_routine(int64_t routine) {
   std::lock_guard lock(mutex_);
   check(current_ == &shared_, "[routine] a routine of ", device_.text(), " runs inside of another");
-  const auto [place, is_new] = routines_.try_emplace(routine, source_, uintptr_t{0});
+  const auto [place, is_new] = routines_.try_emplace(routine, unwatched_, uintptr_t{0});
   current_ = &place->second;
 }
 

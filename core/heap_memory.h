@@ -1,10 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <mutex>
 
 #include "core/block_heap.h"
 #include "core/memory.h"
+#include "core/segment_source.h"
 
 namespace regla {
 
@@ -44,6 +46,7 @@ class HeapMemory : public Memory {
 
   Device device_;
   SegmentSource& source_;
+  UnwatchedSegments unwatched_;  // a routine that runs again writes to what it gave back
   mutable std::mutex mutex_;
   Heaps shared_;
   std::map<int64_t, Heaps> routines_;
@@ -62,6 +65,15 @@ class HostMemory : public HeapMemory {
   void copy_to_host(void* to, const void* from, size_t bytes) override;
   void fill(void* to, const void* element, size_t element_bytes, size_t count) override;
   void wait() override {}
+  int64_t set_mark() override { return marks_++; }
+  bool has_passed(int64_t) override { return true; }
+  void wait_for(int64_t) override {}
+  void copy_to_host_beside(void* to, const void* from, size_t bytes) override {
+    copy_to_host(to, from, bytes);
+  }
+
+ private:
+  std::atomic<int64_t> marks_ = 0;
 };
 
 }  // namespace regla

@@ -157,6 +157,14 @@ void Tensor::fill(double value) {
   });
 }
 
+std::vector<double> Tensor::values_at(int64_t mark) const {
+  Memory& there = memory(device_);
+  there.wait_for(mark);
+  const Tensor here = empty(shape_, dtype_);
+  there.copy_to_host_beside(here.address_, address_, static_cast<size_t>(bytes()));
+  return here.values();
+}
+
 std::vector<double> Tensor::values() const {
   const Tensor here = on(Device{});
   std::vector<double> out(static_cast<size_t>(numel_));

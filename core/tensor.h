@@ -69,6 +69,9 @@ class Tensor {
   void copy_from(const Tensor& source);
   /// The elements as doubles, copied to the host: for tests and printing.
   std::vector<double> values() const;
+  /// The same of elements that were not written since that mark (Memory::set_mark): waits for it
+  /// and not for what the device was asked for behind it.
+  std::vector<double> values_at(int64_t mark) const;
 
   /// True when no other handle shares the memory, so that it may be taken over.
   bool unique() const { return block_.use_count() == 1; }

@@ -77,7 +77,11 @@ class Mixer {
   /// what differs from the step before is read from them, not by the host. An Error where
   /// check_step_form says so.
   virtual Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) = 0;
+  /// What it remembers before the first token.
   virtual MixerState initial_state(int64_t batch) const = 0;
+  /// The same in tensors whose shapes `chunked` leaves as they are, however many tokens it has
+  /// seen: what training carries and saves. An Error for a cache without a bound.
+  virtual MixerState initial_carried_state(int64_t batch) const { return initial_state(batch); }
   /// Makes room in a state of `batch` sequences for `tokens` steps; with a window for no more than
   /// it needs. A mixer whose state grows says so here.
   virtual void reserve(MixerState& state, int64_t batch, int64_t tokens) const {
@@ -87,12 +91,6 @@ class Mixer {
   virtual int64_t steps_ahead(const MixerState& state) const {
     static_cast<void>(state);
     return std::numeric_limits<int64_t>::max();
-  }
-  /// A state with the tensors it has after `tokens` tokens: what a saved state is read into. Its
-  /// values mean nothing. A mixer whose state grows says so here.
-  virtual MixerState state_after(int64_t batch, int64_t tokens) const {
-    static_cast<void>(tokens);
-    return initial_state(batch);
   }
   virtual void parameters(ParameterList& list) = 0;
   /// Sets what depends on the number of updates done and is not trained: random features that are

@@ -64,13 +64,13 @@ Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
 
 Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
                       DropoutSource* dropout) {
-  const bool carries = state != nullptr;
+  const bool carries = state != nullptr, drops = dropout != nullptr;
   const int64_t length = carries ? state->length : 0;
-  const std::optional<DropoutSource> masks = dropout ? std::optional(*dropout) : std::nullopt;
+  const DropoutSource masks = drops ? *dropout : DropoutSource();
   const auto block = [=, this](const Vars& in) {
     MixerState inner = MixerState::of(std::span(in).subspan(1), length);
-    std::optional<DropoutSource> draws = masks;  // from the same place in every run
-    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, draws ? &*draws : nullptr);
+    DropoutSource draws = masks;  // from the same place in every run
+    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, drops ? &draws : nullptr);
     Vars out = inner.list();
     out.insert(out.begin(), y);
     return out;
@@ -218,10 +218,10 @@ DecoderState Decoder::initial_state(int64_t batch) const {
   return state;
 }
 
-DecoderState Decoder::state_after(int64_t batch, int64_t tokens) const {
+DecoderState Decoder::initial_carried_state(int64_t batch) const {
   DecoderState state = initial_state(batch);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    state.layers[layer] = blocks_[layer].mixer->state_after(batch, tokens);
+    state.layers[layer] = blocks_[layer].mixer->initial_carried_state(batch);
   }
   return state;
 }

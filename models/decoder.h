@@ -71,9 +71,10 @@ class Decoder {
   /// training one whose weights are stored so is an Error too.
   void store_weights(DType dtype);
 
+  /// What it remembers before the first token.
   DecoderState initial_state(int64_t batch) const;
-  /// Mixer::state_after of every layer.
-  DecoderState state_after(int64_t batch, int64_t tokens) const;
+  /// The same in tensors whose shapes `hidden` leaves as they are (Mixer::initial_carried_state).
+  DecoderState initial_carried_state(int64_t batch) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
   /// quarter more time, the same bits.
   void recompute_blocks(bool on) { recompute_blocks_ = on; }

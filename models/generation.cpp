@@ -1,49 +1,27 @@
 #include "models/generation.h"
 
-#include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
-#include "core/random.h"
+#include "backends/kernels.h"
 #include "models/finite.h"
 
 namespace regla {
 namespace {
 
-constexpr uint64_t kSamplingStream = 0x73616d706c65;  // apart from the streams of dropout
-
-/// The ids that may be drawn, most probable first.
-std::vector<int32_t> candidates(std::span<const double> scores, int64_t top_k) {
-  std::vector<int32_t> ids(scores.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) {
-    const double x = scores[static_cast<size_t>(a)], y = scores[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  if (top_k > 0 && top_k < static_cast<int64_t>(ids.size())) {
-    std::nth_element(ids.begin(), ids.begin() + top_k, ids.end(), before);
-    ids.resize(static_cast<size_t>(top_k));
-  }
-  std::sort(ids.begin(), ids.end(), before);
+/// The ids drawn from scores [B, vocab], of those below `vocab` (0: of all).
+Tensor drawn(const Tensor& scores, const SamplingOptions& options, uint64_t index, int32_t vocab) {
+  const Tensor ids = Tensor::empty({scores.dim(0)}, DType::I32, scores.device());
+  kernels(scores.device())
+      .sample({.scores = scores,
+               .draw = Tensor::full({1}, static_cast<double>(index), DType::I32, scores.device()),
+               .temperature = options.temperature,
+               .top_k = options.top_k,
+               .top_p = options.top_p,
+               .seed = options.seed,
+               .vocab = vocab},
+              ids);
   return ids;
-}
-
-/// The first of the weights at which their running sum exceeds `target`.
-size_t index_at(const std::vector<double>& weights, double target) {
-  double sum = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    sum += weights[i];
-    if (sum > target) return i;
-  }
-  return weights.size() - 1;
-}
-
-/// Row `row` of scores [R, vocab], as far as `vocab` ids go.
-std::vector<double> scores_of(const Tensor& logits, int64_t row, int32_t vocab) {
-  std::vector<double> scores = logits.slice(row, row + 1).values();
-  if (vocab > 0) scores.resize(std::min(scores.size(), static_cast<size_t>(vocab)));
-  return scores;
 }
 
 /// Scores [B, T, vocab] of ids on the CPU, every sequence from an empty state, token by token.
@@ -90,25 +68,11 @@ void SamplingOptions::validate() const {
 }
 
 int32_t sample(std::span<const double> scores, const SamplingOptions& options, uint64_t index) {
-  check(!scores.empty() && std::all_of(scores.begin(), scores.end(),
-                                       [](double score) { return std::isfinite(score); }),
-        "[generate] the model's scores are not finite");
-  if (options.temperature == 0) {
-    return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
-  }
-  const std::vector<int32_t> ids = candidates(scores, options.top_k);
-  const double highest = scores[static_cast<size_t>(ids.front())];
-  std::vector<double> weights;
-  for (const int32_t id : ids) {
-    weights.push_back(std::exp((scores[static_cast<size_t>(id)] - highest) / options.temperature));
-  }
-  if (options.top_p < 1) {
-    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-    weights.resize(index_at(weights, options.top_p * total) + 1);
-  }
-  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  const double draw = Random(options.seed, kSamplingStream).uniform(index);
-  return ids[index_at(weights, draw * total)];
+  const std::vector<double> row(scores.begin(), scores.end());
+  const Shape shape = {1, static_cast<int64_t>(row.size())};
+  const double id = row.empty() ? -1 : drawn(Tensor::of(shape, row), options, index, 0).values()[0];
+  check(id >= 0, "[generate] the model's scores are not finite");
+  return static_cast<int32_t>(id);
 }
 
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
@@ -131,12 +95,13 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
   while (true) {
     check_finite(decoder, logits, "[generate] the model's scores are");
-    const int32_t token = sample(scores_of(logits, 0, options.vocab), options.sampling, out.size());
+    const Tensor next = drawn(logits, options.sampling, out.size(), options.vocab);
+    const auto token = static_cast<int32_t>(next.values()[0]);
     if (token == options.stop) break;
     out.push_back(token);
     if (on_token && !on_token(token)) break;
     if (static_cast<int64_t>(out.size()) == options.max_new_tokens) break;
-    logits = decoder.step(decoder.ids({1}, {token}), state);
+    logits = decoder.step(next, state);
   }
   return out;
 }

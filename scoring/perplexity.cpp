@@ -50,8 +50,7 @@ class Scorer {
     const Shape shape = {static_cast<int64_t>(windows.size()), windows[0].length};
     Segment segment;
     if (resets_) {
-      segment.reset =
-          Tensor::of(shape, document_resets(inputs, end_of_text_), decoder_.device());
+      segment.reset = Tensor::of(shape, document_resets(inputs, end_of_text_), decoder_.device());
     }
     const Tensor hidden = decoder_.hidden(decoder_.ids(shape, inputs), segment, state).value;
     return nats(windows, hidden.reshape({shape.numel(), hidden.dim(-1)}));

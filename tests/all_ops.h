@@ -70,6 +70,10 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"dropout", "from 5", {{{3, 37}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0.3, {1, 2, 5})};
                   }});
+  list.push_back({"dropout", "step 3", {{{3, 37}}}, [](const Vars& in) -> Vars {
+                    const Tensor step = Tensor::full({1}, 3, DType::I32, in[0].value.device());
+                    return {dropout(in[0], 0.3, {1, 2, 5, step})};
+                  }});
   list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0, {1, 2, 5})};
                   }});

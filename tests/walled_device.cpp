@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
@@ -87,7 +88,18 @@ class WalledMemory : public HostMemory {
     const Opened opened(segments_);
     HostMemory::copy_to_host(to, from, bytes);
   }
-  void wait() override { refuse_in_routine("the host waits"); }
+  void wait() override { wait_for(newest_); }
+  int64_t set_mark() override {
+    refuse_in_routine("a mark is set");
+    newest_ = HostMemory::set_mark();
+    passed_ = std::max(passed_, newest_ - kLate);
+    return newest_;
+  }
+  bool has_passed(int64_t mark) override { return mark <= passed_; }
+  void wait_for(int64_t mark) override {
+    refuse_in_routine("the host waits");
+    passed_ = std::max(passed_, mark);
+  }
   void enter_kernel() override {
     if (!KernelScope::is_open()) ++counts_here().kernels;
     segments_.open();
@@ -113,7 +125,10 @@ class WalledMemory : public HostMemory {
     if (CallRecorder* recorder = CallRecorder::current()) recorder->add(counted);
   }
 
+  static constexpr int64_t kLate = 2;
+
   ClosedSegments& segments_;
+  int64_t newest_ = -1, passed_ = -1;
 };
 
 class WalledReplay : public Replay {

@@ -12,7 +12,8 @@ namespace regla::test {
 /// first call.
 ///
 /// Its routines take down every call of a kernel, fill and copy of their first run, and repeat
-/// these without running any of the work's code.
+/// these without running any of the work's code. Marks pass late, two marks later or when they are
+/// waited for, as on a device that works beside the host.
 Device walled_device();
 
 /// What the walled device was asked for. The kernels that a kernel calls are part of it.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "backends/copies.h"
 #include "models/mixer_json.h"
 #include "storage/files.h"
 #include "storage/safetensors.h"
@@ -52,6 +53,10 @@ class TensorReader {
   }
 
   bool has(const std::string& name) const { return tensors_.contains(name); }
+  bool has(const std::string& name, const Shape& shape) const {
+    const auto found = tensors_.find(name);
+    return found != tensors_.end() && found->second.entry->shape == shape;
+  }
 
   /// Leaves out a tensor that may be there.
   void pass_over(const std::string& name) {
@@ -94,15 +99,29 @@ class TensorReader {
   std::map<std::string, Place> tensors_;
 };
 
+/// Fills a cache [B, window - 1, H, N] with the entries of a file. Earlier versions saved no more
+/// of them than there were tokens.
+void read_cache(TensorReader& file, const std::string& name, int64_t tokens, Tensor& cache) {
+  const Shape& shape = cache.shape();
+  const Shape shorter = {shape[0], std::min(tokens, shape[1]), shape[2], shape[3]};
+  if (!file.has(name, shorter)) return file.read_into(name, cache);
+  Tensor entries = Tensor::empty(shorter, cache.dtype(), cache.device());
+  file.read_into(name, entries);
+  copy_rows(entries, 0, shorter[1], cache, shape[1] - shorter[1]);
+}
+
 /// Fills a state from a file of this or an earlier version, whose layers had a clock and a first
 /// entry of the cache each.
-void read_carried(TensorReader& file, const std::string& where, DecoderState& state) {
+void read_carried(TensorReader& file, const std::string& where, int64_t tokens,
+                  DecoderState& state) {
   const auto of_layer = [](size_t layer, const char* name) {
     return kCarried + std::to_string(layer) + "." + name;
   };
   const bool has_clocks =
       !file.has(kCarried + std::string("position")) && file.has(of_layer(0, "position"));
   state.for_each([&](const std::string& name, Tensor& tensor) {
+    const bool is_cache = name.ends_with(".keys") || name.ends_with(".values");
+    if (is_cache) return read_cache(file, kCarried + name, tokens, tensor);
     file.read_into(has_clocks && name == "position" ? of_layer(0, "position") : kCarried + name,
                    tensor);
   });
@@ -231,9 +250,11 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
   TensorReader file(path);
   trainer.optimizer().for_each(
       [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
-  DecoderState carried = trainer.carried_after(state.step);
-  read_carried(file, "[checkpoint] " + path.string(), carried);
-  carried.check_values("[checkpoint] " + path.string(), trainer.tokens_carried(state.step));
+  DecoderState carried = trainer.initial_state();
+  const std::string where = "[checkpoint] " + path.string();
+  const int64_t carried_tokens = trainer.tokens_carried(state.step);
+  read_carried(file, where, carried_tokens, carried);
+  carried.check_values(where, carried_tokens);
   file.finish();
   trainer.resume(state.step, carried);
 }

@@ -30,31 +30,33 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
-  if (config_.carry_state) carried_ = decoder_.initial_state(config_.batch_size);
+  carried_ = initial_state();
 }
 
 StepResult Trainer::step() {
   const Batch text = batches_.at(steps_done_);
   const BatchTensors batch = tensors_of(text);
   // What was carried into a new epoch belongs to other text.
-  const DecoderState before = text.first ? carried_after(0) : carried_;
+  const DecoderState before = text.first ? initial_state() : carried_;
   std::vector<DecoderState> after;  // of the rows of each micro-batch
   optimizer_.clear_gradients();
-  StepResult result;
+  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, optimizer_.device());
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
     after.push_back(rows_of(before, i));
-    result.loss += run_micro_batch(batch, i, after.back(), false);
-    if (!std::isfinite(result.loss)) break;
+    losses.slice(i, i + 1).copy_from(run_micro_batch(batch, i, after.back(), false));
   }
-  result.gradient_norm = optimizer_.gradient_norm();
+  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
+  StepResult result = {.learning_rate = learning_rate_at(config_, steps_done_)};
+  optimizer_.update(steps_done_ + 1, result.learning_rate, report.slice(2, 3));
+  const std::vector<double> numbers = report.values();
+  result.loss = numbers[0];
+  result.gradient_norm = numbers[1];
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+    optimizer_.forget_bad_updates();
     explain(batch, before, result.loss);
   }
-  result.learning_rate = learning_rate_at(config_, steps_done_);
-  optimizer_.update(steps_done_ + 1, result.learning_rate,
-                    clip_factor(result.gradient_norm, config_.grad_clip));
-  ++steps_done_;
   commit(after);
+  ++steps_done_;
   decoder_.begin_step(steps_done_);
   return result;
 }
@@ -71,13 +73,15 @@ DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
   return state.rows(index * rows, (index + 1) * rows);
 }
 
-/// Adds the gradient of one part of the batch and returns its share of the loss. `state`, that of
-/// its rows, moves on.
-double Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
+/// Adds the gradient of one part of the batch and returns its share of the loss, F64 [1]. `state`,
+/// that of its rows, moves on.
+Tensor Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
                                 bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
   const BatchTensors part = batch.rows(index * rows, (index + 1) * rows);
-  DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
+  const Tensor step =
+      Tensor::full({1}, static_cast<double>(steps_done_), DType::I32, optimizer_.device());
+  DropoutSource dropout(config_.seed, step, config_.model.dropout, index * rows);
   Tape tape;
   tape.check_finite(check_finite);
   const Var hidden =
@@ -86,12 +90,11 @@ double Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, Decode
   const Var loss = decoder_.loss(hidden, part.targets, tokens_per_step());
   tape.backward(loss);
   state = state.detached();
-  return loss.value.values()[0];
+  return loss.value;
 }
 
-/// Carries what the micro-batches of the last update left behind.
+/// Carries what the micro-batches of an update left behind.
 void Trainer::commit(const std::vector<DecoderState>& after) {
-  carried_ = carried_after(steps_done_);
   for (size_t i = 0; i < after.size(); ++i) {
     rows_of(carried_, static_cast<int64_t>(i)).copy_from(after[i]);
   }
@@ -137,17 +140,12 @@ int64_t Trainer::tokens_carried(int64_t steps) const {
   return segments * config_.model.sequence_length;
 }
 
-DecoderState Trainer::carried_after(int64_t steps) const {
-  if (carried_.empty()) return {};
-  return decoder_.state_after(config_.batch_size, tokens_carried(steps));
+DecoderState Trainer::initial_state() const {
+  return config_.carry_state ? decoder_.initial_carried_state(config_.batch_size) : DecoderState{};
 }
 
 void Trainer::resume(int64_t steps, const DecoderState& carried) {
-  if (!carried_.empty()) {
-    DecoderState state = carried_after(steps);
-    state.copy_from(carried);
-    carried_ = std::move(state);
-  }
+  if (!carried_.empty()) carried_.copy_from(carried);
   decoder_.begin_step(steps);
   steps_done_ = steps;
 }

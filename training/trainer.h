@@ -61,9 +61,9 @@ class Trainer {
 
   /// The state carried between segments, of the whole batch; empty without `carry_state`.
   const DecoderState& carried_state() const { return carried_; }
-  /// A state with the tensors that `carried_state` gives after `steps` updates, to be read into;
-  /// empty without `carry_state`.
-  DecoderState carried_after(int64_t steps) const;
+  /// What the first update of an epoch starts from, the tensors of which `carried_state` always
+  /// has; empty without `carry_state`.
+  DecoderState initial_state() const;
   /// The tokens of each sequence that the state after `steps` updates comes from.
   int64_t tokens_carried(int64_t steps) const;
   /// Goes on after `steps` updates from a state as `carried_state` gave it.
@@ -72,7 +72,7 @@ class Trainer {
  private:
   BatchTensors tensors_of(const Batch& batch) const;
   DecoderState rows_of(const DecoderState& state, int64_t index) const;
-  double run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
+  Tensor run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
                          bool check_finite);
   void commit(const std::vector<DecoderState>& after);
   [[noreturn]] void explain(const BatchTensors& batch, const DecoderState& before, double loss);

@@ -35,8 +35,8 @@ int64_t add_run(Json& rows, const std::string& run, const std::string& label,
 }
 
 int saturation(const SaturationArguments& arguments) {
-  make_report_folder(arguments.out);
   const Device device = opened_device(arguments.device);
+  make_report_folder(arguments.out);
   Json rows = Json::array();
   const std::vector<std::string> labels = labels_of(arguments.runs);
   int64_t layers = 0;

@@ -61,8 +61,7 @@ void print_point(const Json& point) {
 }
 
 /// Measures all points and prints each.
-Json points(const VarianceArguments& arguments) {
-  const Device device = opened_device(arguments.device);
+Json points(const VarianceArguments& arguments, Device device) {
   Json rows = Json::array();
   const auto add = [&](const std::string& source, const ScoreSpread& s,
                        const ScoreSpread& theorem) {
@@ -106,11 +105,12 @@ std::string script_variables(const VarianceArguments& arguments, const Json& row
 }
 
 int variance(const VarianceArguments& arguments) {
+  const Device device = opened_device(arguments.device);
   make_report_folder(arguments.out);
   check(arguments.runs.empty() || !arguments.text.data.empty(),
         "[analyse] expected --data PATH beside a run");
   std::printf("standard deviation of inner products, and what Theorem 3.1 says\n");
-  const Json rows = points(arguments);
+  const Json rows = points(arguments, device);
   const Json settings = {{"pairs", arguments.pairs},
                          {"seed", arguments.seed},
                          {"length", arguments.length},

@@ -24,7 +24,7 @@ struct CrossEntropy : Op {
     }
     kernels_of(hidden).cross_entropy({hidden, in[1], targets, inverse_count}, losses, d_hidden,
                                      d_weight);
-    Tensor loss = Tensor::empty({1}, hidden.dtype(), hidden.device());
+    Tensor loss = Tensor::empty({1}, DType::F64, hidden.device());
     kernels_of(hidden).sum(losses, inverse_count, loss);
     return {loss};
   }

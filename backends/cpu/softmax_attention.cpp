@@ -148,7 +148,7 @@ T* prepared(Sink sink) {
 /// Every query sees at least its own key.
 void check_visible(const SoftmaxAttentionArgs& args) {
   if (!args.first) return;
-  const int64_t steps = args.first.dim(1), past = args.length - steps;
+  const int64_t steps = args.first.dim(1), past = args.k.dim(1) - steps;
   const int32_t* entry = args.first.data<int32_t>();
   for (int64_t i = 0; i < args.first.numel(); ++i) {
     check(entry[i] <= past + i % steps, "[softmax_attention] expected a first key of at most ",

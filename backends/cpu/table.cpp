@@ -64,7 +64,11 @@ constinit const KernelTable kTable = {
     .softmax_attention = softmax_attention,
     .softmax_attention_backward = softmax_attention_backward,
     .softmax_attention_step = softmax_attention_step,
+    .clip_factor = clip_factor,
     .adamw = adamw,
+    .commit = commit,
+    .restart = restart,
+    .sample = sample,
     .sum_of_squares = sum_of_squares,
     .is_finite = is_finite,
 };

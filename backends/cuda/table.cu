@@ -66,7 +66,10 @@ constexpr KernelTable make_table() {
   table.softmax_attention = softmax_attention;
   table.softmax_attention_backward = softmax_attention_backward;
   table.softmax_attention_step = softmax_attention_step;
+  table.clip_factor = clip_factor;
   table.adamw = adamw;
+  table.commit = commit;
+  table.restart = restart;
   table.sum_of_squares = sum_of_squares;
   table.is_finite = is_finite;
   return table;

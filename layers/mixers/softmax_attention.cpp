@@ -118,17 +118,16 @@ void SoftmaxAttentionMixer::make_room(MixerState& state, int64_t batch, int64_t 
   state.length = keep;
 }
 
-MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {
-  static_cast<void>(batch);
-  return {};
-}
+MixerState SoftmaxAttentionMixer::initial_state(int64_t) const { return {}; }
 
-MixerState SoftmaxAttentionMixer::state_after(int64_t batch, int64_t tokens) const {
-  MixerState state = initial_state(batch);
-  if (tokens == 0) return state;
-  state.length = visible(tokens);
-  state.keys = Tensor::empty({batch, state.length, heads_, K_}, dtype_, device_);
-  state.values = Tensor::empty({batch, state.length, heads_, V_}, dtype_, device_);
+// The window's entries are there from the beginning, and nobody sees them: there are more of them
+// than the position says.
+MixerState SoftmaxAttentionMixer::initial_carried_state(int64_t batch) const {
+  check(config_.window > 0, "[mixer] a cache without a window grows and cannot be carried");
+  MixerState state;
+  state.length = config_.window - 1;
+  state.keys = Tensor::zeros({batch, state.length, heads_, K_}, dtype_, device_);
+  state.values = Tensor::zeros({batch, state.length, heads_, V_}, dtype_, device_);
   return state;
 }
 

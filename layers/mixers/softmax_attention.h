@@ -17,7 +17,7 @@ class SoftmaxAttentionMixer : public Mixer {
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
   Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
-  MixerState state_after(int64_t batch, int64_t tokens) const override;
+  MixerState initial_carried_state(int64_t batch) const override;
   void reserve(MixerState& state, int64_t batch, int64_t tokens) const override;
   int64_t steps_ahead(const MixerState& state) const override;
   void parameters(ParameterList& list) override;

@@ -114,6 +114,15 @@ TEST_CASE("a GPU adds, scales and converts on the way", "[cuda]") {
        {y},
        [](const auto& on, const auto& in, const auto& out) { on.add(in[0], in[1], out[0]); }},
       *device);
+  check_case({"scale_by",
+              "AD",
+              {x, Tensor::full({1}, 0.3, DType::F32)},
+              "A",
+              {y},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.scale_by(in[0], in[1], {out[0], false});
+              }},
+             *device);
   check_case({"accumulate",
               "A",
               {x},
@@ -168,20 +177,25 @@ TEST_CASE("a GPU drops what the CPU drops", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   const Tensor x = floats({203, 31}, 1), residual = floats({203, 31}, 2);
+  const Tensor step = Tensor::of({1}, std::vector<int32_t>{70'000});
   for (const int64_t first : {0, 8, 1027}) {
     for (const bool adds : {false, true}) {
-      check_case(
-          {"dropout",
-           "A",
-           {x},
-           "A",
-           {residual},
-           [=](const auto& on, const auto& in, const auto& out) {
-             on.dropout(
-                 {.x = in[0], .residual = {}, .rate = 0.3, .seed = 5, .stream = 11, .first = first},
-                 {out[0], adds});
-           }},
-          *device);
+      check_case({"dropout",
+                  "A",
+                  {x},
+                  "A",
+                  {residual},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.dropout({.x = in[0],
+                                .residual = {},
+                                .step = in[1],
+                                .rate = 0.3,
+                                .seed = 5,
+                                .place = 11,
+                                .first = first},
+                               {out[0], adds});
+                  }},
+                 *device);
     }
     check_case({"add_dropout",
                 "AS",
@@ -191,9 +205,10 @@ TEST_CASE("a GPU drops what the CPU drops", "[cuda]") {
                 [=](const auto& on, const auto& in, const auto& out) {
                   on.dropout({.x = in[0],
                               .residual = in[1],
+                              .step = {},
                               .rate = 0.3,
                               .seed = 5,
-                              .stream = 11,
+                              .place = 11,
                               .first = first},
                              {out[0], false});
                 }},

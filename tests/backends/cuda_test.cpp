@@ -82,6 +82,28 @@ TEST_CASE("a GPU's memory gives back what it was given", "[cuda]") {
         }).rfind("[memory] out of memory on cuda:0 asking for ", 0) == 0);
 }
 
+TEST_CASE("what a GPU has done is read while it does more", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  Memory& there = memory(*opened);
+  const Tensor rows = Tensor::zeros({64, 1000}, DType::F32, *opened);
+  const Tensor a = Tensor::full({2048, 2048}, 1, DType::F32, *opened), b = Tensor::empty_like(a);
+  std::vector<int64_t> marks;
+  for (int64_t i = 0; i < 64; ++i) {
+    Tensor row = rows.slice(i, i + 1);
+    row.copy_from(Tensor::full({1, 1000}, static_cast<double>(i), DType::F32));
+    marks.push_back(there.set_mark());
+    kernels(*opened).matmul({a, a, {}, false, false}, {b});
+  }
+  for (int64_t i = 0; i < 64; ++i) {
+    const int64_t mark = marks[static_cast<size_t>(i)];
+    CHECK(rows.slice(i, i + 1).values_at(mark) ==
+          std::vector<double>(1000, static_cast<double>(i)));
+    CHECK(there.has_passed(mark));
+  }
+  CHECK(b.slice(0, 1).values()[7] == 2048);
+}
+
 TEST_CASE("a GPU's memory is used again and grows in one piece", "[cuda]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;
@@ -173,7 +195,7 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
       on.accumulate(in[0], -0.7, {out, true});
     });
     check_kernel("scale_by", [](const KernelTable& on, const Tensors& in, Tensor out) {
-      const Tensor factor = Tensor::full({1}, 3, out.dtype(), out.device());
+      const Tensor factor = Tensor::full({1}, 3, DType::F64, out.device());
       on.scale_by(in[0], factor, {out, false});
     });
     for (const bool tanh : {false, true}) {
@@ -187,18 +209,18 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
     check_kernel("adamw", [](const KernelTable& on, const Tensors& in, Tensor out) {
       const Tensor m = Tensor::full(out.shape(), 0.1, out.dtype(), out.device());
       const Tensor v = Tensor::full(out.shape(), 0.2, out.dtype(), out.device());
+      const std::vector<double> rates = {0.01, 0.2, 0.03};
       on.adamw({.value = out,
                 .gradient = in[0],
                 .m = m,
                 .v = v,
-                .rate = 0.01,
+                .copy = {},
+                .rates = Tensor::of({3}, rates, out.device()),
+                .factor = Tensor::full({1}, 0.5, DType::F64, out.device()),
                 .beta1 = 0.9,
                 .beta2 = 0.99,
                 .epsilon = 1e-8,
-                .decay = 0.1,
-                .gradient_scale = 0.5,
-                .correction1 = 0.2,
-                .correction2 = 0.03});
+                .decay = 0.1});
     });
   }
 }
@@ -269,6 +291,53 @@ TEST_CASE("a routine's memory is a GPU's again when it is gone", "[cuda]") {
   CHECK(memory(device).stats().bytes_in_use < taken);
   memory(device).trim();
   CHECK(Tensor::full({48 << 20}, 3, DType::F32, device).slice(0, 1).values()[0] == 3);
+}
+
+TEST_CASE("what stops a bad update on a GPU has the CPU's bits", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Device device = *opened;
+  const Tensor squares = converted(random_ids({301}, 1, 50), DType::F64);
+  for (const double loss : {2.5, static_cast<double>(NAN)}) {
+    const auto report_on = [&](Device where) {
+      const Tensor latch = Tensor::zeros({1}, DType::I32, where);
+      const Tensor losses = Tensor::full({2}, loss, DType::F64, where);
+      const Tensor report = Tensor::empty({3}, DType::F64, where);
+      kernels(where).clip_factor(squares.on(where), losses, 3, latch, report);
+      CHECK(latch.values()[0] == (loss == loss ? 0 : 1));
+      return report;
+    };
+    const Tensor report = report_on(device);
+    CHECK(same_bits(report.on(Device{}), report_on(Device{})));
+    const Tensor factor = report.slice(2, 3);
+    for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
+      const Tensor from = converted(random_ids({1001}, 2, 100), dtype);
+      const Tensor before = converted(random_ids({1001}, 3, 100), dtype);
+      const Tensor to = before.on(device);
+      kernels(device).commit(factor, from.on(device), to);
+      CHECK(same_bits(to.on(Device{}), loss == loss ? from : before));
+      kernels(device).restart(Tensor::zeros({1}, DType::I32, device), 5, to);
+      CHECK(same_bits(to.on(Device{}), loss == loss ? from : before));
+      kernels(device).restart(Tensor::full({1}, 1, DType::I32, device), 5, to);
+      CHECK(same_bits(to.on(Device{}), Tensor::full({1001}, 5, dtype)));
+    }
+    const Tensor w = normal_tensor({77}, DType::F32, 4), there = w.clone().on(device);
+    const Tensor copy = Tensor::zeros({77}, DType::BF16, device);
+    kernels(device).adamw({.value = there,
+                           .gradient = w.clone().on(device),
+                           .m = Tensor::zeros({77}, DType::F32, device),
+                           .v = Tensor::zeros({77}, DType::F32, device),
+                           .copy = copy,
+                           .rates = Tensor::full({3}, 0.5, DType::F64, device),
+                           .factor = factor,
+                           .beta1 = 0.9,
+                           .beta2 = 0.99,
+                           .epsilon = 1e-8,
+                           .decay = 0.1});
+    CHECK(same_bits(there.on(Device{}), w) != (loss == loss));
+    const Tensor rounded = loss == loss ? converted(there, DType::BF16) : Tensor::zeros_like(copy);
+    CHECK(same_bits(copy.on(Device{}), rounded.on(Device{})));
+  }
 }
 
 }  // namespace regla::test

@@ -230,6 +230,7 @@ TEST_CASE("copies to and from the host are refused inside of a routine") {
   CHECK(message([&] { on_wall(Tensor::zeros({2}, DType::F32)); }) ==
         "[routine] bytes are copied from the host" + end);
   CHECK(message([] { memory(walled_device()).wait(); }) == "[routine] the host waits" + end);
+  CHECK(message([] { memory(walled_device()).set_mark(); }) == "[routine] a mark is set" + end);
   CHECK(x.values() == std::vector<double>{0, 0});
 }
 

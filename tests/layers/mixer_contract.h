@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "layers/mixer.h"
+#include "tests/error_of.h"
 #include "tests/matchers.h"
 #include "tests/sequence.h"
 #include "tests/support.h"
@@ -39,12 +40,13 @@ struct Carried {
   Carried clone() const { return {state.clone(), position.clone()}; }
   /// The tokens x [B, T, D] that follow.
   Var chunked(Mixer& mixer, const Var& x, Segment segment) {
-    segment.positions = segment_positions(x.dim(0), x.dim(1), segment.reset, position);
+    segment.positions =
+        segment_positions(x.dim(0), x.dim(1), segment.reset, position, x.value.device());
     return mixer.chunked(x, segment, &state);
   }
   /// The token x [B, D] that follows.
   Tensor step(Mixer& mixer, const Tensor& x) {
-    return mixer.step(x, segment_positions(x.dim(0), 1, {}, position), state);
+    return mixer.step(x, segment_positions(x.dim(0), 1, {}, position, x.device()), state);
   }
 };
 
@@ -293,15 +295,25 @@ inline void copy_state(MixerState from, MixerState& to) {
 }
 
 inline void check_saved_state(const TestMixer& mixer, const Settings& s) {
+  const int64_t B = s.x.dim(0);
+  const std::string error = error_of([&] { mixer->initial_carried_state(B); });
+  if (error != "no error") {
+    CHECK(error == "[mixer] a cache without a window grows and cannot be carried");
+    CHECK(mixer.start().state.keys.dim(1) == mixer.n.past);
+    return;
+  }
   for (int64_t stop : {1, 10, 66}) {
     if (stop >= s.x.dim(1)) break;
-    Carried carried = mixer.initial(s.x.dim(0)), without_resets = mixer.initial(s.x.dim(0));
-    carried.chunked(*mixer, tokens(s.x, 0, stop), {tokens(s.reset, 0, stop), 7});
+    const Segment begin = {tokens(s.reset, 0, stop), 7};
+    Carried carried = {mixer->initial_carried_state(B)}, usual = mixer.initial(B);
+    Carried without_resets = {mixer->initial_carried_state(B)};
+    const Var y = carried.chunked(*mixer, tokens(s.x, 0, stop), begin);
+    CHECK(same_bits(y.value, usual.chunked(*mixer, tokens(s.x, 0, stop), begin).value));
     carried.state.check_values("state");
-    Carried restored = {mixer->state_after(s.x.dim(0), stop), carried.position.clone()};
+    Carried restored = {mixer->initial_carried_state(B), carried.position.clone()};
     copy_state(carried.state, restored.state);
     without_resets.chunked(*mixer, tokens(s.x, 0, stop), {{}, 7});
-    MixerState other = mixer->state_after(s.x.dim(0), stop);
+    MixerState other = mixer->initial_carried_state(B);
     copy_state(without_resets.state, other);
     const int64_t T = s.x.dim(1);
     const Segment rest = {tokens(s.reset, stop, T), 7};

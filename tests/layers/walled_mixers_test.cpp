@@ -44,7 +44,7 @@ TEST_CASE("every mixer computes the CPU's bits behind the wall") {
       const auto run = [&](Device device) {
         const TestMixer mixer(config, {.T = 13, .device = device}, dtype);
         mixer->begin_step(4);
-        const MixerState start = mixer.start();
+        const Carried start = mixer.start();
         Settings s;
         s.x = mixer.normal({2, 13, 12}, 1, dtype);
         s.d_y = mixer.normal(s.x.shape(), 2, dtype);

@@ -184,7 +184,7 @@ TEST_CASE("tokens behind the wall are the CPU's, in every form and from stored w
     }
     const std::vector<int32_t> prompt = {1, 2, 3, 4, 5, 6, 7};
     GenerationOptions options;
-    options.max_new_tokens = 70;
+    options.max_new_tokens = 60;  // the cache grows on the way
     for (const DType dtype : {DType::F32, DType::BF16}) {
       cpu.decoder->store_weights(dtype);
       walled.decoder->store_weights(dtype);
