@@ -181,8 +181,8 @@ TEST_CASE("a GPU drops what the CPU drops", "[cuda]") {
   for (const int64_t first : {0, 8, 1027}) {
     for (const bool adds : {false, true}) {
       check_case({"dropout",
-                  "A",
-                  {x},
+                  "AI",
+                  {x, step},
                   "A",
                   {residual},
                   [=](const auto& on, const auto& in, const auto& out) {
@@ -234,7 +234,11 @@ TEST_CASE("a GPU turns pairs as the CPU does, at any position", "[cuda]") {
              on.rope(
                  {.x = in[0], .positions = in[1], .rotary = n, .base = 10000, .inverse = inverse},
                  {out[0], inverse});
-           }},
+           },
+           2e-6,
+           4e-3,
+           0,
+           1e-9},
           *device);
     }
   }

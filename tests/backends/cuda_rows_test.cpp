@@ -308,4 +308,39 @@ TEST_CASE("a GPU looks up rows and adds gradients to them in the order of tokens
   }
 }
 
+TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  Tensor scores = floats({5, 1003}, 1, 3);
+  for (int64_t i = 7; i < scores.numel(); i += 10) scores.data<float>()[i] = 8;  // ties
+  scores.data<float>()[2 * 1003 + 50] = NAN;
+  for (const double temperature : {0.0, 0.7}) {
+    for (const int64_t top_k : {0, 1, 40}) {
+      for (const double top_p : {1.0, 0.6}) {
+        for (const int32_t number : {0, 3, 17}) {
+          INFO(temperature << ", " << top_k << ", " << top_p << ", draw " << number);
+          const Tensor draw = Tensor::of({1}, std::vector<int32_t>{number});
+          check_case({"sample",
+                      "SI",
+                      {scores, draw},
+                      "I",
+                      {Tensor::zeros({5}, DType::I32)},
+                      [=](const auto& on, const auto& in, const auto& out) {
+                        on.sample({.scores = in[0],
+                                   .draw = in[1],
+                                   .temperature = temperature,
+                                   .top_k = top_k,
+                                   .top_p = top_p,
+                                   .seed = 9,
+                                   .vocab = 990},
+                                  out[0]);
+                      },
+                      0},
+                     *device);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace regla::test

@@ -26,6 +26,7 @@ struct KernelCase {
   double tolerance = 2e-6;         // of F32, and of what stays F32 where activations are narrow
   double narrow_tolerance = 4e-3;  // of results in BF16: half a unit in the last place is 2e-3
   double narrow_sums = 0;          // of F32 results of narrow inputs, if it is not `tolerance`
+  double exact_tolerance = 1e-11;  // of F64
 };
 
 /// `x` as a tensor of the letter is where activations are of type A.
@@ -61,7 +62,7 @@ inline void check_case(const KernelCase& c, DType A, Device device) {
     if (!c.out[i].defined()) continue;
     const bool is_narrow = gpu_out[i].dtype() == DType::BF16;
     double tolerance = c.tolerance;
-    if (A == DType::F64) tolerance = std::min(c.tolerance, 1e-11);
+    if (A == DType::F64) tolerance = std::min(c.tolerance, c.exact_tolerance);
     if (A == DType::BF16 && c.narrow_sums > 0) tolerance = c.narrow_sums;
     if (is_narrow) tolerance = c.narrow_tolerance;
     INFO(c.name << ", " << name_of(A) << ", result " << i);
