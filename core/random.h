@@ -46,7 +46,7 @@ class Random {
   }
 
   /// Uniform in [0, 1) with 53 bits.
-  double uniform(uint64_t index) const {
+  constexpr double uniform(uint64_t index) const {
     const auto w = words(index);
     return static_cast<double>((uint64_t{w[0]} << 21) ^ (w[1] >> 11)) * 0x1p-53;
   }

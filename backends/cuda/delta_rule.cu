@@ -51,7 +51,7 @@ DeltaRuleCell<S> cell_of(const DeltaRuleArgs& args, const Tensor& o) {
 
 }  // namespace
 
-void delta_rule(const DeltaRuleArgs& args, DeltaRuleResult& result) {
+void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
   for_sum_type(args.q.dtype(), "delta_rule", [&](auto tag) {
     using S = decltype(tag);
     const auto cell = cell_of<S>(args, result.o);

@@ -150,7 +150,7 @@ __global__ __launch_bounds__(kReverseThreads) void reverse(DeltaRuleInputs<S> in
 
 }  // namespace
 
-void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleResult& forward,
+void delta_rule_backward(const DeltaRuleArgs& args, const RecurrenceResult& forward,
                          const DeltaRuleGradients& gradients) {
   for_sum_type(args.q.dtype(), "delta_rule", [&](auto tag) {
     using S = decltype(tag);

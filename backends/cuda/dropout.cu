@@ -13,7 +13,8 @@ struct Dropout {
   Result<S> y;
   S scale;             // of what is kept
   uint32_t threshold;  // of words: what is below it is dropped
-  uint64_t seed, stream;
+  uint64_t seed, place;
+  const int32_t* step;  // or null
 
   /// W elements from x[i], which is number first + i; number n takes word n mod 4 of draw n / 4.
   template <int W>
@@ -35,7 +36,8 @@ struct Dropout {
 // Bytes: x, residual and y once.
 template <int W, class S>
 __global__ void drop(Dropout<S> dropout) {
-  const Random random(dropout.seed, dropout.stream);
+  const auto step = static_cast<uint64_t>(dropout.step == nullptr ? 0 : *dropout.step);
+  const Random random(dropout.seed, step * 65536 + dropout.place);
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const int64_t stride = int64_t{gridDim.x} * blockDim.x, packs = dropout.count / W;
   for (int64_t p = thread; p < packs; p += stride) dropout.template at<W>(random, p * W);
@@ -57,7 +59,8 @@ void dropout(const DropoutArgs& args, Sink y) {
                                 .scale = static_cast<S>(1 / (1 - args.rate)),
                                 .threshold = static_cast<uint32_t>(args.rate * 0x1p32),
                                 .seed = args.seed,
-                                .stream = args.stream};
+                                .place = args.place,
+                                .step = args.step ? args.step.data<int32_t>() : nullptr};
     for_width<S>(
         args.first,  // a draw's four numbers belong to four elements that lie together
         [&](auto width) {

@@ -44,7 +44,7 @@ LinearAttentionCell<S> cell_of(const LinearAttentionArgs& args, const Tensor& o)
 
 }  // namespace
 
-void linear_attention(const LinearAttentionArgs& args, LinearAttentionResult& result) {
+void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result) {
   for_sum_type(args.q.dtype(), "linear_attention", [&](auto tag) {
     using S = decltype(tag);
     const auto cell = cell_of<S>(args, result.o);

@@ -130,8 +130,7 @@ __global__ __launch_bounds__(kReverseThreads) void reverse(LinearAttentionInputs
 
 }  // namespace
 
-void linear_attention_backward(const LinearAttentionArgs& args,
-                               const LinearAttentionResult& forward,
+void linear_attention_backward(const LinearAttentionArgs& args, const RecurrenceResult& forward,
                                const LinearAttentionGradients& gradients) {
   for_sum_type(args.q.dtype(), "linear_attention", [&](auto tag) {
     using S = decltype(tag);

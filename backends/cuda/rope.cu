@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "backends/cuda/elements.cuh"
 #include "backends/cuda/kernels.h"
@@ -8,19 +7,20 @@
 namespace regla::cuda {
 namespace {
 
-/// Sine and cosine of pi times x, x from an angle in double: at position 10^5 a float angle has
-/// lost its last digits. Less whole turns it fits a float.
-__device__ void sin_cos_of_turns(double turns, float& sine, float& cosine) {
+/// Sine and cosine of an angle in double: at position 10^5 a float angle has lost its last digits.
+/// Less whole turns it fits a float.
+__device__ void sin_cos_of(double angle, float& sine, float& cosine) {
+  const double turns = angle * 0.15915494309189533577;
   sincospif(static_cast<float>(2 * (turns - rint(turns))), &sine, &cosine);
 }
-__device__ void sin_cos_of_turns(double turns, double& sine, double& cosine) {
-  sincospi(2 * turns, &sine, &cosine);
+__device__ void sin_cos_of(double angle, double& sine, double& cosine) {
+  sincos(angle, &sine, &cosine);
 }
 
 template <class S>
 struct Rope {
   int64_t tokens, H, K, half;
-  double log2_base;
+  double base;
   bool inverse;
   Elements<S> x;
   const int32_t* positions;
@@ -36,13 +36,12 @@ __global__ __launch_bounds__(kPairs* kHeads) void turn(Rope<S> rope) {
   const int64_t i = int64_t{blockIdx.y} * kPairs + threadIdx.x;
   const int64_t half = rope.half, rest = rope.K - 2 * half;
   if (i >= half + rest) return;
-  constexpr double kInverseTurn = 0.15915494309189533577;
-  const double frequency =
-      exp2(-rope.log2_base * static_cast<double>(i) / static_cast<double>(half)) * kInverseTurn;
+  const double exponent = -static_cast<double>(i) / static_cast<double>(half);
+  const double frequency = pow(rope.base, exponent);
   for (int64_t token = blockIdx.x; token < rope.tokens; token += gridDim.x) {
     S sine = 0, cosine = 1;
     if (i < half) {
-      sin_cos_of_turns(frequency * rope.positions[token], sine, cosine);
+      sin_cos_of(frequency * rope.positions[token], sine, cosine);
       if (rope.inverse) sine = -sine;
     }
     for (int64_t h = threadIdx.y; h < rope.H; h += kHeads) {
@@ -70,7 +69,7 @@ void rope(const RopeArgs& args, Sink y) {
                           .H = args.x.dim(2),
                           .K = K,
                           .half = half,
-                          .log2_base = std::log2(args.base),
+                          .base = args.base,
                           .inverse = args.inverse,
                           .x = Elements<S>(args.x),
                           .positions = args.positions.data<int32_t>(),

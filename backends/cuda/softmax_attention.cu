@@ -1,7 +1,4 @@
-#include <utility>
-
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/loops.cuh"
 #include "backends/cuda/softmax_attention.cuh"
 
 namespace regla::cuda {
@@ -73,31 +70,8 @@ __global__ void attend(AttentionInputs<S> in, Result<S> o, Result<S> log_sum) {
   for (int64_t j = lane; j < V; j += 32) {
     o.put(in.query_row(n, t) * V + j, query.sum[j] * inverse);
   }
-  if (lane == 0 && log_sum) log_sum.put(in.query_row(n, t), query.largest + log(query.total));
+  if (lane == 0) log_sum.put(in.query_row(n, t), query.largest + log(query.total));
 }
-
-template <class S>
-void launch(const Context& on, const AttentionInputs<S>& in, int64_t B, Result<S> o,
-            Result<S> log_sum) {
-  const size_t bytes = shared_bytes<S>(in.K, in.V);
-  ask_for_shared(attend<S>, bytes);
-  const dim3 grid(static_cast<unsigned>((in.steps + kAttentionWarps - 1) / kAttentionWarps),
-                  static_cast<unsigned>(B * in.H));
-  attend<S><<<grid, 32 * kAttentionWarps, bytes, on.stream>>>(in, o, log_sum);
-  require_launched("softmax_attention");
-}
-
-/// The token's row [row] of each sequence, a block, becomes the entry behind those in use.
-template <class S>
-__global__ void append(int64_t row, int64_t capacity, const int32_t* used, Elements<S> x,
-                       Result<S> cache) {
-  const int64_t b = blockIdx.x;
-  for (int64_t i = threadIdx.x; i < row; i += blockDim.x) {
-    cache.put((b * capacity + *used) * row + i, x[b * row + i]);
-  }
-}
-
-__global__ void count_one(int32_t* used) { *used += 1; }
 
 }  // namespace
 
@@ -105,28 +79,16 @@ void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_su
   if (o.numel() == 0) return;
   for_sum_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using S = decltype(tag);
-    launch(context(o), AttentionInputs<S>(args), args.q.dim(0), Result<S>(o), Result<S>(log_sum));
-  });
-}
-
-void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
-  if (o.numel() == 0) return;
-  const Context& on = context(o);
-  const int64_t B = args.q.dim(0), capacity = args.keys.dim(1);
-  Tensor used = args.used;
-  auto* count = used.data<int32_t>();
-  for_sum_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {
-    using S = decltype(tag);
+    const Context& on = context(o);
     const AttentionInputs<S> in(args);
-    for (const auto& [x, cache] : {std::pair(args.k, args.keys), std::pair(args.v, args.values)}) {
-      append<S><<<static_cast<unsigned>(B), kThreads, 0, on.stream>>>(
-          x.numel() / B, capacity, count, Elements<S>(x), Result<S>(cache));
-      require_launched("softmax_attention_step");
-    }
-    launch(on, in, B, Result<S>(o), Result<S>());
+    const size_t bytes = shared_bytes<S>(in.K, in.V);
+    ask_for_shared(attend<S>, bytes);
+    const dim3 grid(static_cast<unsigned>((in.steps + kAttentionWarps - 1) / kAttentionWarps),
+                    static_cast<unsigned>(args.q.dim(0) * in.H));
+    attend<S>
+        <<<grid, 32 * kAttentionWarps, bytes, on.stream>>>(in, Result<S>(o), Result<S>(log_sum));
+    require_launched("softmax_attention");
   });
-  count_one<<<1, 1, 0, on.stream>>>(count);
-  require_launched("softmax_attention_step");
 }
 
 }  // namespace regla::cuda

@@ -16,17 +16,14 @@ constexpr int kAttentionWarps = 8, kPartners = 32;
 
 template <class S>
 struct AttentionInputs {
-  int64_t steps, length, capacity, H, K, V, window;
+  int64_t steps, length, H, K, V, window;
   Elements<S> q, k, v;
-  const int32_t* first;                // [B, T] or null
-  const int32_t* used = nullptr;       // [1]: entries before the query's own, in place of length
-  const int32_t* positions = nullptr;  // [B] beside it, in place of first
+  const int32_t* first;  // [B, T] or null
   S scale;
 
   explicit AttentionInputs(const SoftmaxAttentionArgs& args)
       : steps(args.q.dim(1)),
         length(args.k.dim(1)),
-        capacity(args.k.dim(1)),
         H(args.q.dim(2)),
         K(args.q.dim(3)),
         V(args.v.dim(3)),
@@ -36,27 +33,19 @@ struct AttentionInputs {
         v(args.v),
         first(args.first ? args.first.data<int32_t>() : nullptr),
         scale(static_cast<S>(args.scale)) {}
-  explicit AttentionInputs(const SoftmaxAttentionStepArgs& args)
-      : AttentionInputs(
-            SoftmaxAttentionArgs{args.q, args.keys, args.values, {}, args.window, args.scale}) {
-    used = args.used.data<int32_t>();
-    positions = args.positions.data<int32_t>();
-  }
 
   __device__ int64_t query_row(int64_t n, int64_t t) const {
     return (n / H * steps + t) * H + n % H;
   }
   __device__ int64_t key_row(int64_t n, int64_t s) const {
-    return (n / H * capacity + s) * H + n % H;
+    return (n / H * length + s) * H + n % H;
   }
   /// Keys [begin, end) are what query t sees.
-  __device__ int64_t end(int64_t t) const {
-    return used == nullptr ? length - steps + t + 1 : *used + 1;
-  }
+  __device__ int64_t end(int64_t t) const { return length - steps + t + 1; }
   __device__ int64_t begin(int64_t n, int64_t t) const {
     const int64_t lowest = window > 0 && end(t) > window ? end(t) - window : 0;
-    if (first == nullptr && used == nullptr) return lowest;
-    const int64_t document = used == nullptr ? first[n / H * steps + t] : *used - positions[n / H];
+    if (first == nullptr) return lowest;
+    const int64_t document = first[n / H * steps + t];
     return document > lowest ? document : lowest;
   }
 };

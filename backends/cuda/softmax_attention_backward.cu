@@ -110,7 +110,7 @@ __global__ void reverse_keys(AttentionInputs<S> in, Gradients<S> g) {
   const int64_t n = blockIdx.y, K = in.K, V = in.V;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t s0 = int64_t{blockIdx.x} * kAttentionWarps, s = s0 + warp;
-  const bool exists = s < in.capacity;
+  const bool exists = s < in.length;
   const int64_t row = in.key_row(n, s);
   const Room<S> room(K, V, warp);
   room.start(in.k, row * K, K, in.v, row * V, V, exists, lane);
@@ -172,7 +172,7 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
     if (d_k || d_v) {
       ask_for_shared(reverse_keys<S>, bytes);
       reverse_keys<S>
-          <<<dim3(blocks(in.capacity), heads), 32 * kAttentionWarps, bytes, on.stream>>>(in, g);
+          <<<dim3(blocks(in.length), heads), 32 * kAttentionWarps, bytes, on.stream>>>(in, g);
     }
     require_launched("softmax_attention_backward");
   });

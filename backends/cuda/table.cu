@@ -70,6 +70,7 @@ constexpr KernelTable make_table() {
   table.adamw = adamw;
   table.commit = commit;
   table.restart = restart;
+  table.sample = sample;
   table.sum_of_squares = sum_of_squares;
   table.is_finite = is_finite;
   return table;

@@ -1,5 +1,5 @@
-// The CUDA backend beside the CPU's, as far as it goes: memory, conversions, products and what a
-// small training step needs. Skipped, visibly, where there is no GPU.
+// The CUDA backend beside the CPU's: memory, conversions, products and what a small training step
+// needs. Skipped, visibly, where there is no GPU.
 
 #include <functional>
 #include <optional>
@@ -338,15 +338,6 @@ TEST_CASE("what stops a bad update on a GPU has the CPU's bits", "[cuda]") {
     const Tensor rounded = loss == loss ? converted(there, DType::BF16) : Tensor::zeros_like(copy);
     CHECK(same_bits(copy.on(Device{}), rounded.on(Device{})));
   }
-}
-
-TEST_CASE("a kernel that a GPU lacks is named, never computed elsewhere", "[cuda]") {
-  const std::optional<Device> opened = gpu();
-  if (!opened) return;
-  const Device device = *opened;
-  const Tensor x = Tensor::zeros({2, 2}, DType::F32, device);
-  CHECK(error_of([&] { kernels(device).softmax(x, Tensor::empty_like(x)); }) ==
-        "[softmax] this backend has no such kernel");
 }
 
 }  // namespace regla::test

@@ -1,0 +1,280 @@
+// The CUDA backend's kernels of independent elements, and sums over all of them, beside the CPU's.
+
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "tests/backends/cuda_support.h"
+
+namespace regla::test {
+
+TEST_CASE("a GPU's gates and feature maps of elements are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const Shape shape = {301, 67};  // no multiple of what is loaded at once
+  const Tensor x = floats(shape, 1, 3), y = floats(shape, 2), before = floats(shape, 3);
+  const auto forward = [&](const char* name, auto member) {
+    check_case(
+        {name,
+         "A",
+         {x},
+         "A",
+         {before},
+         [=](const auto& on, const auto& in, const auto& out) { (on.*member)(in[0], out[0]); }},
+        *device);
+  };
+  const auto backward = [&](const char* name, auto member) {
+    for (const bool adds : {false, true}) {
+      check_case({name,
+                  "AA",
+                  {x, y},
+                  "A",
+                  {before},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    (on.*member)(in[0], in[1], {out[0], adds});
+                  }},
+                 *device);
+    }
+  };
+  forward("sigmoid", &KernelTable::sigmoid);
+  forward("log_sigmoid", &KernelTable::log_sigmoid);
+  forward("relu", &KernelTable::relu);
+  forward("elu_plus_one", &KernelTable::elu_plus_one);
+  backward("sigmoid_backward", &KernelTable::sigmoid_backward);
+  backward("log_sigmoid_backward", &KernelTable::log_sigmoid_backward);
+  backward("relu_backward", &KernelTable::relu_backward);
+  backward("elu_plus_one_backward", &KernelTable::elu_plus_one_backward);
+}
+
+TEST_CASE("a GPU's gates of two inputs are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const Shape shape = {77, 130};
+  const Tensor x = floats(shape, 1, 4), z = floats(shape, 2, 4), d = floats(shape, 3);
+  const Tensor first = floats(shape, 4), second = floats(shape, 5);
+  check_case({"refined_gate",
+              "SS",
+              {x, z},
+              "A",
+              {first},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.refined_gate(in[0], in[1], out[0]);
+              }},
+             *device);
+  check_case({"swish_gate",
+              "AA",
+              {x, z},
+              "A",
+              {first},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.swish_gate(in[0], in[1], out[0]);
+              }},
+             *device);
+  for (const bool adds : {false, true}) {
+    check_case({"refined_gate_backward",
+                "SSA",
+                {x, z, d},
+                "SS",
+                {first, second},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  on.refined_gate_backward(in[0], in[1], in[2], {out[0], adds}, {out[1], !adds});
+                }},
+               *device);
+    check_case({"swish_gate_backward",
+                "AAA",
+                {x, z, d},
+                "AA",
+                {first, second},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  on.swish_gate_backward(in[0], in[1], in[2], {out[0], adds}, {out[1], adds});
+                }},
+               *device);
+  }
+  check_case({"one gradient alone",
+              "AAA",
+              {x, z, d},
+              "A",
+              {second},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.swish_gate_backward(in[0], in[1], in[2], {}, {out[0], false});
+              }},
+             *device);
+}
+
+TEST_CASE("a GPU adds, scales and converts on the way", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const Tensor x = floats({1001, 3}, 1), y = floats({1001, 3}, 2);
+  check_case(
+      {"add",
+       "SA",
+       {x, y},
+       "S",
+       {y},
+       [](const auto& on, const auto& in, const auto& out) { on.add(in[0], in[1], out[0]); }},
+      *device);
+  check_case({"scale_by",
+              "AD",
+              {x, Tensor::full({1}, 0.3, DType::F32)},
+              "A",
+              {y},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.scale_by(in[0], in[1], {out[0], false});
+              }},
+             *device);
+  check_case({"accumulate",
+              "A",
+              {x},
+              "S",
+              {y},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.accumulate(in[0], -0.7, {out[0], true});
+              }},
+             *device);
+  check_case({"slices that begin anywhere",
+              "A",
+              {x},
+              "A",
+              {y},
+              [](const auto& on, const auto& in, const auto& out) {
+                on.accumulate(in[0].slice(1, 1000), 2, {out[0].slice(2, 1001), false});
+              }},
+             *device);
+}
+
+TEST_CASE("a GPU's sums over all elements are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t count : {1, 1000, 3'000'001}) {
+    const Tensor x = floats({count}, 7), total = Tensor::zeros({1}, DType::F32);
+    check_case(
+        {"sum_of_squares",
+         "S",
+         {x},
+         "D",
+         {total},
+         [](const auto& on, const auto& in, const auto& out) { on.sum_of_squares(in[0], out[0]); },
+         1e-12},
+        *device);
+    for (const double broken : {1.0, HUGE_VAL, std::nan("")}) {
+      Tensor values = x.clone();
+      values.data<float>()[count / 2] = static_cast<float>(broken);
+      check_case(
+          {"is_finite",
+           "A",
+           {values},
+           "I",
+           {Tensor::zeros({1}, DType::I32)},
+           [](const auto& on, const auto& in, const auto& out) { on.is_finite(in[0], out[0]); },
+           0},
+          *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU drops what the CPU drops", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const Tensor x = floats({203, 31}, 1), residual = floats({203, 31}, 2);
+  const Tensor step = Tensor::of({1}, std::vector<int32_t>{70'000});
+  for (const int64_t first : {0, 8, 1027}) {
+    for (const bool adds : {false, true}) {
+      check_case({"dropout",
+                  "AI",
+                  {x, step},
+                  "A",
+                  {residual},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.dropout({.x = in[0],
+                                .residual = {},
+                                .step = in[1],
+                                .rate = 0.3,
+                                .seed = 5,
+                                .place = 11,
+                                .first = first},
+                               {out[0], adds});
+                  }},
+                 *device);
+    }
+    check_case({"add_dropout",
+                "AS",
+                {x, residual},
+                "S",
+                {x},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  on.dropout({.x = in[0],
+                              .residual = in[1],
+                              .step = {},
+                              .rate = 0.3,
+                              .seed = 5,
+                              .place = 11,
+                              .first = first},
+                             {out[0], false});
+                }},
+               *device);
+  }
+}
+
+TEST_CASE("a GPU turns pairs as the CPU does, at any position", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  Tensor positions = random_ids({3, 37}, 4, 200'000);
+  for (const auto& [K, rotary] :
+       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {64, 16}, {10, 6}, {96, 96}, {130, 70}}) {
+    const Tensor x = floats({3, 37, 5, K}, 1), before = floats({3, 37, 5, K}, 2);
+    for (const bool inverse : {false, true}) {
+      check_case(
+          {"rope",
+           "AI",
+           {x, positions},
+           "A",
+           {before},
+           [=, n = rotary](const auto& on, const auto& in, const auto& out) {
+             on.rope(
+                 {.x = in[0], .positions = in[1], .rotary = n, .base = 10000, .inverse = inverse},
+                 {out[0], inverse});
+           },
+           2e-6,
+           4e-3,
+           0,
+           1e-9},
+          *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU winds positions as the CPU does", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t steps : {1, 31, 32, 33, 100, 1000}) {
+    const Tensor start = random_ids({4}, 1, 1000), reset = random_mask({4, steps}, 2, 0.03);
+    const Tensor positions = Tensor::zeros({4, steps}, DType::I32);
+    const Tensor next = Tensor::zeros({4}, DType::I32);
+    for (const bool carries : {false, true}) {
+      for (const bool resets : {false, true}) {
+        check_case({"positions",
+                    "II",
+                    {carries ? start : Tensor{}, resets ? reset : Tensor{}},
+                    "II",
+                    {positions, next},
+                    [](const auto& on, const auto& in, const auto& out) {
+                      on.positions(in[0], in[1], out[0], out[1]);
+                    },
+                    0},
+                   *device);
+      }
+    }
+    check_case(
+        {"first_keys",
+         "I",
+         {random_ids({4, steps}, 3, 60)},
+         "I",
+         {positions},
+         [](const auto& on, const auto& in, const auto& out) { on.first_keys(in[0], 17, out[0]); },
+         0},
+        *device);
+  }
+}
+
+}  // namespace regla::test

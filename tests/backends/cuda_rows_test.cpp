@@ -1,0 +1,346 @@
+// The CUDA backend's kernels that sum over rows or columns, beside the CPU's.
+
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "tests/backends/cuda_support.h"
+
+namespace regla::test {
+namespace {
+
+/// Lengths of rows: shared by few lanes, by a warp, by a block; longer than registers hold; odd.
+const std::vector<int64_t> kLengths = {1, 4, 10, 64, 96, 257, 768, 1001, 4100};
+
+/// Norms and their gradients, rows of N with G groups.
+void check_norms(int64_t N, int64_t G, bool center, bool has_bias, Device device) {
+  const int64_t R = 37 * G;
+  const Tensor x = floats({R, N}, 1, 2), gain = floats({G, N}, 2), d_y = floats({R, N}, 3);
+  const Tensor bias = has_bias ? floats({G, N}, 4) : Tensor{};
+  const auto args = [=](const Tensors& in) {
+    return NormArgs{.x = in[0], .gain = in[1], .bias = in[2], .epsilon = 1e-5, .center = center};
+  };
+  check_case({"norm",
+              "SSS",
+              {x, gain, bias},
+              "ASS",
+              {d_y, Tensor::zeros({R}, DType::F32), Tensor::zeros({R}, DType::F32)},
+              [=](const auto& on, const auto& in, const auto& out) {
+                on.norm(args(in), out[0], out[1], out[2]);
+              },
+              5e-6},
+             device);
+  if (N == 1) return;  // the gradient is 0, up to what rounding leaves
+  for (const bool adds : {false, true}) {
+    check_case({"norm_backward",
+                "ASSA",
+                {x, gain, bias, d_y},
+                "SSS",
+                {d_y, gain, bias},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  const Tensor y = Tensor::empty_like(in[0]);
+                  const Tensor mean = beside(y, {R}), inverse = beside(y, {R});
+                  on.norm(args(in), y, mean, inverse);
+                  on.norm_backward(args(in), mean, inverse, in[3], {out[0], adds}, {out[1], adds},
+                                   {out[2], adds});
+                },
+                1e-5},
+               device);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a GPU's norms are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t N : kLengths) {
+    INFO(N);
+    check_norms(N, 1, true, true, *device);
+  }
+  check_norms(64, 12, false, false, *device);
+  check_norms(33, 3, true, false, *device);
+  check_norms(768, 1, false, false, *device);
+}
+
+TEST_CASE("a GPU's softmax is the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t N : kLengths) {
+    INFO(N);
+    const Tensor x = floats({41, N}, 1, 5), d = floats({41, N}, 2), y = floats({41, N}, 3);
+    check_case({"softmax",
+                "S",
+                {x},
+                "A",
+                {y},
+                [](const auto& on, const auto& in, const auto& out) { on.softmax(in[0], out[0]); },
+                5e-6},
+               *device);
+    check_case({"softmax_backward",
+                "AA",
+                {y, d},
+                "S",
+                {x},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.softmax_backward(in[0], in[1], {out[0], true});
+                },
+                5e-6},
+               *device);
+    for (const bool joint : {false, true}) {
+      const Tensor twice = floats({41, 2 * N}, 4), d_twice = floats({41, 2 * N}, 5);
+      check_case({"hedgehog",
+                  "S",
+                  {x},
+                  "A",
+                  {twice},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.hedgehog(in[0], joint, out[0]);
+                  },
+                  5e-6},
+                 *device);
+      check_case({"hedgehog_backward",
+                  "AA",
+                  {twice, d_twice},
+                  "S",
+                  {x},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.hedgehog_backward(in[0], joint, in[1], {out[0], false});
+                  },
+                  5e-6},
+                 *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t N : {3, 16, 64, 130}) {
+    INFO(N);
+    const int64_t R = 45, F = N == 16 ? 24 : N + 5;
+    const Tensor x = floats({R, N}, 1), z = floats({R, F}, 2), d_z = floats({R, F}, 3);
+    const Tensor twice = floats({R, 2 * N}, 4), d_twice = floats({R, 2 * N}, 5);
+    check_case({"favor_exponent",
+                "SS",
+                {z, x},
+                "S",
+                {d_z},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.favor_exponent(in[0], in[1], out[0]);
+                }},
+               *device);
+    check_case({"favor_exponent_backward",
+                "SA",
+                {x, d_z},
+                "S",
+                {x},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.favor_exponent_backward(in[0], in[1], {out[0], true});
+                },
+                5e-6},
+               *device);
+    check_case({"cos_sin",
+                "S",
+                {floats({R, N}, 6, 20)},
+                "A",
+                {twice},
+                [](const auto& on, const auto& in, const auto& out) { on.cos_sin(in[0], out[0]); }},
+               *device);
+    check_case({"cos_sin_backward",
+                "AA",
+                {twice, d_twice},
+                "S",
+                {x},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.cos_sin_backward(in[0], in[1], {out[0], false});
+                }},
+               *device);
+    for (const int64_t nu : {1, 3}) {
+      const Tensor y = floats({R, 2 * N * nu}, 7), d_y = floats({R, 2 * N * nu}, 8);
+      check_case(
+          {"dpfp",
+           "S",
+           {x},
+           "A",
+           {y},
+           [=](const auto& on, const auto& in, const auto& out) { on.dpfp(in[0], nu, out[0]); },
+           5e-6},
+          *device);
+      check_case({"dpfp_backward",
+                  "SAA",
+                  {x, y, d_y},
+                  "S",
+                  {x},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.dpfp_backward(in[0], nu, in[1], in[2], {out[0], false});
+                  },
+                  1e-5},
+                 *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU's write gates and sum norms are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t N : {5, 64, 129}) {
+    INFO(N);
+    const int64_t R = 70;
+    const Tensor x = floats({R, N}, 1), d = floats({R, N}, 2), more = floats({R, N + 1}, 3);
+    for (const int64_t gates : {int64_t{1}, N}) {
+      Tensor log_g = spaced_tensor({R, gates}, DType::F32, 4, -9, 0);
+      check_case({"write_gate",
+                  "AS",
+                  {x, log_g},
+                  "A",
+                  {d},
+                  [](const auto& on, const auto& in, const auto& out) {
+                    on.write_gate(in[0], in[1], out[0]);
+                  }},
+                 *device);
+      check_case({"write_gate_backward",
+                  "ASA",
+                  {x, log_g, d},
+                  "AS",
+                  {x, log_g},
+                  [](const auto& on, const auto& in, const auto& out) {
+                    on.write_gate_backward(in[0], in[1], in[2], {out[0], false}, {out[1], true});
+                  },
+                  5e-6},
+                 *device);
+    }
+    check_case(
+        {"append_one",
+         "A",
+         {x},
+         "A",
+         {more},
+         [](const auto& on, const auto& in, const auto& out) { on.append_one(in[0], out[0]); },
+         0},
+        *device);
+    check_case({"append_one_backward",
+                "A",
+                {more},
+                "A",
+                {x},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.append_one_backward(in[0], {out[0], true});
+                }},
+               *device);
+    for (const bool changes_sign : {false, true}) {
+      check_case({"sum_norm",
+                  "A",
+                  {floats({R, N + 1}, 5, 3)},
+                  "A",
+                  {x},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.sum_norm(in[0], changes_sign, out[0]);
+                  }},
+                 *device);
+      check_case({"sum_norm_backward",
+                  "AAA",
+                  {floats({R, N + 1}, 5, 3), x, d},
+                  "A",
+                  {more},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.sum_norm_backward(in[0], changes_sign, in[1], in[2], {out[0], false});
+                  },
+                  5e-6},
+                 *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU's sums of columns are the CPU's", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const auto& [R, N] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {3, 768}, {5000, 7}, {40'000, 132}, {257, 3072}}) {
+    INFO(R << " x " << N);
+    check_case({"column_sums",
+                "A",
+                {floats({R, N}, 1)},
+                "S",
+                {floats({N}, 2)},
+                [](const auto& on, const auto& in, const auto& out) {
+                  on.column_sums(in[0], {out[0], true});
+                },
+                5e-6},
+               *device);
+  }
+}
+
+TEST_CASE("a GPU looks up rows and adds gradients to them in the order of tokens", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  // Few rows: long runs of tokens of one id; many: most ids occur once.
+  for (const int64_t vocab : {1, 3, 50, 5003}) {
+    for (const auto& [count, D] :
+         std::vector<std::pair<int64_t, int64_t>>{{1, 5}, {31, 64}, {1000, 68}, {2049, 770}}) {
+      INFO(vocab << " rows, " << count << " tokens of " << D);
+      const Tensor ids = random_ids({count}, 1, vocab);
+      const Tensor table = floats({vocab, D}, 2), y = floats({count, D}, 3);
+      check_case({"embedding",
+                  "IA",
+                  {ids, table},
+                  "S",
+                  {y},
+                  [](const auto& on, const auto& in, const auto& out) {
+                    on.embedding(in[0], in[1], out[0]);
+                  },
+                  0},
+                 *device);
+      for (const bool adds : {false, true}) {
+        check_case({"embedding_backward",
+                    "IS",
+                    {ids, y},
+                    "S",
+                    {table},
+                    [=](const auto& on, const auto& in, const auto& out) {
+                      on.embedding_backward(in[0], in[1], {out[0], adds});
+                    },
+                    1e-5},
+                   *device);
+      }
+    }
+  }
+}
+
+TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  Tensor scores = floats({5, 1003}, 1, 3);
+  for (int64_t i = 7; i < scores.numel(); i += 10) scores.data<float>()[i] = 8;  // ties
+  scores.data<float>()[2 * 1003 + 50] = NAN;
+  for (const double temperature : {0.0, 0.7}) {
+    for (const int64_t top_k : {0, 1, 40}) {
+      for (const double top_p : {1.0, 0.6}) {
+        for (const int32_t number : {0, 3, 17}) {
+          INFO(temperature << ", " << top_k << ", " << top_p << ", draw " << number);
+          const Tensor draw = Tensor::of({1}, std::vector<int32_t>{number});
+          check_case({"sample",
+                      "SI",
+                      {scores, draw},
+                      "I",
+                      {Tensor::zeros({5}, DType::I32)},
+                      [=](const auto& on, const auto& in, const auto& out) {
+                        on.sample({.scores = in[0],
+                                   .draw = in[1],
+                                   .temperature = temperature,
+                                   .top_k = top_k,
+                                   .top_p = top_p,
+                                   .seed = 9,
+                                   .vocab = 990},
+                                  out[0]);
+                      },
+                      0},
+                     *device);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace regla::test

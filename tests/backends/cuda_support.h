@@ -1,0 +1,90 @@
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends/copies.h"
+#include "backends/kernels.h"
+#include "tests/catch.h"
+#include "tests/gpu.h"
+#include "tests/support.h"
+
+// A GPU's kernels beside the CPU's.
+namespace regla::test {
+
+/// A call of kernels with its inputs and what its results are written over, in F32 or I32. One
+/// letter for each says what it is where activations are narrow: A, BF16; S, F32; D, F64 always;
+/// and anything for I32.
+struct KernelCase {
+  std::string name, in_types;
+  Tensors in;
+  std::string out_types;
+  Tensors out;
+  std::function<void(const KernelTable&, const Tensors& in, const Tensors& out)> call;
+  double tolerance = 2e-6;         // of F32, and of what stays F32 where activations are narrow
+  double narrow_tolerance = 4e-3;  // of results in BF16: half a unit in the last place is 2e-3
+  double narrow_sums = 0;          // of F32 results of narrow inputs, if it is not `tolerance`
+  double exact_tolerance = 1e-11;  // of F64
+};
+
+/// `x` as a tensor of the letter is where activations are of type A.
+inline Tensor as_type(const Tensor& x, char letter, DType A) {
+  if (!x.defined() || x.dtype() == DType::I32) return x;
+  if (letter == 'D') return converted(x, DType::F64);
+  if (A == DType::F64) return converted(x, DType::F64);
+  return letter == 'A' ? converted(x, A) : x;
+}
+
+/// What the CPU computes with in its place: all F32 where the GPU has BF16.
+inline Tensor widened(const Tensor& x) {
+  return x.defined() && x.dtype() == DType::BF16 ? converted(x, DType::F32) : x;
+}
+
+/// Runs the case on the GPU with activations of type A, on the CPU with the same numbers, and
+/// compares all results.
+inline void check_case(const KernelCase& c, DType A, Device device) {
+  Tensors gpu_in, cpu_in, gpu_out, cpu_out;
+  const auto place = [&](const Tensor& x, char letter, Tensors& there, Tensors& here) {
+    const Tensor typed = as_type(x, letter, A);
+    there.push_back(typed.defined() ? typed.clone().on(device) : typed);
+    const Tensor wide = widened(typed);
+    here.push_back(wide.defined() ? wide.clone() : wide);
+  };
+  REQUIRE(c.in.size() == c.in_types.size());
+  REQUIRE(c.out.size() == c.out_types.size());
+  for (size_t i = 0; i < c.in.size(); ++i) place(c.in[i], c.in_types[i], gpu_in, cpu_in);
+  for (size_t i = 0; i < c.out.size(); ++i) place(c.out[i], c.out_types[i], gpu_out, cpu_out);
+  c.call(kernels(device), gpu_in, gpu_out);
+  c.call(kernels(Device{}), cpu_in, cpu_out);
+  for (size_t i = 0; i < c.out.size(); ++i) {
+    if (!c.out[i].defined()) continue;
+    const bool is_narrow = gpu_out[i].dtype() == DType::BF16;
+    double tolerance = c.tolerance;
+    if (A == DType::F64) tolerance = std::min(c.tolerance, c.exact_tolerance);
+    if (A == DType::BF16 && c.narrow_sums > 0) tolerance = c.narrow_sums;
+    if (is_narrow) tolerance = c.narrow_tolerance;
+    INFO(c.name << ", " << name_of(A) << ", result " << i);
+    CHECK(relative_error(gpu_out[i].on(Device{}).values(), cpu_out[i].values()) <= tolerance);
+  }
+}
+
+/// The same in F32, F64 and BF16.
+inline void check_case(const KernelCase& c, Device device) {
+  for (const DType A : {DType::F32, DType::F64, DType::BF16}) check_case(c, A, device);
+}
+
+/// The type of sums where activations have that of x.
+inline DType sums_of(const Tensor& x) { return x.dtype() == DType::BF16 ? DType::F32 : x.dtype(); }
+
+/// Fresh memory beside x, in the type of its sums.
+inline Tensor beside(const Tensor& x, const Shape& shape) {
+  return Tensor::empty(shape, sums_of(x), x.device());
+}
+
+inline Tensor floats(const Shape& shape, uint64_t seed, double deviation = 1) {
+  return normal_tensor(shape, DType::F32, seed, deviation);
+}
+
+}  // namespace regla::test
