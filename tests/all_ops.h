@@ -325,15 +325,15 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
     for (Input& input : inputs) input.differentiable = false;
     inputs.push_back(integers(Tensor::full({1}, 6, DType::I32)));
     inputs.push_back(integers(Tensor::of({2, 1}, std::vector<int32_t>{6, 2})));
-    list.push_back(
-        {"softmax_attention_step", "window " + std::to_string(window), inputs,
-         [=](const Vars& in) -> Vars {
-           const NoGrad guard;
-           const KeyValueCache cache = {in[3].value.clone(), in[4].value.clone(), in[5].value};
-           const Tensor o =
-               softmax_attention_step(in[0], in[1], in[2], cache, in[6].value, window, 0.6);
-           return {o, cache.keys, cache.values};
-         }});
+    list.push_back({"softmax_attention_step", "window " + std::to_string(window), inputs,
+                    [=](const Vars& in) -> Vars {
+                      const NoGrad guard;
+                      const KeyValueCache cache = {in[3].value.clone(), in[4].value.clone(),
+                                                   in[5].value.clone()};
+                      const Tensor o = softmax_attention_step(in[0], in[1], in[2], cache,
+                                                              in[6].value, window, 0.6);
+                      return {o, cache.keys, cache.values};
+                    }});
   }
 }
 

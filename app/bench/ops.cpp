@@ -43,9 +43,9 @@ void measure(const OpCase& op, Measurements& out) {
     inputs.push_back(input.on(out.device()));
     exact.push_back(converted(input, DType::F64));
   }
-  const Shape shape = op.f({inputs.begin(), inputs.end()}).shape();
+  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
   const Tensor seed =
-      shape.numel() == 1 ? Tensor::full(shape, 1, DType::F32) : random_values(shape, 9);
+      y.numel() == 1 ? Tensor::full(y.shape(), 1, y.dtype()) : random_values(y.shape(), 9);
   const Tensor there = seed.on(out.device());
   exact = run(op.reference ? op.reference : op.f, exact, converted(seed, DType::F64));
   const Tensors results = run(op.f, inputs, there);

@@ -32,7 +32,7 @@ struct ToyUpdate {
                                        parameter({D, D}, 3),      parameter({D, D}, 4),
                                        parameter({D}, 5),         parameter({D}, 6)};
   Tensor state = Tensor::zeros({B, H, K, K}, dtype, device);
-  Tensor loss = Tensor::zeros({1}, dtype, device);
+  Tensor loss = Tensor::zeros({1}, DType::F64, device);
   int calls = 0;
 
   Parameter parameter(const Shape& shape, uint64_t seed) const {
