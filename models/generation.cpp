@@ -1,28 +1,84 @@
 #include "models/generation.h"
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "backends/kernels.h"
+#include "backends/routine.h"
 #include "models/finite.h"
 
 namespace regla {
 namespace {
 
-/// The ids drawn from scores [B, vocab], of those below `vocab` (0: of all).
-Tensor drawn(const Tensor& scores, const SamplingOptions& options, uint64_t index, int32_t vocab) {
-  const Tensor ids = Tensor::empty({scores.dim(0)}, DType::I32, scores.device());
+/// Draws ids [B] from scores [B, vocab], of those below `vocab` (0: of all).
+void draw(const Tensor& scores, const SamplingOptions& options, const Tensor& index, int32_t vocab,
+          const Tensor& ids) {
   kernels(scores.device())
       .sample({.scores = scores,
-               .draw = Tensor::full({1}, static_cast<double>(index), DType::I32, scores.device()),
+               .draw = index,
                .temperature = options.temperature,
                .top_k = options.top_k,
                .top_p = options.top_p,
                .seed = options.seed,
                .vocab = vocab},
               ids);
-  return ids;
 }
+
+/// A text that grows token by token. What differs between two tokens is in tensors, so that the
+/// work for one is done again without asking the host, as long as the state stays where it is.
+class Continuation {
+ public:
+  /// `scores` [1, vocab] of the first token, which is drawn here.
+  Continuation(Decoder& decoder, DecoderState state, Tensor scores,
+               const GenerationOptions& options)
+      : decoder_(decoder), options_(options), state_(std::move(state)), scores_(std::move(scores)) {
+    draw_next();
+  }
+
+  /// Reads the token that was drawn last and draws another.
+  void advance() {
+    if (decoder_.steps_ahead(state_) == 0) {
+      decoder_.reserve(state_, std::max<int64_t>(1, options_.max_new_tokens - 1 - advanced_));
+      routine_.reset();
+    }
+    if (!routine_) {
+      routine_ = std::make_unique<Routine>(decoder_.device(), [this] {
+        is_called_ = true;
+        scores_ = decoder_.step(id_, state_);
+        draw_next();
+      });
+    }
+    is_called_ = false;
+    routine_->run();
+    if (!is_called_) state_.advance(1);
+    ++advanced_;
+  }
+
+  /// The token that was drawn last; an Error where its scores are not finite.
+  int32_t id() const {
+    check_finite(decoder_, scores_, "[generate] the model's scores are");
+    return static_cast<int32_t>(id_.values()[0]);
+  }
+
+ private:
+  void draw_next() {
+    const Tensor index = Tensor::empty({1, 1}, DType::I32, decoder_.device());
+    kernels(decoder_.device()).positions(draws_, {}, index, draws_);
+    draw(scores_, options_.sampling, index.reshape({1}), options_.vocab, id_);
+  }
+
+  Decoder& decoder_;
+  const GenerationOptions& options_;
+  DecoderState state_;
+  Tensor scores_;                                                     // [1, vocab]
+  Tensor id_ = Tensor::empty({1}, DType::I32, decoder_.device());     // drawn last
+  Tensor draws_ = Tensor::zeros({1}, DType::I32, decoder_.device());  // so far
+  std::unique_ptr<Routine> routine_;
+  bool is_called_ = false;
+  int64_t advanced_ = 0;
+};
 
 /// Scores [B, T, vocab] of ids on the CPU, every sequence from an empty state, token by token.
 Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
@@ -69,10 +125,13 @@ void SamplingOptions::validate() const {
 
 int32_t sample(std::span<const double> scores, const SamplingOptions& options, uint64_t index) {
   const std::vector<double> row(scores.begin(), scores.end());
-  const Shape shape = {1, static_cast<int64_t>(row.size())};
-  const double id = row.empty() ? -1 : drawn(Tensor::of(shape, row), options, index, 0).values()[0];
-  check(id >= 0, "[generate] the model's scores are not finite");
-  return static_cast<int32_t>(id);
+  Tensor id = Tensor::full({1}, -1, DType::I32);
+  if (!row.empty()) {
+    const Tensor number = Tensor::full({1}, static_cast<double>(index), DType::I32);
+    draw(Tensor::of({1, static_cast<int64_t>(row.size())}, row), options, number, 0, id);
+  }
+  check(id.values()[0] >= 0, "[generate] the model's scores are not finite");
+  return static_cast<int32_t>(id.values()[0]);
 }
 
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
@@ -90,18 +149,16 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   DecoderState state = decoder.initial_state(1);
   const Tensor ids = decoder.ids({1, length}, {prompt.begin(), prompt.end()});
   const Var hidden = decoder.hidden(ids, {}, &state);
-  decoder.reserve(state, options.max_new_tokens - 1);  // the last one is not read
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
-  Tensor logits = decoder.logits(rows.slice(length - 1, length)).value;
+  Continuation text(decoder, std::move(state), decoder.logits(rows.slice(length - 1, length)).value,
+                    options);
   while (true) {
-    check_finite(decoder, logits, "[generate] the model's scores are");
-    const Tensor next = drawn(logits, options.sampling, out.size(), options.vocab);
-    const auto token = static_cast<int32_t>(next.values()[0]);
+    const int32_t token = text.id();
     if (token == options.stop) break;
     out.push_back(token);
     if (on_token && !on_token(token)) break;
     if (static_cast<int64_t>(out.size()) == options.max_new_tokens) break;
-    logits = decoder.step(next, state);
+    text.advance();
   }
   return out;
 }

@@ -9,6 +9,7 @@
 #include "core/heap_memory.h"
 #include "core/segment_source.h"
 #include "models/decoder.h"
+#include "models/generation.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 #include "tests/walled_device.h"
@@ -111,6 +112,34 @@ TEST_CASE("steps ahead are the same work on the same memory") {
     // Room for 60 more each time; with a window once for what it needs, tidied up in place.
     CHECK(calls == (window == 0 ? 3 : window == 5 ? 1 : 2));
     CHECK(repeated.position.values() == called.position.values());
+  }
+}
+
+TEST_CASE("a text that a device continues by itself is the CPU's") {
+  for (const int64_t window : {0, 5, 40}) {
+    for (const double temperature : {0.0, 1.0}) {
+      ModelConfig config = three_layers();
+      config.mixer[1].window = window;
+      Decoder here(config, 1), there(config, 1, DType::F32, walled_device());
+      const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
+      const GenerationOptions options = {.sampling = {.temperature = temperature, .seed = 9},
+                                         .max_new_tokens = 150};
+      const std::vector<int32_t> ids = generate(here, prompt, options);
+      CHECK(ids.size() == 150);
+      INFO("window " << window << ", temperature " << temperature);
+      CHECK(generate(there, prompt, options) == ids);
+      // Token by token, without room made before and without a routine.
+      const NoGrad guard;
+      DecoderState state = here.initial_state(1);
+      Tensor scores;
+      for (const int32_t id : prompt) scores = here.step(here.ids({1}, {id}), state);
+      std::vector<int32_t> stepped;
+      for (uint64_t t = 0; t < 150; ++t) {
+        stepped.push_back(sample(scores.values(), options.sampling, t));
+        scores = here.step(here.ids({1}, {stepped.back()}), state);
+      }
+      CHECK(stepped == ids);
+    }
   }
 }
 
