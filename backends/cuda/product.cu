@@ -73,10 +73,13 @@ Description describe(const Product& product) {
   return owned;
 }
 
-/// The largest power of two up to 256 that an address is a multiple of.
-uint32_t alignment_of(const void* address) {
-  const auto place = reinterpret_cast<uintptr_t>(address);
-  return static_cast<uint32_t>(std::min<uintptr_t>(256, place & (~place + 1)));
+/// The largest power of two of bytes, up to 256, that all rows begin at multiples of.
+uint32_t alignment_of(const Matrices& x) {
+  const auto size = static_cast<uint64_t>(size_of(x.dtype));
+  const uint64_t places = reinterpret_cast<uintptr_t>(x.data) |
+                          static_cast<uint64_t>(x.pitch) * size |
+                          static_cast<uint64_t>(x.step) * size | 256;
+  return static_cast<uint32_t>(places & (~places + 1));
 }
 
 /// What an algorithm may use: the workspace, and addresses no rounder than these.
@@ -89,10 +92,10 @@ Preference preference_of(const Context& on, const Product& product) {
             "describe a product");
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, on.workspace_bytes);
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b.data));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a.data));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.c.data));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product.c.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.c));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product.c));
   return owned;
 }
 
