@@ -38,8 +38,9 @@ struct Block {
 class Decoder {
  public:
   /// Initial weights follow from `seed` alone.
-  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {})
-      : Decoder(config, ParameterFactory(seed, dtype, device)) {}
+  Decoder(const ModelConfig& config, uint64_t seed, DType activations = DType::F32,
+          Device device = {})
+      : Decoder(config, ParameterFactory(seed, activations, device)) {}
   /// Weights as `make` gives them.
   Decoder(const ModelConfig& config, const ParameterFactory& make);
 
@@ -52,16 +53,18 @@ class Decoder {
   Var loss(const Var& hidden, const Tensor& targets, int64_t count = 0);
   /// The cross-entropy of every target [B, T], without gradients.
   Tensor losses(const Var& hidden, const Tensor& targets);
-  /// Scores [..., vocab] of hidden values [..., D].
+  /// Scores [..., vocab] of hidden values [..., D], in the type of sums.
   Var logits(const Var& hidden);
   /// One token per sequence, for decoding: ids [B] -> scores [B, vocab]; the state moves on in
   /// place.
   Tensor step(const Tensor& ids, DecoderState& state);
 
-  /// Stores the matrices that tokens are multiplied with in another type, for inference: BF16
-  /// halves what decoding reads for each token. An Error unless the decoder computes in F32;
-  /// training one whose weights are stored so is an Error too.
+  /// Keeps of the matrices that tokens are multiplied with nothing but a copy in this type, for
+  /// inference: BF16 halves what decoding reads for each token. An Error in F64; training a decoder
+  /// whose weights are stored so is an Error too.
   void store_weights(DType dtype);
+  /// What the matrices that tokens are multiplied with are read in.
+  DType weights_type() { return output_weight().factor().dtype(); }
 
   DecoderState initial_state(int64_t batch) const;
   /// Mixer::state_after of every layer.
@@ -75,6 +78,7 @@ class Decoder {
   /// Every parameter, in the order of the computation. Names are those of the checkpoint.
   const ParameterList& parameters() const { return parameters_; }
   const ModelConfig& config() const { return config_; }
+  /// The type of activations.
   DType dtype() const { return dtype_; }
   const std::vector<Block>& blocks() const { return blocks_; }
 

@@ -15,21 +15,35 @@
 namespace regla::test {
 
 inline void add_basic_samples(std::vector<OpSample>& list) {
-  list.push_back({"add", "", {{{3, 5, 7}}, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
-                    return {add(in[0], in[1])};
-                  }});
-  list.push_back(
-      {"scale", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars { return {scale(in[0], -0.7)}; }});
+  for (const Input& a : {Input{{3, 5, 7}}, sums({3, 5, 7})}) {
+    const std::string flags = a.type == 'S' ? "sums" : "";
+    list.push_back({"add",
+                    flags,
+                    {a, {{3, 5, 7}}},
+                    [](const Vars& in) -> Vars { return {add(in[0], in[1])}; },
+                    "S"});
+    list.push_back({"scale", flags, {a, activations()}, [](const Vars& in) -> Vars {
+                      return {scale(in[0], -0.7, type_of(in[1]))};
+                    }});
+  }
   list.push_back({"reshape", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars {
                     return {reshape(in[0], {5, 21})};
                   }});
-  list.push_back({"linear", "bias", {{{2, 5, 7}}, {{11, 7}}, {{11}}}, [](const Vars& in) -> Vars {
-                    return {linear(in[0], in[1], in[2])};
-                  }});
+  list.push_back(
+      {"linear", "bias", {{{2, 5, 7}}, {{11, 7}}, sums({11})}, [](const Vars& in) -> Vars {
+         return {linear(in[0], in[1], in[2])};
+       }});
+  list.push_back({"linear",
+                  "to sums",
+                  {{{2, 5, 7}}, {{11, 7}}, sums({11})},
+                  [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[1], in[2], sum_type(type_of(in[0])))};
+                  },
+                  "S"});
   list.push_back({"linear", "no bias", {{{13, 19}}, {{3, 19}}}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], {})};
                   }});
-  list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, {{1}}}, [](const Vars& in) -> Vars {
+  list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, sums({1})}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], in[2])};
                   }});
   list.push_back({"linear",
@@ -39,26 +53,45 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                     return {linear(converted(in[0].value, DType::F32),
                                    converted(in[1].value, DType::BF16),
                                    converted(in[2].value, DType::F32))};
-                  }});
+                  },
+                  "S"});
   list.push_back(
-      {"embedding", "in BF16", {{{7, 5}, -2, 2, false}}, [](const Vars& in) -> Vars {
+      {"embedding",
+       "in BF16",
+       {{{7, 5}, -2, 2, false}},
+       [](const Vars& in) -> Vars {
          return {embedding(random_ids({3, 11}, 1, 7), converted(in[0].value, DType::BF16))};
-       }});
-  list.push_back({"embedding", "", {{{7, 5}}}, [](const Vars& in) -> Vars {
+       },
+       "S"});
+  list.push_back({"embedding",
+                  "",
+                  {sums({7, 5})},
+                  [](const Vars& in) -> Vars {
                     return {embedding(random_ids({3, 11}, 1, 6), in[0])};  // row 6 is never used
-                  }});
-  list.push_back({"layer_norm", "", {{{3, 2, 7}}, {{7}}, {{7}}}, [](const Vars& in) -> Vars {
-                    return {layer_norm(in[0], in[1], in[2], 1e-5)};
+                  },
+                  "S"});
+  list.push_back(
+      {"layer_norm", "", {{{3, 2, 7}}, sums({7}), sums({7})}, [](const Vars& in) -> Vars {
+         return {layer_norm(in[0], in[1], in[2], 1e-5)};
+       }});
+  list.push_back({"layer_norm",
+                  "sums",
+                  {sums({3, 2, 7}), sums({7}), sums({7}), activations()},
+                  [](const Vars& in) -> Vars {
+                    return {layer_norm(in[0], in[1], in[2], 1e-5, type_of(in[3]))};
                   }});
   for (bool center : {false, true}) {
     list.push_back(
         {"head_norm",
          center ? "center" : "no center",
-         {{{2, 3, 3, 5}}, {{3, 5}}},
+         {{{2, 3, 3, 5}}, sums({3, 5})},
          [=](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-3, center)}; }});
   }
   list.push_back(
       {"softmax", "", {{{3, 4, 7}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; }});
+  list.push_back({"softmax", "sums", {sums({3, 4, 7}), activations()}, [](const Vars& in) -> Vars {
+                    return {softmax(in[0], type_of(in[1]))};
+                  }});
   for (Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
     list.push_back({"gelu",
                     kind == Gelu::Erf ? "erf" : "tanh",
@@ -77,10 +110,11 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   for (double rate : {0.0, 0.3}) {
     list.push_back({"add_dropout",
                     rate > 0 ? "" : "rate 0",
-                    {{{3, 37}}, {{3, 37}}},
+                    {sums({3, 37}), {{3, 37}}},
                     [=](const Vars& in) -> Vars {
                       return {add_dropout(in[0], in[1], rate, {1, 2, 7})};
-                    }});
+                    },
+                    "S"});
   }
   for (int64_t rotary : {0, 4, 10}) {
     list.push_back(
@@ -100,22 +134,26 @@ inline Tensor some_targets(const Shape& shape, int64_t vocab) {
 inline void add_loss_samples(std::vector<OpSample>& list) {
   const std::vector<Input> inputs = {{{3, 5, 7}}, {{11, 7}}};
   for (int64_t count : {0, 9}) {
-    list.push_back(
-        {"cross_entropy", "count " + std::to_string(count), inputs, [=](const Vars& in) -> Vars {
-           return {cross_entropy(in[0], in[1], some_targets({3, 5}, 11), count)};
-         }});
+    list.push_back({"cross_entropy", "count " + std::to_string(count), inputs,
+                    [=](const Vars& in) -> Vars {
+                      return {cross_entropy(in[0], in[1], some_targets({3, 5}, 11), count)};
+                    },
+                    "S"});
   }
   list.push_back(
-      {"cross_entropy", "nothing counts", inputs, [](const Vars& in) -> Vars {
+      {"cross_entropy", "nothing counts", inputs,
+       [](const Vars& in) -> Vars {
          return {cross_entropy(in[0], in[1], converted(random_ids({3, 5}, 1, 1), DType::I32), 0),
                  cross_entropy(in[0], in[1], Tensor::full({3, 5}, -1, DType::I32), 0)};
-       }});
+       },
+       "SS"});
   list.push_back({"cross_entropy_rows",
                   "",
                   {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
                   [](const Vars& in) -> Vars {
                     return {cross_entropy_rows(in[0].value, in[1].value, some_targets({3, 5}, 11))};
-                  }});
+                  },
+                  "S"});
   list.push_back({"cross_entropy_rows",
                   "weight in BF16",
                   {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
@@ -123,20 +161,23 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
                     return {cross_entropy_rows(converted(in[0].value, DType::F32),
                                                converted(in[1].value, DType::BF16),
                                                some_targets({3, 5}, 11))};
-                  }});
+                  },
+                  "S"});
 }
 
 inline void add_gate_samples(std::vector<OpSample>& list) {
   list.push_back({"sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
                     return {sigmoid(in[0])};
                   }});
-  list.push_back({"log_sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
-                    return {log_sigmoid(in[0])};
-                  }});
-  list.push_back(
-      {"refined_gate", "", {{{5, 17}, -8, 8}, {{5, 17}, -8, 8}}, [](const Vars& in) -> Vars {
-         return {refined_gate(in[0], in[1])};
-       }});
+  for (const Input& z : {Input{{5, 17}, -12, 12}, sums({5, 17}, -12, 12)}) {
+    const std::string flags = z.type == 'S' ? "sums" : "";
+    list.push_back({"log_sigmoid", flags, {z, activations()}, [](const Vars& in) -> Vars {
+                      return {log_sigmoid(in[0], type_of(in[1]))};
+                    }});
+    list.push_back({"refined_gate", flags, {z, z, activations()}, [](const Vars& in) -> Vars {
+                      return {refined_gate(in[0], in[1], type_of(in[2]))};
+                    }});
+  }
   list.push_back({"refined_gate",
                   "extremes",
                   {{{5, 17}, -60, 60}, {{5, 17}, -60, 60}},
@@ -155,7 +196,7 @@ inline void add_safe_exp_samples(std::vector<OpSample>& list) {
     m0.data<float>()[1] = -0.5f;
     m0.data<float>()[2] = 3;
   };
-  const Input z = {{2, 5, 3, 4}}, m0 = {{2, 3}, -2, 2, true, seen};
+  const Input z = {{2, 5, 3, 4}}, m0 = {{2, 3}, -2, 2, true, seen, 'S'};
   for (Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
     for (bool reset : {false, true}) {
       const Tensor mask = reset ? random_mask({2, 5}, 4, 0.4) : Tensor{};
@@ -163,13 +204,27 @@ inline void add_safe_exp_samples(std::vector<OpSample>& list) {
       const auto outputs = [](const SafeExp& out) -> Vars {
         return {out.features, out.log_rho, out.m};
       };
-      list.push_back({"safe_exp", flags, {z}, [=](const Vars& in) -> Vars {
-                        return outputs(safe_exp(in[0], {}, mask, maximum, 0.7));
-                      }});
+      list.push_back(
+          {"safe_exp",
+           flags,
+           {z},
+           [=](const Vars& in) -> Vars { return outputs(safe_exp(in[0], {}, mask, maximum, 0.7)); },
+           "ASS"});
+      list.push_back({"safe_exp",
+                      flags + ", sums",
+                      {sums(z.shape, -5, 5), activations()},
+                      [=](const Vars& in) -> Vars {
+                        return outputs(safe_exp(in[0], {}, mask, maximum, 0.7, type_of(in[1])));
+                      },
+                      "ASS"});
       if (maximum == Maximum::Token) continue;
-      list.push_back({"safe_exp", flags + ", m0", {z, m0}, [=](const Vars& in) -> Vars {
+      list.push_back({"safe_exp",
+                      flags + ", m0",
+                      {z, m0},
+                      [=](const Vars& in) -> Vars {
                         return outputs(safe_exp(in[0], in[1], mask, maximum, 0.7));
-                      }});
+                      },
+                      "ASS"});
     }
   }
 }
@@ -186,9 +241,9 @@ inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::s
     const Shape shape = axis == 'a'   ? Shape{n.B, n.T, n.H, n.K}
                         : axis == 'b' ? Shape{n.B, n.T, n.H, n.V}
                                       : Shape{n.B, n.T, n.H};
-    inputs.push_back({shape, -1.5, 0});
+    inputs.push_back(axis == 's' ? sums(shape, -1.5, 0) : Input{shape, -1.5, 0});
   }
-  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+  if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
   return inputs;
 }
 
@@ -218,7 +273,8 @@ inline OpSample linear_attention_sample(const AttentionSizes& n, const std::stri
             const LinearAttention out =
                 linear_attention(in[0], in[1], in[2], rest.decays, reset, rest.state, chunk);
             return {out.o, out.state};
-          }};
+          },
+          "AS"};
 }
 
 /// The inputs q, k, v, g, then a state. Keys are short: |k|^2 above 2 / g makes the state grow.
@@ -226,8 +282,8 @@ inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key,
   std::vector<Input> inputs = {{{n.B, n.T, n.H, n.K}},
                                {{n.B, n.T, n.H, n.K}, -key, key},
                                {{n.B, n.T, n.H, n.V}},
-                               {{n.B, n.T, n.H}, 0, 1}};
-  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+                               sums({n.B, n.T, n.H}, 0, 1)};
+  if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
   return inputs;
 }
 
@@ -236,11 +292,13 @@ inline OpSample delta_rule_sample(const AttentionSizes& n, double key, bool with
   const Tensor reset = with_reset ? random_mask({n.B, n.T}, 6, 0.3) : Tensor{};
   const std::string flags = std::string(with_reset ? "reset, " : "") +
                             (with_state ? "state, " : "") + "chunk " + std::to_string(chunk);
-  return {"delta_rule", flags, delta_rule_inputs(n, key, with_state), [=](const Vars& in) -> Vars {
+  return {"delta_rule", flags, delta_rule_inputs(n, key, with_state),
+          [=](const Vars& in) -> Vars {
             const Var state = with_state ? in[4] : Var{};
             const DeltaRule out = delta_rule(in[0], in[1], in[2], in[3], reset, state, chunk);
             return {out.o, out.state};
-          }};
+          },
+          "AS"};
 }
 
 inline void add_delta_rule_samples(std::vector<OpSample>& list) {
@@ -252,12 +310,14 @@ inline void add_delta_rule_samples(std::vector<OpSample>& list) {
   one.T = 1;
   std::vector<Input> inputs = delta_rule_inputs(one, 0.8, true);
   for (Input& input : inputs) input.differentiable = false;
-  list.push_back({"delta_rule_step", "", inputs, [](const Vars& in) -> Vars {
+  list.push_back({"delta_rule_step", "", inputs,
+                  [](const Vars& in) -> Vars {
                     const NoGrad guard;
                     Tensor state = in[4].value.clone();
                     const Tensor reset = Tensor::of({2, 1}, std::vector<int32_t>{0, 1});
                     return {delta_rule_step(in[0], in[1], in[2], in[3], reset, state), state};
-                  }});
+                  },
+                  "AS"});
 }
 
 inline void add_attention_samples(std::vector<OpSample>& list) {
@@ -281,7 +341,8 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
                       const Tensor o =
                           linear_attention_step(in[0], in[1], in[2], rest.decays, reset, state);
                       return {o, state};
-                    }});
+                    },
+                    "AS"});
   }
   add_delta_rule_samples(list);
   const std::vector<Input> qkv = {{{2, 5, 3, 4}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
@@ -349,24 +410,24 @@ inline std::vector<OpSample> large_ops() {
   };
   for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
                          Shape{700, 150, 90}, Shape{5, 3000, 33}, Shape{3, 700, 300}}) {
-    push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, {{s[1]}}},
+    push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, sums({s[1]})},
          [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; });
   }
-  push("layer_norm", "many rows", {{{3000, 33}}, {{33}}, {{33}}},
+  push("layer_norm", "many rows", {{{3000, 33}}, sums({33}), sums({33})},
        [](const Vars& in) -> Vars { return {layer_norm(in[0], in[1], in[2], 1e-5)}; });
-  push("head_norm", "many rows", {{{3, 300, 5, 19}}, {{5, 19}}},
+  push("head_norm", "many rows", {{{3, 300, 5, 19}}, sums({5, 19})},
        [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; });
   push("cross_entropy", "several slices", {{{250, 8}}, {{40000, 8}}}, [](const Vars& in) -> Vars {
     return {cross_entropy(in[0], in[1], some_targets({250}, 40000))};
   });
-  push("embedding", "", {{{50, 200}}}, [](const Vars& in) -> Vars {
+  push("embedding", "", {sums({50, 200})}, [](const Vars& in) -> Vars {
     return {embedding(random_ids({4, 100}, 1, 50), in[0])};
   });
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
   push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
     return {dropout(in[0], 0.5, {3, 4, 2})};
   });
-  push("add_dropout", "", {{{7, 9001}}, {{7, 9001}}}, [](const Vars& in) -> Vars {
+  push("add_dropout", "", {sums({7, 9001}), {{7, 9001}}}, [](const Vars& in) -> Vars {
     return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
   });
   push("add", "", {{{7, 9001}}, {{7, 9001}}},

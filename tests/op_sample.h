@@ -19,7 +19,20 @@ struct Input {
   bool differentiable = true;
   /// Replaces the values where given.
   std::function<void(Tensor&)> edit = {};
+  char type = 'A';  // of activations, or of sums: 'S' (backends/kernels.h)
 };
+
+/// One of the type of sums.
+inline Input sums(const Shape& shape, double low = -2, double high = 2) {
+  return {shape, low, high, true, {}, 'S'};
+}
+/// One that nobody reads: its type is that of activations where all other inputs are sums.
+inline Input activations() { return {{1}, -2, 2, false}; }
+inline DType type_of(const Var& x) { return x.value.dtype(); }
+
+inline DType type_named(char letter, DType activations) {
+  return letter == 'S' ? sum_type(activations) : activations;
+}
 
 struct OpSample {
   std::string op;     // the function in autograd/ops.h
@@ -27,6 +40,7 @@ struct OpSample {
   std::vector<Input> inputs;
   /// The op; an entry that is undefined is an absent optional output.
   std::function<Vars(const Vars&)> apply;
+  std::string types = {};  // of the outputs, as in backends/kernels.h; empty: all A
 
   std::string name() const { return op + ", " + flags; }
 
@@ -36,7 +50,7 @@ struct OpSample {
       Tensor value =
           spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
       if (inputs[i].edit) inputs[i].edit(value);
-      values.push_back(converted(value, dtype));
+      values.push_back(converted(value, type_named(inputs[i].type, dtype)));
     }
     return values;
   }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "backends/copies.h"
 #include "models/mixer_json.h"
 #include "storage/files.h"
 #include "storage/safetensors.h"
@@ -22,9 +23,9 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 9> kFreeKeys = {
+constexpr std::array<std::string_view, 10> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads"};
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "precision"};
 
 std::string carried_name(size_t layer, const std::string& tensor) {
   return "state." + std::to_string(layer) + "." + tensor;
@@ -40,9 +41,24 @@ class TensorReader {
     }
   }
 
-  /// Fills a tensor, whose shape and type the file's must have.
-  void read_into(const std::string& name, Tensor& tensor) {
-    source_.read(find(name, tensor.shape(), tensor.dtype()), tensor);
+  /// Fills a tensor, whose shape the file's must have, from numbers of the type `stored`.
+  void read_into(const std::string& name, Tensor& tensor, DType stored) {
+    if (stored == tensor.dtype()) {
+      source_.read(find(name, tensor.shape(), stored), tensor);
+    } else {
+      tensor.copy_from(converted(take(name, tensor.shape(), stored), tensor.dtype()));
+    }
+  }
+
+  /// The same for a state that training with activations of that type left: cached keys and values
+  /// are activations, everything else is sums.
+  void read_state(const std::string& name, Tensor& tensor, DType activations) {
+    const auto found = tensors_.find(name);
+    const bool is_narrow = found != tensors_.end() && found->second.entry->dtype == activations;
+    read_into(name, tensor,
+              tensor.dtype() == DType::I32 ? DType::I32
+              : is_narrow                  ? activations
+                                           : sum_type(activations));
   }
 
   /// A tensor that must have that shape and type.
@@ -135,21 +151,23 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 }  // namespace
 
 Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
-  return assembled(config, std::move(tokenizer), {config.seed, config.element_type()});
+  return assembled(config, std::move(tokenizer), {config.seed, activation_type(config.precision)});
 }
 
-Model load_model(const fs::path& run) {
+Model load_model(const fs::path& run, std::optional<Precision> precision) {
   const HeldCheckpoint held(run);
   const fs::path& folder = held.path();
-  const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
+  TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
   auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
   TensorReader file(folder / "model.safetensors");
   // Made of the tensors that are there: a configuration that asks for more is refused before
   // anything is made for it.
-  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
-    return file.take(name, shape, dtype);
+  const DType stored = sum_type(activation_type(config.precision));
+  const auto take = [&](const std::string& name, const Shape& shape, DType) {
+    return file.take(name, shape, stored);
   };
-  Model model = assembled(config, std::move(tokenizer), {take, config.element_type()});
+  config.precision = precision.value_or(config.precision);
+  Model model = assembled(config, std::move(tokenizer), {take, activation_type(config.precision)});
   file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
@@ -208,12 +226,15 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
         trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
   const fs::path path = folder / "optimizer.safetensors";
   TensorReader file(path);
-  trainer.optimizer().for_each(
-      [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
+  const DType activations =
+      activation_type(read_config(folder / "config.json", {}, NamedBy::Program).precision);
+  trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
+    file.read_into(name, moment, sum_type(activations));
+  });
   DecoderState carried = trainer.carried_after(state.step);
   for (size_t layer = 0; layer < carried.size(); ++layer) {
     carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
-      file.read_into(carried_name(layer, name), tensor);
+      file.read_state(carried_name(layer, name), tensor, activations);
     });
     file.pass_over(carried_name(layer, "first"));  // of earlier versions; positions tell it
     carried[layer].check_values(

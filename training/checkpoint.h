@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -54,13 +55,14 @@ struct Model {
 Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer);
 
 /// Reads config.json, tokenizer.json and model.safetensors of a run, or of a folder that holds
-/// them. Tensors that are missing, surplus, of another shape or type than the configuration says
-/// are Errors that name the tensor.
-Model load_model(const std::filesystem::path& run);
+/// them, to compute in `precision` (undefined: as configured). Tensors that are missing, surplus,
+/// of another shape or type than the configuration says are Errors that name the tensor.
+Model load_model(const std::filesystem::path& run, std::optional<Precision> precision = {});
 
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
 /// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, carried
-/// states as `state.<layer>.<tensor>`, in the type that training computes in.
+/// states as `state.<layer>.<tensor>`. All are in the type of sums, but for cached keys and values,
+/// which are activations.
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
 
@@ -76,7 +78,8 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads and activation_checkpointing.
+/// may change: steps, logging, validation, checkpoints, threads, precision and
+/// activation_checkpointing.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
 
 }  // namespace regla

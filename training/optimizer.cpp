@@ -44,10 +44,11 @@ void AdamW::update(int64_t step, double learning_rate, double gradient_scale) {
                 .beta1 = beta1_,
                 .beta2 = beta2_,
                 .epsilon = epsilon_,
-                .decay = parameter.decay ? weight_decay_ : 0,
+                .decay = is_matrix(parameter.role) ? weight_decay_ : 0,
                 .gradient_scale = gradient_scale,
                 .correction1 = correction1,
-                .correction2 = correction2});
+                .correction2 = correction2,
+                .copy = parameter.copy});
   }
 }
 

@@ -23,12 +23,14 @@ struct Sigmoid : Op {
 };
 
 struct LogSigmoid : Op {
+  DType out;
   Tensor z;
+  explicit LogSigmoid(DType type) : out(type) {}
   const char* name() const override { return "log_sigmoid"; }
 
   Tensors forward(const Tensors& in) override {
     z = in[0];
-    Tensor y = Tensor::empty_like(z);
+    Tensor y = Tensor::empty(z.shape(), out, z.device());
     kernels_of(z).log_sigmoid(z, y);
     return {y};
   }
@@ -42,13 +44,15 @@ struct LogSigmoid : Op {
 };
 
 struct RefinedGate : Op {
+  DType out;
   Tensor z_g, z_r;
+  explicit RefinedGate(DType type) : out(type) {}
   const char* name() const override { return "refined_gate"; }
 
   Tensors forward(const Tensors& in) override {
     z_g = in[0];
     z_r = in[1];
-    Tensor log_f = Tensor::empty_like(z_g);
+    Tensor log_f = Tensor::empty(z_g.shape(), out, z_g.device());
     kernels_of(z_g).refined_gate(z_g, z_r, log_f);
     return {log_f};
   }
@@ -69,15 +73,15 @@ Var sigmoid(const Var& z) {
   return apply(Sigmoid{}, {z})[0];
 }
 
-Var log_sigmoid(const Var& z) {
+Var log_sigmoid(const Var& z, std::optional<DType> out) {
   check_float("log_sigmoid", "z", z);
-  return apply(LogSigmoid{}, {z})[0];
+  return apply(LogSigmoid(type_of_output("log_sigmoid", out, z)), {z})[0];
 }
 
-Var refined_gate(const Var& z_g, const Var& z_r) {
+Var refined_gate(const Var& z_g, const Var& z_r, std::optional<DType> out) {
   check_float("refined_gate", "z_g", z_g);
   check_same("refined_gate", "z_r", z_r, z_g.shape(), z_g.value.dtype());
-  return apply(RefinedGate{}, {z_g, z_r})[0];
+  return apply(RefinedGate(type_of_output("refined_gate", out, z_g)), {z_g, z_r})[0];
 }
 
 }  // namespace regla

@@ -2,15 +2,17 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
+#include "core/bfloat16.h"
 
 namespace regla::cpu {
 
 void adamw(const AdamWArgs& args) {
   for_float_type(args.value.dtype(), "adamw", [&](auto tag) {
     using T = decltype(tag);
-    Tensor value = args.value, first = args.m, second = args.v;
+    Tensor value = args.value, first = args.m, second = args.v, rounded = args.copy;
     T *w = value.data<T>(), *m = first.data<T>(), *v = second.data<T>();
     const T* gradient = args.gradient.data<T>();
+    BFloat16* copy = rounded ? rounded.data<BFloat16>() : nullptr;
     const T scale = static_cast<T>(args.gradient_scale);
     const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2);
     const T epsilon = static_cast<T>(args.epsilon), rate = static_cast<T>(args.rate);
@@ -25,6 +27,7 @@ void adamw(const AdamWArgs& args) {
         v[i] = beta2 * v[i] + (1 - beta2) * g * g;
         w[i] -= rate * (m[i] * unbias1 / (std::sqrt(v[i] * unbias2) + epsilon) + decay * w[i]);
       }
+      for (int64_t i = begin; copy != nullptr && i < end; ++i) copy[i] = BFloat16(w[i]);
     });
   });
 }

@@ -40,7 +40,7 @@ class DeltaNetMixer : public Mixer {
   Inputs prepare(const Var& x, const Segment& segment, MixerState* state);
 
   int64_t heads_, K_, V_, chunk_;
-  DType dtype_;
+  DType sums_;  // of states
   HeadProjections project_;
   Phi phi_;
   std::optional<UnitLength> unit_;  // of keys

@@ -33,7 +33,8 @@ std::vector<ModelConfig> models() {
 /// The same with its matrices rounded to BF16 but kept in F32.
 void round_weights(const Decoder& decoder) {
   for (Parameter* parameter : decoder.parameters()) {
-    if (!parameter->multiplies) continue;
+    const bool is_head = decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
+    if (parameter->role != Role::Matrix && !is_head) continue;
     parameter->value = converted(converted(parameter->value, DType::BF16), DType::F32);
   }
 }
@@ -67,7 +68,7 @@ TEST_CASE("what is stored in BF16 are the matrices that tokens are multiplied wi
     const bool is_matrix = name.ends_with(".weight") && name.find("norm") == std::string::npos &&
                            name != "embed_in.weight";
     CAPTURE(name);
-    CHECK(parameter->multiplies == is_matrix);
+    CHECK((parameter->role == Role::Matrix) == is_matrix);
     CHECK(parameter->value.dtype() == (is_matrix ? DType::BF16 : DType::F32));
   }
   decoder.store_weights(DType::F32);

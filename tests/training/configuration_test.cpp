@@ -108,7 +108,7 @@ TEST_CASE("what is written is resolved and reads as the same") {
   CHECK(again == config.resolved());
   CHECK(again.to_json() == text);
   CHECK(again.seed == 9007199254740993);
-  CHECK(again.element_type() == DType::F64);
+  CHECK(again.precision == Precision::F64);
   CHECK(again.model.mlp == 256);
   CHECK(again.model.mixer[1].feature_dim == 16);
   CHECK(again.model.mixer[1].score_scale == ScoreScale::SqrtD);

@@ -7,10 +7,8 @@
 namespace regla {
 namespace {
 
-Parameter parameter(const std::string& name, const std::vector<double>& values, bool decay) {
-  Parameter p{.name = name, .value = Tensor::of({2}, values), .gradient = {}};
-  p.decay = decay;
-  return p;
+Parameter parameter(const std::string& name, const std::vector<double>& values, Role role) {
+  return {.name = name, .value = Tensor::of({2}, values), .role = role};
 }
 
 void give(Parameter& p, const std::vector<double>& gradient) {
@@ -26,7 +24,8 @@ TEST_CASE("AdamW follows its definition") {
   config.beta2 = 0.99;
   config.epsilon = 1e-6;
   config.weight_decay = 0.1;
-  Parameter matrix = parameter("w", {1, -2}, true), bias = parameter("b", {1, -2}, false);
+  Parameter matrix = parameter("w", {1, -2}, Role::Matrix),
+            bias = parameter("b", {1, -2}, Role::Vector);
   AdamW adam({&matrix, &bias}, config);
   double w[2] = {1, -2}, b[2] = {1, -2}, m[2] = {}, v[2] = {};
   const std::vector<std::vector<double>> gradients = {{0.5, -3}, {0.25, 0}, {-1, 2}};
@@ -53,7 +52,7 @@ TEST_CASE("AdamW follows its definition") {
 }
 
 TEST_CASE("the gradient norm is global and clipping never makes it longer") {
-  Parameter a = parameter("a", {0, 0}, true), b = parameter("b", {0, 0}, true);
+  Parameter a = parameter("a", {0, 0}, Role::Matrix), b = parameter("b", {0, 0}, Role::Matrix);
   AdamW adam({&a, &b}, TrainingConfig{});
   give(a, {3, 0});
   CHECK(adam.gradient_norm() == 3);  // b has none yet

@@ -8,7 +8,7 @@ MovingAverageMixer::MovingAverageMixer(const MixerSizes& sizes, const ParameterF
                                        const std::string& name)
     : heads_(sizes.heads),
       V_(sizes.hidden / sizes.heads),
-      dtype_(make.dtype()),
+      sums_(make.sums()),
       value_(make, name + ".value", sizes.hidden, sizes.hidden, sizes.deviation),
       decay_(make.constant(name + ".decay", {heads_}, 2)),
       output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {}
@@ -27,7 +27,7 @@ Tensor MovingAverageMixer::step(const Tensor& x, MixerState& state) {
 
 MixerState MovingAverageMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, 1, V_}, dtype_);
+  state.S = Tensor::zeros({batch, heads_, 1, V_}, sums_);
   return state;
 }
 

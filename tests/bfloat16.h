@@ -1,0 +1,42 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/tensor.h"
+#include "tests/catch.h"
+
+// How close to F32 a computation in BF16 has to be.
+namespace regla::test {
+
+/// The root of the mean square of the finite numbers.
+inline double rms_of(const Tensor& x) {
+  double sum = 0;
+  if (!x.defined()) return 0;
+  for (const double value : x.values()) sum += std::isfinite(value) ? value * value : 0;
+  return std::sqrt(sum / static_cast<double>(std::max<int64_t>(x.numel(), 1)));
+}
+
+/// RMS of the difference below `bound` times the RMS, and no element further off than a twentieth
+/// of the largest. Infinities and NaN stand where they do in `exact`.
+inline void check_rounded(const Tensor& rounded, const Tensor& exact, double bound) {
+  REQUIRE(rounded.defined());
+  REQUIRE(rounded.shape() == exact.shape());
+  const std::vector<double> a = rounded.values(), b = exact.values();
+  double squares = 0, furthest = 0, largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(b[i])) {
+      REQUIRE((a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))));
+      continue;
+    }
+    squares += (a[i] - b[i]) * (a[i] - b[i]);
+    furthest = std::max(furthest, std::abs(a[i] - b[i]));
+    largest = std::max(largest, std::abs(b[i]));
+  }
+  const double size = rms_of(exact);
+  const double difference = std::sqrt(squares / static_cast<double>(std::max<size_t>(a.size(), 1)));
+  CHECK(difference <= bound * size);
+  CHECK(furthest <= 5e-2 * largest);
+}
+
+}  // namespace regla::test
