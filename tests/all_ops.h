@@ -403,11 +403,11 @@ inline std::vector<OpSample> all_ops() {
 /// The ops at sizes where work is split between threads, tiles, blocks and slices.
 inline std::vector<OpSample> large_ops() {
   std::vector<OpSample> list;
-  const auto push = [&](const std::string& op, const std::string& flags,
-                        const std::vector<Input>& inputs,
-                        const std::function<Vars(const Vars&)>& apply) {
-    list.push_back({op, flags, inputs, apply});
-  };
+  const auto push =
+      [&](const std::string& op, const std::string& flags, const std::vector<Input>& inputs,
+          const std::function<Vars(const Vars&)>& apply, const std::string& types = {}) {
+        list.push_back({op, flags, inputs, apply, types});
+      };
   for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
                          Shape{700, 150, 90}, Shape{5, 3000, 33}, Shape{3, 700, 300}}) {
     push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, sums({s[1]})},
@@ -417,21 +417,31 @@ inline std::vector<OpSample> large_ops() {
        [](const Vars& in) -> Vars { return {layer_norm(in[0], in[1], in[2], 1e-5)}; });
   push("head_norm", "many rows", {{{3, 300, 5, 19}}, sums({5, 19})},
        [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; });
-  push("cross_entropy", "several slices", {{{250, 8}}, {{40000, 8}}}, [](const Vars& in) -> Vars {
-    return {cross_entropy(in[0], in[1], some_targets({250}, 40000))};
-  });
-  push("embedding", "", {sums({50, 200})}, [](const Vars& in) -> Vars {
-    return {embedding(random_ids({4, 100}, 1, 50), in[0])};
-  });
+  push(
+      "cross_entropy", "several slices", {{{250, 8}}, {{40000, 8}}},
+      [](const Vars& in) -> Vars {
+        return {cross_entropy(in[0], in[1], some_targets({250}, 40000))};
+      },
+      "S");
+  push(
+      "embedding", "", {sums({50, 200})},
+      [](const Vars& in) -> Vars {
+        return {embedding(random_ids({4, 100}, 1, 50), in[0])};
+      },
+      "S");
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
   push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
     return {dropout(in[0], 0.5, {3, 4, 2})};
   });
-  push("add_dropout", "", {sums({7, 9001}), {{7, 9001}}}, [](const Vars& in) -> Vars {
-    return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
-  });
-  push("add", "", {{{7, 9001}}, {{7, 9001}}},
-       [](const Vars& in) -> Vars { return {add(in[0], in[1])}; });
+  push(
+      "add_dropout", "", {sums({7, 9001}), {{7, 9001}}},
+      [](const Vars& in) -> Vars {
+        return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
+      },
+      "S");
+  push(
+      "add", "", {{{7, 9001}}, {{7, 9001}}},
+      [](const Vars& in) -> Vars { return {add(in[0], in[1])}; }, "S");
   push("softmax", "", {{{900, 61}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; });
   push("refined_gate", "", {{{7, 9001}}, {{7, 9001}}},
        [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; });
@@ -441,10 +451,13 @@ inline std::vector<OpSample> large_ops() {
   push("rope", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
     return {rope(in[0], random_ids({3, 90}, 3, 9000), 32, 10000)};
   });
-  push("safe_exp", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
-    const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
-    return {out.features, out.log_rho, out.m};
-  });
+  push(
+      "safe_exp", "", {{{3, 90, 5, 32}}},
+      [](const Vars& in) -> Vars {
+        const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
+        return {out.features, out.log_rho, out.m};
+      },
+      "ASS");
   for (const char* decays : {"", "s", "a", "b", "ab"}) {
     list.push_back(linear_attention_sample({2, 200, 3, 33, 70}, decays, true, true, 64));
   }

@@ -92,16 +92,18 @@ inline void add_mixer_samples(std::vector<OpSample>& list) {
 /// At sizes where work is split between threads and blocks.
 inline void add_large_mixer_samples(std::vector<OpSample>& list) {
   const auto push = [&](const std::string& op, const std::vector<Input>& inputs,
-                        const std::function<Vars(const Vars&)>& apply) {
-    list.push_back({op, "large", inputs, apply});
+                        const std::function<Vars(const Vars&)>& apply,
+                        const std::string& types = {}) {
+    list.push_back({op, "large", inputs, apply, types});
   };
   push("relu", {{{6, 9001}}}, [](const Vars& in) -> Vars { return {relu(in[0])}; });
   push("elu_plus_one", {{{6, 9001}, -90, 3}},
        [](const Vars& in) -> Vars { return {elu_plus_one(in[0])}; });
   push("head_linear", {{{3, 200, 3, 33}}, {{3 * 20, 33}}, sums({3 * 20})},
        [](const Vars& in) -> Vars { return {head_linear(in[0], in[1], in[2])}; });
-  push("favor_exponent", {sums({3, 200, 3, 33}), {{3, 200, 3, 20}}},
-       [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
+  push(
+      "favor_exponent", {sums({3, 200, 3, 33}), {{3, 200, 3, 20}}},
+      [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; }, "S");
   for (bool joint : {false, true}) {
     push("hedgehog", {{{3, 200, 3, 33}, -20, 20}},
          [=](const Vars& in) -> Vars { return {hedgehog(in[0], joint)}; });

@@ -48,7 +48,8 @@ class TestMixer {
       const NoGrad guard;
       const Tensor noise = normal_tensor(exact[i]->value.shape(), DType::F64, 50 + i, 0.15);
       parameters[i]->value =
-          converted(converted(add(exact[i]->value, noise).value, DType::F32), type);
+          converted(converted(add(exact[i]->value, noise).value, DType::F32), sum_type(type));
+      if (is_matrix(parameters[i]->role)) parameters[i]->keep_copy(type);
     }
   }
 
@@ -122,7 +123,7 @@ inline Named run_segments(const TestMixer& mixer, const Settings& s) {
     ++seed;
     if (!var->defined() || !s.seed_state) continue;
     outputs.push_back(*var);
-    seeds.push_back(normal_tensor(var->shape(), mixer.dtype, seed));
+    seeds.push_back(normal_tensor(var->shape(), var->value.dtype(), seed));
   }
   for (Parameter* parameter : mixer.parameters) parameter->clear_gradient();
   tape.backward(outputs, seeds);

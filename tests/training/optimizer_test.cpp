@@ -65,4 +65,17 @@ TEST_CASE("the gradient norm is global and clipping never makes it longer") {
   CHECK(clip_factor(5, 0) == 1);
 }
 
+TEST_CASE("AdamW renews the copy that products read in the same pass") {
+  Parameter matrix{
+      .name = "w", .value = Tensor::of({2}, std::vector<float>{1, -2}), .role = Role::Matrix};
+  matrix.keep_copy(DType::BF16);
+  matrix.gradient = Tensor::of({2}, std::vector<float>{0.3f, 0.7f});
+  matrix.gradient_empty = false;
+  AdamW adam({&matrix}, TrainingConfig{});
+  adam.update(1, 0.01, 1);
+  CHECK(matrix.value.values()[0] < 1);
+  CHECK(matrix.copy.values() == converted(matrix.value, DType::BF16).values());
+  CHECK(matrix.copy.values() != matrix.value.values());
+}
+
 }  // namespace regla
