@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/tensor.h"
 #include "tests/catch.h"
@@ -17,25 +18,32 @@ inline double rms_of(const Tensor& x) {
   return std::sqrt(sum / static_cast<double>(std::max<int64_t>(x.numel(), 1)));
 }
 
+/// The same of a difference.
+inline double rms_difference(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = a.values(), y = b.values();
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (std::isfinite(y[i])) sum += (x[i] - y[i]) * (x[i] - y[i]);
+  }
+  return std::sqrt(sum / static_cast<double>(std::max<int64_t>(a.numel(), 1)));
+}
+
 /// RMS of the difference below `bound` times the RMS, and no element further off than a twentieth
 /// of the largest. Infinities and NaN stand where they do in `exact`.
 inline void check_rounded(const Tensor& rounded, const Tensor& exact, double bound) {
   REQUIRE(rounded.defined());
   REQUIRE(rounded.shape() == exact.shape());
   const std::vector<double> a = rounded.values(), b = exact.values();
-  double squares = 0, furthest = 0, largest = 0;
+  double furthest = 0, largest = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     if (!std::isfinite(b[i])) {
       REQUIRE((a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))));
       continue;
     }
-    squares += (a[i] - b[i]) * (a[i] - b[i]);
     furthest = std::max(furthest, std::abs(a[i] - b[i]));
     largest = std::max(largest, std::abs(b[i]));
   }
-  const double size = rms_of(exact);
-  const double difference = std::sqrt(squares / static_cast<double>(std::max<size_t>(a.size(), 1)));
-  CHECK(difference <= bound * size);
+  CHECK(rms_difference(rounded, exact) <= bound * rms_of(exact));
   CHECK(furthest <= 5e-2 * largest);
 }
 

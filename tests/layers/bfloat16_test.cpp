@@ -28,27 +28,45 @@ std::vector<std::pair<std::string, MixerConfig>> mixers() {
   return list;
 }
 
-bool is_of_gate(const std::string& name) {
-  return name.find("gate") != std::string::npos || name.find("refine") != std::string::npos;
+/// RMS that the way through a mixer may cost. A decay's gradient is a sum of differences over what
+/// the recurrence gave, rounded; that of its bias adds them up over all tokens, and most cancel.
+double bound_of(const std::string& name) {
+  const bool is_of_gate =
+      name.find("gate") != std::string::npos || name.find("refine") != std::string::npos;
+  if (!is_of_gate) return 5e-3;
+  return name.ends_with(".bias") ? 5e-2 : 2e-2;
 }
 
-/// Values, then gradients, of a segment in chunks.
-Named results(const TestMixer& mixer, DType dtype) {
+Tensor rounded_to(DType door, const Tensor& x) { return converted(converted(x, door), DType::F32); }
+
+/// Values, then gradients, of a segment in chunks whose inputs and matrices are of the type `door`
+/// before they come into the mixer's.
+Named results(const MixerConfig& config, DType dtype, DType door) {
+  const ContractSizes sizes = {.hidden = 64, .heads = 4};
+  const TestMixer mixer(config, sizes, dtype);
+  for (Parameter* parameter : mixer.parameters) {
+    if (!is_matrix(parameter->role)) continue;
+    parameter->value = rounded_to(door, parameter->value);
+    parameter->keep_copy(dtype);
+  }
   Settings s;
-  s.x = normal_tensor({mixer.n.B, mixer.n.T, mixer.n.hidden}, dtype, 1);
-  s.d_y = normal_tensor(s.x.shape(), dtype, 2);
+  s.x = normal_tensor({sizes.B, sizes.T, sizes.hidden}, DType::F32, 1);
+  s.d_y = normal_tensor(s.x.shape(), DType::F32, 2);
+  s.x = converted(rounded_to(door, s.x), dtype);
+  s.d_y = converted(rounded_to(door, s.d_y), dtype);
   s.chunk = 16;
+  s.seed_state = false;
   return run_segments(mixer, s);
 }
 
 }  // namespace
 
-TEST_CASE("whole mixers in BF16 agree with F32 on exact numbers") {
-  const ContractSizes sizes = {.hidden = 64, .heads = 4};
+TEST_CASE("mixers in BF16 lose on their way no more than where numbers come in") {
   for (const auto& [name, config] : mixers()) {
     INFO(name);
-    const Named rounded = results({config, sizes, DType::BF16}, DType::BF16);
-    for (const auto& [what, exact] : results({config, sizes, DType::F32}, DType::F32)) {
+    const Named rounded = results(config, DType::BF16, DType::BF16);
+    const Named door = results(config, DType::F32, DType::BF16);
+    for (const auto& [what, exact] : results(config, DType::F32, DType::F32)) {
       INFO(what);
       if (!exact.defined() || exact.dtype() == DType::I32) continue;
       REQUIRE(rounded.contains(what));
@@ -57,7 +75,9 @@ TEST_CASE("whole mixers in BF16 agree with F32 on exact numbers") {
           what == "y" || what == "d x" || what == "end keys" || what == "end values";
       CHECK(value.dtype() == (is_activation ? DType::BF16 : DType::F32));
       if (rms_of(exact) < 1e-5) continue;  // a gradient that cancels, as that of a key's bias
-      check_rounded(value, exact, is_of_gate(what) ? 2e-2 : 5e-3);
+      const double at_door = rms_difference(door.at(what), exact) / rms_of(exact);
+      const double on_the_way = rms_difference(value, door.at(what)) / rms_of(exact);
+      CHECK(on_the_way <= std::max(bound_of(what), 2 * at_door));
     }
   }
 }
