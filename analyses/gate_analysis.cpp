@@ -89,7 +89,7 @@ GateGradient gate_gradient(const Tensor& z_g, const Tensor& z_r, double temperat
   const Var g = tape.leaf(z_g), r = z_r ? tape.leaf(z_r) : Var{};
   const Var log_gate = z_r ? refined_gate(g, r) : log_sigmoid(g);
   const Var log_F = scale(log_gate, 1 / temperature);
-  tape.backward({log_F}, {Tensor::full(z_g.shape(), 1, z_g.dtype())});
+  tape.backward({log_F}, {Tensor::full(z_g.shape(), 1, z_g.dtype(), z_g.device())});
   const Tensor F = exponential(log_F.value);
   return {F, times(tape.gradient(g), F), z_r ? times(tape.gradient(r), F) : Tensor{}};
 }
@@ -117,8 +117,9 @@ std::vector<LayerGates> observe_gates(Decoder& decoder, const Tensor& ids, const
   const Observer observer = std::ref(collector);
   for (int64_t begin = 0; begin < ids.dim(0); begin += rows) {
     const int64_t end = std::min(begin + rows, ids.dim(0));
-    const Tensor resets = reset ? reset.slice(begin, end) : Tensor{};
-    decoder.hidden(ids.slice(begin, end), {.reset = resets, .observer = &observer});
+    const Tensor resets = reset ? reset.slice(begin, end).on(decoder.device()) : Tensor{};
+    decoder.hidden(ids.slice(begin, end).on(decoder.device()),
+                   {.reset = resets, .observer = &observer});
   }
   return collector.finish(ids.dim(0));
 }

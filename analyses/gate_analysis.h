@@ -9,14 +9,15 @@
 
 namespace regla {
 
-/// A gate and its derivatives by its pre-activations, elementwise, in double.
+/// A gate and its derivatives by its pre-activations, elementwise, in double and on the CPU.
 struct GateGradient {
   Tensor F;      ///< refined gate (Eq. 16), or sigma(z_g); to the power 1/temperature
   Tensor d_z_g;  ///< dF/dz_g
   Tensor d_z_r;  ///< dF/dz_r; undefined for the plain sigmoid
 };
 
-/// Runs the op of the gate forward and backward (Figure 3). `z_r` undefined: the plain sigmoid.
+/// Runs the op of the gate forward and backward (Figure 3), on any device. `z_r` undefined: the
+/// plain sigmoid.
 GateGradient gate_gradient(const Tensor& z_g, const Tensor& z_r, double temperature = 1);
 
 /// What gates F in [0, 1] did, as sums over tokens and components.
@@ -50,9 +51,9 @@ struct LayerGates {
   bool gated() const { return gates.count > 0; }
 };
 
-/// Runs the decoder over ids [B, T] without a state and looks at its gates, layer by layer. reset
-/// [B, T] or undefined, as in Segment; `rows` sequences are processed at a time. Error: a gate that
-/// is not a number.
+/// Runs the decoder over ids [B, T] on the CPU without a state and looks at its gates, layer by
+/// layer. reset [B, T] or undefined, as in Segment, on the CPU too; `rows` sequences are processed
+/// at a time. Error: a gate that is not a number.
 std::vector<LayerGates> observe_gates(Decoder& decoder, const Tensor& ids, const Tensor& reset = {},
                                       int64_t rows = 8);
 

@@ -108,14 +108,14 @@ class ScoreCollector {
       : sums_(static_cast<size_t>(layers)), dimensions_(static_cast<size_t>(layers)) {}
 
   void operator()(int64_t layer, std::string_view name, const Tensor& value) {
-    if (name == "query") queries_ = value;
+    if (name == "query") queries_ = value.on(Device{});
     if (name != "key") return;
+    const Tensor keys = value.on(Device{});
     const auto at = static_cast<size_t>(layer);
     dimensions_[at] = value.dim(3);
     for (int64_t b = 0; b < value.dim(0); ++b) {
       const Shape one = {value.dim(1), value.dim(2), value.dim(3)};
-      const Tensor q = queries_.slice(b, b + 1).reshape(one),
-                   k = value.slice(b, b + 1).reshape(one);
+      const Tensor q = queries_.slice(b, b + 1).reshape(one), k = keys.slice(b, b + 1).reshape(one);
       for (int64_t h = 0; h < one[1]; ++h) {
         add_head(sums_[at], rows_of_head(q, h), rows_of_head(k, h));
       }
@@ -181,7 +181,7 @@ std::vector<ScoreSpread> text_scores(Decoder& decoder, const Tensor& ids) {
   ScoreCollector collector(decoder.config().layers);
   const Observer observer = std::ref(collector);
   for (int64_t b = 0; b < ids.dim(0); ++b) {
-    decoder.hidden(ids.slice(b, b + 1), {.reset = {}, .observer = &observer});
+    decoder.hidden(ids.slice(b, b + 1).on(decoder.device()), {.reset = {}, .observer = &observer});
   }
   return collector.result();
 }

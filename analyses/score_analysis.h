@@ -28,10 +28,10 @@ ScoreSpread score_theorem(int64_t d, double query = 1, double key = 1);
 /// recurrence, q S with S = k 1.
 ScoreSpread gaussian_scores(int64_t d, int64_t pairs, uint64_t seed);
 
-/// Measured in each layer of a decoder that shows queries and keys, on ids [B, T]: over all heads
-/// and all pairs of a query with the keys at or before it. The maximum of safe exp is that of a
-/// query's elements, and of a head's keys in the sequence (Eq. 11-12). A score that is not finite
-/// is an Error.
+/// Measured in each layer of a decoder that shows queries and keys, on ids [B, T] on the CPU: over
+/// all heads and all pairs of a query with the keys at or before it. The maximum of safe exp is
+/// that of a query's elements, and of a head's keys in the sequence (Eq. 11-12). A score that is
+/// not finite is an Error.
 std::vector<ScoreSpread> text_scores(Decoder& decoder, const Tensor& ids);
 
 }  // namespace regla

@@ -14,11 +14,10 @@
 
 namespace regla::app {
 
-void require_device(const std::string& device) {
-  const Device asked = Device::named(device);
-  open_device(asked);
-  // A GPU has memory and some kernels so far, not a model's.
-  check(asked.is_cpu(), "[device] models do not run on ", asked.text(), " yet");
+Device opened_device(const std::string& name) {
+  const Device device = Device::named(name);
+  open_device(device);
+  return device;
 }
 
 void SampleArguments::add_to(CLI::App& command) {
@@ -48,12 +47,13 @@ void InferenceArguments::add_to(CLI::App& command) {
   add_choice(command, "--weights", weights, {"f32", "bf16"},
              "how weights are kept in memory: bf16 halves what each new token reads; default: as "
              "products read them");
+  add_device(command, device);
 }
 
 Model InferenceArguments::load(const std::string& run) const {
   std::optional<Precision> asked;
   if (!precision.empty()) asked = named_value<Precision>(precision);
-  Model model = load_model(run, asked);
+  Model model = load_model(run, opened_device(device), asked);
   // Products in BF16 read nothing else; masters are for training.
   const bool is_narrow =
       weights == "bf16" || (weights.empty() && model.decoder->dtype() == DType::BF16);

@@ -35,8 +35,9 @@ constexpr int kFailed = 1;         ///< training that diverged, no memory: the i
 constexpr int kBadInput = 2;       ///< arguments, files, weights that give no numbers, disks
 constexpr int kInterrupted = 130;  ///< Ctrl-C, a hang-up, a closed pipe; after saving
 
-/// An Error unless this build can run on the device, given as cpu, cuda or cuda:<index>.
-void require_device(const std::string& device);
+/// The device called cpu, cuda or cuda:<index>, ready for tensors. An Error where this build or
+/// this machine has none.
+Device opened_device(const std::string& name);
 
 /// The tokenizer that a configuration names; `bpe` is trained on the train split.
 std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus);
@@ -55,10 +56,10 @@ struct SampleArguments {
 /// The split that `--split` names (app/options.h).
 Split split_named(const std::string& name);
 
-/// How a command that does not train computes, and keeps the weights in memory: `--precision` and
-/// `--weights`.
+/// How a command that does not train computes, where, and how it keeps the weights in memory:
+/// `--precision`, `--weights` and `--device`.
 struct InferenceArguments {
-  std::string precision, weights;
+  std::string precision, weights, device = "cpu";
 
   void add_to(CLI::App& command);
   /// The model of a run, ready. An Error for weights that the precision does not read.

@@ -10,7 +10,7 @@ namespace regla::app {
 namespace {
 
 struct InspectArguments {
-  std::string run, config;
+  std::string run, config, device = "cpu";
   std::vector<std::string> set;
   SampleArguments text;
   bool json = false;
@@ -23,15 +23,16 @@ Model model_of(const InspectArguments& arguments) {
         "[inspect] expected a run folder or --config FILE");
   check(arguments.config.empty() || arguments.text.data.empty(),
         "[inspect] --data looks at a trained run, not at --config");
-  if (arguments.config.empty()) return load_model(arguments.run);
+  const Device device = opened_device(arguments.device);
+  if (arguments.config.empty()) return load_model(arguments.run, device);
   TrainingConfig config = read_config(arguments.config, arguments.set);
   if (config.tokenizer != "byte" && config.tokenizer != "bpe") {
-    return make_model(config, load_tokenizer(config.tokenizer));
+    return make_model(config, load_tokenizer(config.tokenizer), device);
   }
   if (config.tokenizer == "bpe" && config.model.vocab == 0) {
     config.model.vocab = padded_vocab(config.vocab_size);
   }
-  return make_model(config, byte_tokenizer());
+  return make_model(config, byte_tokenizer(), device);
 }
 
 /// A row per layer; with a text, how long its gates remember.
@@ -137,6 +138,7 @@ void add_inspect(CLI::App& program, Action& action) {
   add_config(*command, arguments->config, " instead of a run: nothing needs to be trained");
   add_set(*command, arguments->set, "with --config, set its keys");
   arguments->text.add_to(*command);
+  add_device(*command, arguments->device);
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return inspect(*arguments); }; });
 }

@@ -185,6 +185,18 @@ CLI::Option* add_steps(CLI::App& command, std::optional<int64_t>& steps) {
   return add_number(command, "--steps", steps, "the same as --set steps=N; default: as configured");
 }
 
+CLI::Option* add_device(CLI::App& command, std::string& device) {
+  return add_text(command, "--device", device, "where to compute: cpu, cuda or cuda:<index>",
+                  "cpu|cuda");
+}
+
+CLI::Option* add_device(CLI::App& command, std::optional<std::string>& device,
+                        const std::string& otherwise) {
+  return add_text(command, "--device", device,
+                  "cpu, cuda or cuda:<index>: the same as --set device=D; default: " + otherwise,
+                  "cpu|cuda");
+}
+
 CLI::Option* add_json(CLI::App& command, bool& json, const std::string& help) {
   return command.add_flag("--json", json, help);
 }

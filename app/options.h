@@ -54,6 +54,12 @@ CLI::Option* add_set(CLI::App& command, std::vector<std::string>& assignments,
 CLI::Option* add_config(CLI::App& command, std::string& config, const std::string& otherwise);
 /// `--steps`, which is `--set steps=N` for short.
 CLI::Option* add_steps(CLI::App& command, std::optional<int64_t>& steps);
+/// `--device`: where to compute.
+CLI::Option* add_device(CLI::App& command, std::string& device);
+/// The same where it is `--set device=D` for short; `otherwise` says what counts where it is
+/// absent.
+CLI::Option* add_device(CLI::App& command, std::optional<std::string>& device,
+                        const std::string& otherwise = "as configured");
 /// `--json`
 CLI::Option* add_json(CLI::App& command, bool& json, const std::string& help = "print JSON");
 

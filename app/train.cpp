@@ -26,7 +26,8 @@ namespace regla::app {
 namespace {
 
 struct TrainArguments {
-  std::string config, data, out, device = "cpu";
+  std::string config, data, out;
+  std::optional<std::string> device;
   std::optional<int64_t> steps;
   bool resume = false;
   std::vector<std::string> set;
@@ -85,6 +86,7 @@ bool nobody_reads() {
 std::vector<std::string> overrides(const TrainArguments& arguments) {
   std::vector<std::string> all = arguments.set;
   if (arguments.steps) all.push_back("steps=" + std::to_string(*arguments.steps));
+  if (arguments.device) all.push_back("device=" + *arguments.device);
   return all;
 }
 
@@ -95,7 +97,7 @@ Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
   const std::string file =
       arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
   TrainingConfig config = read_config(file, overrides(arguments)).resolved();
-  Model model = load_model(folder, config.precision);
+  Model model = load_model(folder, opened_device(config.device), config.precision);
   before = model.config;
   before.precision = read_config(folder / "config.json", {}, NamedBy::Program).precision;
   if (config.model.vocab == 0) config.model.vocab = model.config.model.vocab;
@@ -104,7 +106,8 @@ Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   check(changed.empty(), "[train] --resume with other values than the run's for ", changed,
-        "; only steps, threads, precision and the keys of logging, validation and checkpoints may "
+        "; only steps, threads, device, precision and the keys of logging, validation and "
+        "checkpoints may "
         "change");
   model.config = config;
   return model;
@@ -116,6 +119,13 @@ std::string fingerprint(const TokenStream& text) {
   const uint64_t hash = hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
   std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
   return hex;
+}
+
+/// Where the training computes, and where it did so far if that was elsewhere.
+void print_device(const TrainingConfig& config, const std::optional<TrainingConfig>& before) {
+  const Device now = Device::named(config.device);
+  const Device then = before ? Device::named(before->device) : now;
+  print_row("device", now == then ? now.text() : now.text() + ", up to here on " + then.text());
 }
 
 void print_machine() {
@@ -192,10 +202,12 @@ Job prepare(const TrainArguments& arguments) {
   if (arguments.resume) resumed.emplace(model_to_resume(arguments, before.emplace()));
   const TrainingConfig config =
       resumed ? resumed->config : read_config(arguments.config, overrides(arguments));
+  const Device device = opened_device(config.device);
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
   const Corpus corpus = Corpus::open(arguments.data, config.text);
   corpus.file(Split::Train);  // an Error before any work when there is none
-  Model model = resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus));
+  Model model =
+      resumed ? *std::move(resumed) : make_model(config, tokenizer_for(config, corpus), device);
   const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
   std::optional<TokenStream> valid;
   if (corpus.has(Split::Valid)) {
@@ -227,6 +239,7 @@ void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t
 
 void print_job(const Job& job, const Trainer& trainer) {
   print_machine();
+  print_device(job.model.config, job.before);
   print_text("train", job.corpus.file(Split::Train), job.text);
   if (job.valid) {
     print_text("valid", job.corpus.file(Split::Valid), *job.valid);
@@ -248,7 +261,6 @@ void print_job(const Job& job, const Trainer& trainer) {
 
 int train(const TrainArguments& arguments) {
   catch_interrupts();
-  require_device(arguments.device);
   check(arguments.resume || !arguments.config.empty(), "[train] expected --config FILE");
   check(arguments.resume || !holds_run(arguments.out), "[run] ", arguments.out,
         " already holds a run; use --resume or another folder");
@@ -290,7 +302,7 @@ void add_train(CLI::App& program, Action& action) {
            "FILE")
       ->required();
   add_text(*command, "--out", arguments->out, "run folder", "FOLDER")->required();
-  add_text(*command, "--device", arguments->device, "cpu, cuda or cuda:<index>");
+  add_device(*command, arguments->device);
   add_steps(*command, arguments->steps);
   command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint");
   add_set(*command, arguments->set);

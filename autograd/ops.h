@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "autograd/tape.h"
-#include "backends/kernels.h"
+#include "backends/maximum.h"
 
 // Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
@@ -42,10 +42,12 @@ Var softmax(const Var& x, std::optional<DType> out = {});
 enum class Gelu { Erf, Tanh };
 Var gelu(const Var& x, Gelu kind);
 
-/// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream.
+/// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream
+/// of this place in this step.
 struct DropoutKey {
-  uint64_t seed, stream;
+  uint64_t seed, place;  // place < 65536
   int64_t first;
+  Tensor step = {};  // [1] I32, or undefined (0)
 };
 /// Zeroes each element with probability `rate` and divides the others by 1 - rate.
 Var dropout(const Var& x, double rate, const DropoutKey& key);
@@ -58,7 +60,7 @@ Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base);
 
 /// Mean cross-entropy (nats) of softmax(hidden weight^T) against targets. hidden [..., D], weight
 /// [vocab, D], targets [...] I32 with -1 for rows that do not count. The mean is over `count` rows;
-/// 0: over those that count here. Result [1].
+/// 0: over those that count here. Result [1] F64.
 Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, int64_t count = 0);
 /// The same per row, without gradients: [...]. Rows with target -1 are 0. The weight as in
 /// `linear`.
@@ -145,9 +147,17 @@ Tensor delta_rule_step(const Var& q, const Var& k, const Var& v, const Var& g, c
 
 /// Causal softmax attention (Eq. 1): q [B, T, H, K]; k, v [B, S, H, .] of which the last T belong
 /// to the queries. first [B, T] I32 or undefined: keys before it are hidden. window 0: no limit.
-/// `length`: S where k and v have spare room behind it; 0: all of them.
 Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& first, int64_t window,
-                      double scale, int64_t length = 0);
+                      double scale);
+/// Keys and values of earlier tokens, with room behind them.
+struct KeyValueCache {
+  Tensor keys, values;  // [B, capacity, H, K or V]
+  Tensor used;          // [1] I32: entries in use, fewer than the capacity
+};
+/// One token (T = 1) for decoding, without gradients: its key and value are put into the cache, and
+/// it sees them and as many entries before as its position [B, 1] I32 says.
+Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const KeyValueCache& cache,
+                              const Tensor& positions, int64_t window, double scale);
 
 /// a [B, S, ...] followed by b [B, T, ...] along the second axis; an undefined a is empty.
 Var concatenate(const Var& a, const Var& b);

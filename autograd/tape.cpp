@@ -42,16 +42,6 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
        scope.empty() ? "" : " in " + scope, ", ", tensor.shape());
 }
 
-void require_one_device(const Op& op, const Tensors& in) {
-  const Tensor* first = nullptr;
-  for (const Tensor& tensor : in) {
-    if (!tensor.defined()) continue;
-    if (first == nullptr) first = &tensor;
-    check(tensor.device() == first->device(), "[", op.name(), "] expected all inputs on ",
-          first->device().text(), ", got one on ", tensor.device().text());
-  }
-}
-
 }  // namespace
 
 Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
@@ -122,7 +112,7 @@ Vars apply(std::unique_ptr<Op> op, const Vars& in) {
   Tensors values;
   values.reserve(in.size());
   for (const Var& var : in) values.push_back(var.value);
-  require_one_device(*op, values);
+  common_device(op->name(), values);
   Tensors results = op->forward(values);
   Tape* tape = current_tape;
   if (tape && tape->check_finite_) {
@@ -155,7 +145,7 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
   }
   node.repeats = node.op->is_cheap();
   for (size_t i = 0; i < in.size(); ++i) {
-    Tensor* kept = node.op->kept(i);
+    Tensor* kept = node.op->kept_input(i);
     const bool comes_again = repeating(in[i].index) != nullptr;
     if (kept && comes_again) *kept = {};
     node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
@@ -179,7 +169,7 @@ const Tensor& Tape::again(int64_t index) {
   if (node.again.empty()) {
     Tensors in;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const Tensor* kept = node.op->kept(i);
+      const Tensor* kept = node.op->kept_input(i);
       in.push_back(repeating(node.inputs[i]) ? again(node.inputs[i]) : kept ? *kept : Tensor{});
     }
     node.again = node.op->forward(in);
@@ -227,7 +217,7 @@ void Tape::run_backward(Node& node) {
   }
   if (!reached) return;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    Tensor* kept = node.op->kept(i);
+    Tensor* kept = node.op->kept_input(i);
     if (kept && repeating(node.inputs[i])) *kept = again(node.inputs[i]);
   }
   static thread_local Gradient unwanted;

@@ -78,7 +78,7 @@ class Op {
 
   /// The member that keeps that input for backward, if one does: the tape empties it where the
   /// input is cheap, and fills it again before backward.
-  virtual Tensor* kept(size_t input) {
+  virtual Tensor* kept_input(size_t input) {
     static_cast<void>(input);
     return nullptr;
   }

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "backends/sink.h"
 #include "core/tensor.h"
@@ -74,7 +75,7 @@ auto members_of(T& s) {
   }
 }
 
-/// Calls `visit` with every tensor of an argument, in the order of the members.
+/// Calls `visit` with every tensor of an argument, in the order of the members or of a list.
 template <class T, class F>
 void for_each_tensor(T& argument, F&& visit) {
   using Plain = std::remove_const_t<T>;
@@ -82,6 +83,8 @@ void for_each_tensor(T& argument, F&& visit) {
     visit(argument);
   } else if constexpr (std::is_same_v<Plain, Sink>) {
     visit(argument.tensor);
+  } else if constexpr (std::is_same_v<Plain, std::vector<Tensor>>) {
+    for (auto& tensor : argument) visit(tensor);
   } else if constexpr (std::is_class_v<Plain>) {
     std::apply([&](auto&... member) { (for_each_tensor(member, visit), ...); },
                members_of(argument));

@@ -1,5 +1,7 @@
 #include "backends/copies.h"
 
+#include <algorithm>
+
 #include "backends/kernels.h"
 
 namespace regla {
@@ -9,6 +11,13 @@ Tensor converted(const Tensor& x, DType dtype) {
   Tensor y = Tensor::empty(x.shape(), dtype, x.device());
   kernels(x.device()).convert(x, y);
   return y;
+}
+
+Tensor copied_rows(const Tensor& x, int64_t begin, int64_t count, int64_t capacity) {
+  const Shape shape = x.shape().with(1, std::max(count, capacity));
+  Tensor rows = Tensor::empty(shape, x.dtype(), x.device());
+  copy_rows(x, begin, count, rows, 0);
+  return rows;
 }
 
 void copy_rows(const Tensor& from, int64_t begin, int64_t count, const Tensor& to, int64_t at) {

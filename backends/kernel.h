@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backends/arguments.h"
+#include "backends/call_recorder.h"
 #include "core/check.h"
 #include "core/kernel_scope.h"
 
@@ -21,13 +22,19 @@ struct FixedString {
 struct ArgumentTypes {
   DType activations = DType::I32, sums = DType::I32;  // I32: not known
 
+  static char plain(char letter) {  // without what it says about writing
+    return letter >= 'a' ? static_cast<char>(letter - 'a' + 'A') : letter;
+  }
+
   void add(char letter, const Tensor& tensor) {
+    letter = plain(letter);
     if (!tensor.defined() || letter == 'I' || letter == 'D' || letter == '-') return;
     if (letter == 'A' && activations == DType::I32) activations = tensor.dtype();
     if (sums == DType::I32) sums = sum_type(tensor.dtype());
   }
 
   bool allow(char letter, DType dtype) const {
+    letter = plain(letter);
     if (letter == '-') return true;
     if (letter == 'I') return dtype == DType::I32;
     if (letter == 'D') return dtype == DType::F64;
@@ -38,14 +45,15 @@ struct ArgumentTypes {
   }
 };
 
-/// The device that all tensors among the arguments lie on; an Error when two differ.
+/// The device that all tensors among the arguments of an op or a kernel lie on; an Error when two
+/// differ.
 template <class... Arguments>
-Device common_device(const char* kernel, const Arguments&... arguments) {
+Device common_device(const char* who, const Arguments&... arguments) {
   const Tensor* first = nullptr;
   const auto visit = [&](const Tensor& tensor) {
     if (!tensor.defined()) return;
     if (first == nullptr) first = &tensor;
-    check(tensor.device() == first->device(), "[", kernel, "] expected all tensors on ",
+    check(tensor.device() == first->device(), "[", who, "] expected all tensors on ",
           first->device().text(), ", got one on ", tensor.device().text());
   };
   (for_each_tensor(arguments, visit), ...);
@@ -85,8 +93,12 @@ class KernelOf<Named, void(Arguments...)> {
   void operator()(Arguments... arguments) const {
     check(function_ != nullptr, "[", Named::kName, "] this backend has no such kernel");
     require_types(Named::kName, Named::kTypes, arguments...);
-    const KernelScope scope(common_device(Named::kName, arguments...));
-    function_(std::forward<Arguments>(arguments)...);
+    const Device device = common_device(Named::kName, arguments...);
+    CallRecorder* recorder = device.is_cpu() ? nullptr : CallRecorder::current();
+    const KernelScope scope(device);
+    if (recorder == nullptr) return function_(std::forward<Arguments>(arguments)...);
+    function_(arguments...);
+    recorder->add(repeated(Named::kName, device, function_, arguments...));
   }
 
  private:

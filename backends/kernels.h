@@ -3,12 +3,15 @@
 #include <cstdint>
 
 #include "backends/kernel.h"
+#include "backends/maximum.h"
 #include "backends/sink.h"
 #include "core/tensor.h"
 
 // Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
 // head, V values of a head, R rows (all outer axes together), N the inner axis. Kernels trust their
-// arguments; ops check them.
+// arguments; ops check them, but for the values of ids, targets and first keys: the CPU's kernels
+// look at those, and for other devices whoever brings them there does, on the host (Decoder::ids).
+// A result that a kernel shapes itself (`kept`) is written where it is, once it is there.
 //
 // Types: norms narrow, additions widen. Beside its name each kernel has a letter for every tensor
 // among its arguments, in their order, members of structs included:
@@ -18,6 +21,7 @@
 //      are added up, and for parameters
 //   W  A, or a weight stored in BF16 beside activations in F32, where nobody wants a gradient
 //   D  F64      I  I32      -  any type, or what only the backend reads
+// A small letter is a tensor of the arguments that is updated in place.
 // At F32 and F64 A and S are the same type.
 
 namespace regla {
@@ -51,13 +55,14 @@ struct RopeArgs {
 };
 
 /// y = x / (1 - rate) where a Philox draw keeps the element, 0 elsewhere (+ residual). Element i of
-/// x is number `first + i` of stream (seed, stream), so that a part of a batch draws what the whole
-/// would.
+/// x is number `first + i` of stream (seed, step * 65536 + place), so that a part of a batch draws
+/// what the whole would.
 struct DropoutArgs {
   Tensor x;
   Tensor residual;  // like x, or undefined
+  Tensor step;      // [1] I32, or undefined (0)
   double rate;
-  uint64_t seed, stream;
+  uint64_t seed, place;
   int64_t first;
 };
 
@@ -70,11 +75,7 @@ struct CrossEntropyArgs {
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
 
-/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), m by `maximum`:
-///   Running   m_t = max(m_{t-1}, max_i z_t), log rho_t = m_{t-1} - m_t         (keys)
-///   Sequence  one maximum over the whole segment, as printed in the paper      (keys)
-///   Token     max_i z_t                                                       (queries)
-enum class Maximum { Running, Sequence, Token };
+/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12)
 struct SafeExpArgs {
   Tensor z;      // [B, T, H, K]
   Tensor m0;     // [B, H] or undefined; -infinity where nothing was seen yet
@@ -110,7 +111,8 @@ struct LinearAttentionArgs {
   int64_t chunk;
   bool keep;  // whether a backward pass follows
 };
-struct LinearAttentionResult {
+/// What either recurrence gives.
+struct RecurrenceResult {
   Tensor o;      // [B, T, H, V]
   Tensor state;  // [B, H, K, V] after the last token
   Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
@@ -131,11 +133,6 @@ struct DeltaRuleArgs {
   int64_t chunk;
   bool keep;  // whether a backward pass follows
 };
-struct DeltaRuleResult {
-  Tensor o;      // [B, T, H, V]
-  Tensor state;  // [B, H, K, V] after the last token
-  Tensor kept;   // states on the way, as the backend likes them; undefined without `keep`
-};
 struct DeltaRuleGradients {
   Tensor d_o, d_state;                // in; d_state may be undefined
   Sink d_q, d_k, d_v, d_g, d_state0;  // out
@@ -145,10 +142,20 @@ struct DeltaRuleGradients {
 /// past. Query t sees keys s with s <= S - T + t, s > S - T + t - window and s >= first[b, t].
 struct SoftmaxAttentionArgs {
   Tensor q;        // [B, T, H, K]
-  Tensor k, v;     // [B, capacity >= S, H, K or V]
-  int64_t length;  // S
+  Tensor k, v;     // [B, S, H, K or V]
   Tensor first;    // [B, T] I32 or undefined (0)
   int64_t window;  // 0: no limit
+  double scale;
+};
+
+/// The same for the token that follows those in a cache: its key and value become entry `used`.
+struct SoftmaxAttentionStepArgs {
+  Tensor q, k;          // [B, 1, H, K]
+  Tensor v;             // [B, 1, H, V]
+  Tensor keys, values;  // [B, capacity > used, H, K or V]
+  Tensor used;          // [1] I32: entries in use
+  Tensor positions;     // [B, 1] I32: of the entries before it the token sees as many
+  int64_t window;       // 0: no limit
   double scale;
 };
 
@@ -157,8 +164,22 @@ struct SoftmaxAttentionArgs {
 ///   w -= rate * (m / correction1 / (sqrt(v / correction2) + epsilon) + decay * w)
 struct AdamWArgs {
   Tensor value, gradient, m, v;
-  double rate, beta1, beta2, epsilon, decay, gradient_scale, correction1, correction2;
-  Tensor copy = {};  // or undefined: takes the new values, rounded
+  Tensor copy;    // like value, in BF16: the new value rounded; or undefined
+  Tensor rates;   // [3] F64: rate, correction1, correction2
+  Tensor factor;  // [1] F64 that scales the gradient; 0: all stays as it is
+  double beta1, beta2, epsilon, decay;
+};
+
+/// A draw from each row of scores, by number `draw` of the row's stream (seed, row): it depends on
+/// nothing that was drawn before. Among equal scores the lower id comes first.
+struct SampleArgs {
+  Tensor scores;       // [B, vocab]
+  Tensor draw;         // [1] I32
+  double temperature;  // divides the scores; 0: always the highest
+  int64_t top_k;       // only the so many most probable; 0: all
+  double top_p;        // of those, the most probable that together reach this probability
+  uint64_t seed;
+  int64_t vocab;  // ids from here on are never drawn; 0: all may be
 };
 
 /// Rows [begin, begin + count) of the second axis of `from` become those at `at` of `to`.
@@ -178,10 +199,10 @@ struct KernelTable {
   // out (+)= scale * x;  out = a + b
   Kernel<"accumulate", "* *", void(const Tensor& x, double scale, Sink out)> accumulate;
   Kernel<"add", "* * S", void(const Tensor& a, const Tensor& b, Tensor out)> add;
-  // out (+)= factor[0] x, the factor [1]
-  Kernel<"scale_by", "* S *", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
-  // total[0] = scale * (sum of x, in order and in double)
-  Kernel<"sum", "S S", void(const Tensor& x, double scale, Tensor total)> sum;
+  // out (+)= factor[0] x, the factor [1] F64
+  Kernel<"scale_by", "* D *", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
+  // total[0] = scale * (sum of x, in order), [1] F64
+  Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
@@ -200,7 +221,7 @@ struct KernelTable {
   Kernel<"embedding_backward", "I S S", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
       embedding_backward;
   // positions [B, T] I32 of tokens that begin at start [B] (undefined: 0), and at 0 again where
-  // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them
+  // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them, maybe in start
   Kernel<"positions", "I I I I",
          void(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next)>
       positions;
@@ -281,22 +302,21 @@ struct KernelTable {
       sum_norm_backward;
 
   Kernel<"linear_attention", "A A A A A S I S A S -",
-         void(const LinearAttentionArgs&, LinearAttentionResult&)>
+         void(const LinearAttentionArgs&, RecurrenceResult&)>
       linear_attention;
   Kernel<"linear_attention_backward", "A A A A A S I S A S - A S * * * * * S S",
-         void(const LinearAttentionArgs&, const LinearAttentionResult&,
-              const LinearAttentionGradients&)>
+         void(const LinearAttentionArgs&, const RecurrenceResult&, const LinearAttentionGradients&)>
       linear_attention_backward;
   // T = 1, in place on args.state
-  Kernel<"linear_attention_step", "A A A A A S I S A", void(const LinearAttentionArgs&, Tensor o)>
+  Kernel<"linear_attention_step", "A A A A A S I s A", void(const LinearAttentionArgs&, Tensor o)>
       linear_attention_step;
-  Kernel<"delta_rule", "A A A S I S A S -", void(const DeltaRuleArgs&, DeltaRuleResult&)>
+  Kernel<"delta_rule", "A A A S I S A S -", void(const DeltaRuleArgs&, RecurrenceResult&)>
       delta_rule;
   Kernel<"delta_rule_backward", "A A A S I S A S - A S * * * S S",
-         void(const DeltaRuleArgs&, const DeltaRuleResult&, const DeltaRuleGradients&)>
+         void(const DeltaRuleArgs&, const RecurrenceResult&, const DeltaRuleGradients&)>
       delta_rule_backward;
   // T = 1, in place on args.state
-  Kernel<"delta_rule_step", "A A A S I S A", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;
+  Kernel<"delta_rule_step", "A A A S I s A", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;
   // log_sum: [B, T, H], kept for the backward pass
   Kernel<"softmax_attention", "A A A I A S",
          void(const SoftmaxAttentionArgs&, Tensor o, Tensor log_sum)>
@@ -305,8 +325,25 @@ struct KernelTable {
          void(const SoftmaxAttentionArgs&, const Tensor& o, const Tensor& log_sum,
               const Tensor& d_o, Sink d_q, Sink d_k, Sink d_v)>
       softmax_attention_backward;
+  // in place on keys, values and used
+  Kernel<"softmax_attention_step", "A A A a a i I A",
+         void(const SoftmaxAttentionStepArgs&, Tensor o)>
+      softmax_attention_step;
 
-  Kernel<"adamw", "S S S S A", void(const AdamWArgs&)> adamw;
+  // report [3] F64: loss (the sum of losses [m] F64), norm (the root of the sum of squares [n]
+  // F64), factor = min(1, largest / norm), or 1 where largest is 0. The latch [1] I32 becomes 1
+  // where loss or norm is not finite, and while it is 1 the factor is 0: nothing may change
+  Kernel<"clip_factor", "D D I D",
+         void(const Tensor& squares, const Tensor& losses, double largest, Tensor latch,
+              Tensor report)>
+      clip_factor;
+  Kernel<"adamw", "s S s s a D D", void(const AdamWArgs&)> adamw;
+  // to = factor[0] != 0 ? from : to, of any type; factor [1] F64
+  Kernel<"commit", "D - -", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
+  // x = flag[0] != 0 ? value : x, of any type; flag [1] I32
+  Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
+  // ids [B] I32, -1 where a score that may be drawn is not finite
+  Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
   Kernel<"sum_of_squares", "S D", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
   // [1] I32: 1 if all of x is
   Kernel<"is_finite", "* I", void(const Tensor& x, Tensor finite)> is_finite;

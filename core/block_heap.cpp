@@ -64,6 +64,23 @@ void BlockHeap::trim() {
   }
 }
 
+void BlockHeap::absorb(BlockHeap& other) {
+  segments_.merge(other.segments_);
+  for (const auto& [block, size] : other.free_) give(block, size);
+  other.free_.clear();
+  other.by_size_.clear();
+  segments_taken_ += std::exchange(other.segments_taken_, 0);
+  bytes_taken_ += std::exchange(other.bytes_taken_, 0);
+}
+
+bool BlockHeap::contains(const void* block) const {
+  const auto* address = static_cast<const char*>(block);
+  const auto after = segments_.upper_bound(const_cast<char*>(address));
+  if (after == segments_.begin()) return false;
+  const auto& [base, size] = *std::prev(after);
+  return address < base + size;
+}
+
 void BlockHeap::add_free(char* block, size_t size) {
   free_.emplace(block, size);
   by_size_.emplace(size, block);

@@ -35,6 +35,11 @@ class BlockHeap {
   void give(void* block, size_t size);
   /// Returns segments of which nothing is in use to the source.
   void trim();
+  /// Takes over the segments of another heap on the same memory: blocks that are in use there are
+  /// given back here.
+  void absorb(BlockHeap& other);
+  /// Whether a block comes from one of its segments.
+  bool contains(const void* block) const;
 
   int64_t segments_taken() const { return segments_taken_; }
   int64_t bytes_taken() const { return bytes_taken_; }

@@ -5,13 +5,10 @@
 #include <string>
 
 #include "core/parallel.h"
-#include "core/segment_source.h"
 
 namespace regla {
 namespace {
 
-/// Small blocks live long or briefly without an order; apart from the large ones, they leave no
-/// splinters between activations.
 constexpr size_t kSmall = size_t{64} << 10;
 constexpr size_t kSmallSegment = size_t{4} << 20, kLargeSegment = size_t{16} << 20;
 
@@ -36,18 +33,27 @@ void fill_with(void* to, const void* element, size_t count) {
 
 }  // namespace
 
-HeapMemory::HeapMemory(Device device, SegmentSource& source, uintptr_t place)
-    : device_(device),
-      source_(source),
-      small_(source, kSmallSegment),
-      large_(source, kLargeSegment, place) {}
+HeapMemory::Heaps::Heaps(SegmentSource& source, uintptr_t place)
+    : small(source, kSmallSegment), large(source, kLargeSegment, place) {}
 
-BlockHeap& HeapMemory::heap_for(size_t size) { return size < kSmall ? small_ : large_; }
+BlockHeap& HeapMemory::Heaps::of(size_t size) { return size < kSmall ? small : large; }
+
+bool HeapMemory::Heaps::contain(const void* block) const {
+  return small.contains(block) || large.contains(block);
+}
+
+void HeapMemory::Heaps::trim() {
+  small.trim();
+  large.trim();
+}
+
+HeapMemory::HeapMemory(Device device, SegmentSource& source, uintptr_t place)
+    : device_(device), source_(source), unwatched_(source), shared_(source, place) {}
 
 void* HeapMemory::allocate(size_t bytes) {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
-  void* block = bytes > kMost ? nullptr : heap_for(size).take(size);
+  void* block = bytes > kMost ? nullptr : current_->of(size).take(size);
   if (block == nullptr) {
     throw MemoryError("[memory] out of memory on " + device_.text() + " asking for " +
                       std::to_string(bytes) + " bytes, with " +
@@ -56,7 +62,9 @@ void* HeapMemory::allocate(size_t bytes) {
   stats_.bytes_requested += static_cast<int64_t>(size);
   stats_.bytes_in_use += static_cast<int64_t>(size);
   stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-  source_.mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
+  if (current_ == &shared_) {
+    source_.mark_out_of_bounds(static_cast<char*>(block) + bytes, size - bytes);
+  }
   return block;
 }
 
@@ -64,14 +72,24 @@ void HeapMemory::release(void* block, size_t bytes) noexcept {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
   stats_.bytes_in_use -= static_cast<int64_t>(size);
-  heap_for(size).give(block, size);
+  Heaps* owner = &shared_;
+  for (auto& [routine, heaps] : routines_) {
+    if (heaps.contain(block)) owner = &heaps;
+  }
+  owner->of(size).give(block, size);
 }
 
 MemoryStats HeapMemory::stats() const {
   std::lock_guard lock(mutex_);
   MemoryStats stats = stats_;
-  stats.system_calls = small_.segments_taken() + large_.segments_taken();
-  stats.system_bytes = small_.bytes_taken() + large_.bytes_taken();
+  const auto add = [&](const Heaps& heaps) {
+    for (const BlockHeap* heap : {&heaps.small, &heaps.large}) {
+      stats.system_calls += heap->segments_taken();
+      stats.system_bytes += heap->bytes_taken();
+    }
+  };
+  add(shared_);
+  for (const auto& [routine, heaps] : routines_) add(heaps);
   return stats;
 }
 
@@ -81,17 +99,48 @@ void HeapMemory::reset_peak() {
 }
 
 void HeapMemory::trim() {
+  refuse_in_routine("memory is returned to the system");  // the device would have to be waited for
   std::lock_guard lock(mutex_);
-  small_.trim();
-  large_.trim();
+  shared_.trim();  // what a routine has free is written to when it runs again
+}
+
+void HeapMemory::enter_routine(int64_t routine) {
+  std::lock_guard lock(mutex_);
+  check(current_ == &shared_, "[routine] a routine of ", device_.text(), " runs inside of another");
+  const auto [place, is_new] = routines_.try_emplace(routine, unwatched_, uintptr_t{0});
+  current_ = &place->second;
+}
+
+void HeapMemory::leave_routine() noexcept {
+  std::lock_guard lock(mutex_);
+  current_ = &shared_;
+}
+
+void HeapMemory::end_routine(int64_t routine) noexcept {
+  std::lock_guard lock(mutex_);
+  const auto found = routines_.find(routine);
+  if (found == routines_.end()) return;
+  Heaps& ended = found->second;
+  if (current_ == &shared_) ended.trim();  // else another one records, which may not wait
+  shared_.small.absorb(ended.small);
+  shared_.large.absorb(ended.large);
+  routines_.erase(found);
+}
+
+void HeapMemory::refuse_in_routine(const char* doing) const {
+  std::lock_guard lock(mutex_);
+  check(current_ == &shared_, "[routine] ", doing, " inside of a routine of ", device_.text(),
+        ", which cannot be repeated");
 }
 
 void HeapMemory::count_copy_from_host() {
+  refuse_in_routine("bytes are copied from the host");
   std::lock_guard lock(mutex_);
   ++stats_.copies_from_host;
 }
 
 void HeapMemory::count_copy_to_host() {
+  refuse_in_routine("bytes are copied to the host");
   std::lock_guard lock(mutex_);
   ++stats_.copies_to_host;
 }

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <atomic>
+#include <map>
 #include <mutex>
 
 #include "core/block_heap.h"
 #include "core/memory.h"
+#include "core/segment_source.h"
 
 namespace regla {
 
@@ -15,22 +18,39 @@ class HeapMemory : public Memory {
   MemoryStats stats() const override;
   void reset_peak() override;
   void trim() override;
+  void enter_routine(int64_t routine) override;
+  void leave_routine() noexcept override;
+  void end_routine(int64_t routine) noexcept override;
 
  protected:
   /// `source` must outlive it. Segments of large blocks begin at the address `place` if that is
   /// free.
-  HeapMemory(Device device, SegmentSource& source, uintptr_t place);
+  HeapMemory(Device device, SegmentSource& source, uintptr_t place = 0);
 
+  /// Before every such copy: an Error inside of a routine.
   void count_copy_from_host();
   void count_copy_to_host();
+  /// An Error inside of a routine, where the host may not do that.
+  void refuse_in_routine(const char* doing) const;
 
  private:
-  BlockHeap& heap_for(size_t size);
+  /// Small blocks live long or briefly without an order; apart from the large ones, they leave no
+  /// splinters between activations.
+  struct Heaps {
+    BlockHeap small, large;
+    Heaps(SegmentSource& source, uintptr_t place);
+    BlockHeap& of(size_t size);
+    bool contain(const void* block) const;
+    void trim();
+  };
 
   Device device_;
   SegmentSource& source_;
+  UnwatchedSegments unwatched_;  // a routine that runs again writes to what it gave back
   mutable std::mutex mutex_;
-  BlockHeap small_, large_;
+  Heaps shared_;
+  std::map<int64_t, Heaps> routines_;
+  Heaps* current_ = &shared_;  // where blocks come from
   MemoryStats stats_;
 };
 
@@ -45,6 +65,15 @@ class HostMemory : public HeapMemory {
   void copy_to_host(void* to, const void* from, size_t bytes) override;
   void fill(void* to, const void* element, size_t element_bytes, size_t count) override;
   void wait() override {}
+  int64_t set_mark() override { return marks_++; }
+  bool has_passed(int64_t) override { return true; }
+  void wait_for(int64_t) override {}
+  void copy_to_host_beside(void* to, const void* from, size_t bytes) override {
+    copy_to_host(to, from, bytes);
+  }
+
+ private:
+  std::atomic<int64_t> marks_ = 0;
 };
 
 }  // namespace regla

@@ -24,7 +24,7 @@ struct MemoryStats {
   int64_t system_calls = 0;
   int64_t system_bytes = 0;      ///< taken from the system, whether given back since or not
   int64_t copies_from_host = 0;  ///< calls of copy_from_host
-  int64_t copies_to_host = 0;    ///< calls of copy_to_host
+  int64_t copies_to_host = 0;    ///< calls of copy_to_host and copy_to_host_beside
 };
 
 /// The memory of a device: bytes, no arithmetic. What tensors give back is kept and handed out
@@ -53,6 +53,24 @@ class Memory {
   virtual void fill(void* to, const void* element, size_t element_bytes, size_t count) = 0;
   /// Returns when the device has done all that it was asked for.
   virtual void wait() = 0;
+
+  /// A point behind all that the device was asked for so far. Marks are numbered as they are set.
+  virtual int64_t set_mark() = 0;
+  /// Whether the device has come past a mark; does not wait.
+  virtual bool has_passed(int64_t mark) = 0;
+  virtual void wait_for(int64_t mark) = 0;
+  /// Copies what was written before a mark that has passed and not since, beside what the device
+  /// still does.
+  virtual void copy_to_host_beside(void* to, const void* from, size_t bytes) = 0;
+
+  /// Until `leave_routine`, blocks come from a heap that this routine (backends/routine.h) alone
+  /// has: whenever it runs again it writes where it wrote before. Blocks from before go back where
+  /// they came from. Meanwhile copies to and from the host are an Error, since they would not be
+  /// repeated. One routine at a time.
+  virtual void enter_routine(int64_t routine) = 0;
+  virtual void leave_routine() noexcept = 0;
+  /// The routine will not run again: its heap becomes part of the one that all share.
+  virtual void end_routine(int64_t routine) noexcept = 0;
 
   /// Around every kernel of the device, on the thread that calls it.
   virtual void enter_kernel() {}

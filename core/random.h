@@ -9,13 +9,13 @@ namespace regla {
 
 /// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011). Number i of stream
 /// (seed, stream) is a function of those three alone, so any thread may compute any of them and a
-/// resumed run needs no saved generator.
+/// resumed run needs no saved generator. Drawing is `constexpr`, so that a GPU can do it too.
 class Random {
  public:
-  Random(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
+  constexpr Random(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
 
   /// Four independent 32-bit words.
-  std::array<uint32_t, 4> words(uint64_t index) const {
+  constexpr std::array<uint32_t, 4> words(uint64_t index) const {
     uint32_t w[4][1];
     draw(index, w);
     return {w[0][0], w[1][0], w[2][0], w[3][0]};
@@ -23,7 +23,7 @@ class Random {
 
   /// w[.][i] = words(first + i), side by side so that the loop over i vectorises.
   template <int N>
-  void draw(uint64_t first, uint32_t (&w)[4][N]) const {
+  constexpr void draw(uint64_t first, uint32_t (&w)[4][N]) const {
     for (int i = 0; i < N; ++i) {
       const uint64_t index = first + static_cast<uint64_t>(i);
       w[0][i] = static_cast<uint32_t>(index);

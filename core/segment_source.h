@@ -27,4 +27,18 @@ class HostSegments : public SegmentSource {
   void mark_unwritten(void* memory, size_t bytes) noexcept override;
 };
 
+/// The same memory, of which the tools that watch it are told nothing: for a heap whose free blocks
+/// are written to.
+class UnwatchedSegments : public SegmentSource {
+ public:
+  /// `source` must outlive it.
+  explicit UnwatchedSegments(SegmentSource& source) : source_(source) {}
+
+  char* map(char* wish, size_t bytes) override { return source_.map(wish, bytes); }
+  void unmap(char* segment, size_t bytes) noexcept override { source_.unmap(segment, bytes); }
+
+ private:
+  SegmentSource& source_;
+};
+
 }  // namespace regla

@@ -46,6 +46,14 @@ Shape Shape::drop_last() const {
   return shorter;
 }
 
+Shape Shape::with(int axis, int64_t size) const {
+  check(size >= 0 && axis >= -rank_ && axis < rank_, "[shape] expected an axis of ", *this,
+        " and a size of at least 0, got ", axis, " and ", size);
+  Shape other = *this;
+  other.sizes_[axis < 0 ? axis + rank_ : axis] = size;
+  return other;
+}
+
 std::string Shape::text() const {
   std::string text = "[";
   for (int axis = 0; axis < rank_; ++axis) {

@@ -26,6 +26,8 @@ class Shape {
   /// The shape with one axis more, or less, at the inner end.
   Shape append(int64_t size) const;
   Shape drop_last() const;
+  /// The same with another size of one axis.
+  Shape with(int axis, int64_t size) const;
 
   std::span<const int64_t> sizes() const { return {sizes_.data(), static_cast<size_t>(rank_)}; }
   bool operator==(const Shape&) const = default;

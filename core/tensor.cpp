@@ -101,6 +101,12 @@ Tensor Tensor::reshape(const Shape& shape) const {
   return view;
 }
 
+Tensor Tensor::unowned() const {
+  Tensor view = *this;
+  view.block_ = std::shared_ptr<Block>(std::shared_ptr<Block>(), block_.get());
+  return view;
+}
+
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   check(rank() > 0 && begin >= 0 && begin <= end && end <= dim(0), "[slice] expected rows inside ",
         shape_, ", got ", begin, " to ", end);
@@ -149,6 +155,14 @@ void Tensor::fill(double value) {
     const auto element = static_cast<decltype(tag)>(value);
     memory(device_).fill(address_, &element, sizeof element, static_cast<size_t>(numel_));
   });
+}
+
+std::vector<double> Tensor::values_at(int64_t mark) const {
+  Memory& there = memory(device_);
+  there.wait_for(mark);
+  const Tensor here = empty(shape_, dtype_);
+  there.copy_to_host_beside(here.address_, address_, static_cast<size_t>(bytes()));
+  return here.values();
 }
 
 std::vector<double> Tensor::values() const {

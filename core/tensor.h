@@ -57,6 +57,8 @@ class Tensor {
 
   /// The same memory under another shape of equal size.
   Tensor reshape(const Shape& shape) const;
+  /// The same memory without a share in it: for whoever knows that it will be there.
+  Tensor unowned() const;
   /// Rows [begin, end) of the outermost axis, sharing memory.
   Tensor slice(int64_t begin, int64_t end) const;
   Tensor clone() const;
@@ -67,6 +69,9 @@ class Tensor {
   void copy_from(const Tensor& source);
   /// The elements as doubles, copied to the host: for tests and printing.
   std::vector<double> values() const;
+  /// The same of elements that were not written since that mark (Memory::set_mark): waits for it
+  /// and not for what the device was asked for behind it.
+  std::vector<double> values_at(int64_t mark) const;
 
   /// True when no other handle shares the memory, so that it may be taken over.
   bool unique() const { return block_.use_count() == 1; }

@@ -44,6 +44,7 @@ Tensor by_chunks(regla::Mixer& mixer, const Tensor& x, int64_t chunk) {
 Tensor by_steps(regla::Mixer& mixer, const Tensor& x) {
   Tensor y = Tensor::empty_like(x);
   regla::MixerState state = mixer.initial_state(kBatch);
+  Tensor next;  // position of the next token of each sequence; undefined: 0
   for (int64_t t = 0; t < kTime; ++t) {
     // Token t of every sequence: x[b, t, :].
     const auto row = [&](const Tensor& all, int64_t b) {
@@ -51,7 +52,8 @@ Tensor by_steps(regla::Mixer& mixer, const Tensor& x) {
     };
     Tensor token = Tensor::empty({kBatch, kHidden}, x.dtype());
     for (int64_t b = 0; b < kBatch; ++b) token.slice(b, b + 1).copy_from(row(x, b));
-    const Tensor out = mixer.step(token, state);
+    const Tensor positions = regla::segment_positions(kBatch, 1, /*reset=*/{}, next);
+    const Tensor out = mixer.step(token, positions, state);
     for (int64_t b = 0; b < kBatch; ++b) row(y, b).copy_from(out.slice(b, b + 1));
   }
   return y;

@@ -47,9 +47,9 @@ int main() {
     regla::Tape tape;
     const regla::Var loss = decoder.loss(decoder.hidden(inputs), targets);
     tape.backward(loss);
-    const double scale = regla::clip_factor(optimizer.gradient_norm(), /*largest=*/1);
-    optimizer.update(step, /*learning_rate=*/3e-3, scale);
-    loss_value = loss.value.values()[0];
+    const Tensor report = optimizer.clip(loss.value, /*largest=*/1);  // loss, norm, factor
+    optimizer.update(step, /*learning_rate=*/3e-3, report.slice(2, 3));
+    loss_value = report.values()[0];
     if (step == 1 || step % 20 == 0) std::printf("step %3d   loss %.4f\n", step, loss_value);
   }
 

@@ -67,6 +67,7 @@ Phi::Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFact
          const std::string& name)
     : config_(config),
       dtype_(make.dtype()),
+      device_(make.device()),
       name_(name),
       heads_(sizes.heads),
       qk_dim_(feature_sizes(config, sizes.hidden / sizes.heads).qk_dim),
@@ -154,8 +155,8 @@ void Phi::draw(int64_t number) {
   const bool favor = config_.feature_map == FeatureMap::Favor;
   const Random random = random_numbers(static_cast<uint64_t>(config_.feature_seed),
                                        name_ + ".random." + std::to_string(number));
-  random_ =
-      converted(random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor), dtype_);
+  const Tensor drawn = random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor);
+  random_ = converted(drawn, dtype_).on(device_);
   drawn_ = number;
 }
 

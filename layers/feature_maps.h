@@ -87,6 +87,7 @@ class Phi {
 
   MixerConfig config_;
   DType dtype_;  // of features
+  Device device_;
   std::string name_;
   int64_t heads_, qk_dim_, K_;
   std::optional<HeadLinear> query_, key_;  // learned; only query_ when tied

@@ -14,12 +14,12 @@ HeadProjections::HeadProjections(const MixerConfig& config, const MixerSizes& si
       key_(make, name + ".key", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation) {}
 
-HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment& segment,
-                                                    MixerState* state) {
+HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment& segment) {
   const int64_t B = x.dim(0), steps = x.dim(1);
   Tensor from_zero;
-  const Tensor positions = segment_positions(B, steps, segment.reset,
-                                             state ? state->position : from_zero, x.value.device());
+  const Tensor positions =
+      segment.positions ? segment.positions
+                        : segment_positions(B, steps, segment.reset, from_zero, x.value.device());
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };

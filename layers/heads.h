@@ -14,15 +14,15 @@ class HeadProjections {
   struct Result {
     Var q, k;          // [B, T, H, qk_dim]
     Var v;             // [B, T, H, V]
-    Tensor positions;  // [B, T] I32
+    Tensor positions;  // [B, T] I32: those of the segment
   };
 
   /// Parameters are called `name`.query.*, `name`.key.* and `name`.value.*.
   HeadProjections(const MixerConfig& config, const MixerSizes& sizes, int64_t qk_dim,
                   const ParameterFactory& make, const std::string& name);
 
-  /// x [B, T, D]. The segment starts at the state's position, which moves on; without a state at 0.
-  Result operator()(const Var& x, const Segment& segment, MixerState* state);
+  /// x [B, T, D] at the positions of the segment.
+  Result operator()(const Var& x, const Segment& segment);
   void parameters(ParameterList& list);
 
  private:

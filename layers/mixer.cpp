@@ -27,6 +27,7 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
   for (Var* cache : {&keys, &values}) {
     if (cache->defined() && cache->dim(1) != length) *cache = entries_in_use(cache->value, length);
   }
+  used = {};
   const auto visit = [&](const char* name, Tensor& tensor) {
     if (tensor.defined()) f(name, tensor);
   };
@@ -34,18 +35,9 @@ void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>
   visit("m", m.value);
   visit("keys", keys.value);
   visit("values", values.value);
-  visit("position", position);
 }
 
-void MixerState::check_values(const std::string& where, int64_t tokens) const {
-  const auto check_range = [&](const char* name, const Tensor& tensor, int64_t last) {
-    for (int64_t i = 0; tensor && i < tensor.numel(); ++i) {
-      const int32_t value = tensor.data<int32_t>()[i];
-      check(value >= 0 && value <= last, where, " expected ", name, " from 0 to ", last, ", got ",
-            value);
-    }
-  };
-  check_range("position", position, tokens);
+void MixerState::check_values(const std::string& where) const {
   for (const auto& [name, tensor] : {std::pair("S", S.value), std::pair("keys", keys.value),
                                      std::pair("values", values.value)}) {
     check(!tensor || kernels(tensor.device()).all_finite(tensor), where, " ", name,
@@ -71,12 +63,8 @@ MixerState MixerState::clone() const {
 }
 
 MixerState MixerState::of(std::span<const Var> list, int64_t length) {
-  return {.S = list[0],
-          .m = list[1],
-          .keys = list[2],
-          .values = list[3],
-          .length = length,
-          .position = list[4].value};
+  return {
+      .S = list[0], .m = list[1], .keys = list[2], .values = list[3], .length = length, .used = {}};
 }
 
 std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& sizes,
@@ -96,7 +84,7 @@ Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tens
                          Device device) {
   check(!reset || reset.shape() == Shape{batch, steps}, "[mixer] expected a reset mask ",
         Shape{batch, steps}, ", got ", reset.shape());
-  check(!next || next.shape() == Shape{batch}, "[mixer] expected a state of ", batch,
+  check(!next || next.shape() == Shape{batch}, "[mixer] expected the positions of ", batch,
         " sequences, got ", next.shape());
   const Tensor positions = Tensor::empty({batch, steps}, DType::I32, device);
   const Tensor after = Tensor::empty({batch}, DType::I32, device);

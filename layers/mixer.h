@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,26 +14,26 @@
 namespace regla {
 
 /// What a mixer remembers of the tokens before: one value, which can be copied, saved and restored.
-/// Members that a mixer does not use stay undefined.
+/// Members that a mixer does not use stay undefined; the batch is the outermost axis of all but
+/// `used`.
 struct MixerState {
   Var S;               // [B, H, K, V] state of a linear attention; V + 1 with a sum norm
   Var m;               // [B, H] running maximum of the keys; -infinity: nothing seen
   Var keys, values;    // [B, capacity, H, .] key-value cache of softmax attention
-  int64_t length = 0;  // entries of the cache that are in use
-  Tensor position;     // [B] I32: position of the next token
+  int64_t length = 0;  // entries of the cache that are in use, as the host plans them
+  Tensor used;         // [1] I32: the same, as kernels count them; where there is room for `step`
 
   /// Calls `f(name, tensor)` for every tensor that is defined, to save it. The cache is cut to the
   /// entries in use first.
   void for_each(const std::function<void(const std::string&, Tensor&)>& f);
-  /// An Error, which begins with `where`, for values that no `tokens` tokens leave behind:
-  /// positions and cache entries that do not exist, numbers that are not finite.
-  void check_values(const std::string& where, int64_t tokens) const;
+  /// An Error, which begins with `where`, for numbers that no token leaves behind, since they are
+  /// not finite.
+  void check_values(const std::string& where) const;
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;
-  /// Everything but `length` as a list, undefined where it is absent, and the state of such a list.
-  /// Positions are constants in it.
-  Vars list() const { return {S, m, keys, values, position}; }
+  /// The Vars as a list, undefined where one is absent, and the state of such a list.
+  Vars list() const { return {S, m, keys, values}; }
   static MixerState of(std::span<const Var> list, int64_t length);
 };
 
@@ -49,10 +50,12 @@ using Observer = std::function<void(int64_t layer, std::string_view name, const 
 
 /// How a segment of tokens is to be processed.
 struct Segment {
-  Tensor reset;                        // [B, T] I32 or undefined: 1 forgets all before this token
+  Tensor reset = {};                   // [B, T] I32 or undefined: 1 forgets all before this token
   int64_t chunk = 0;                   // tokens per chunk; 0: as configured
   const Observer* observer = nullptr;  // for analyses; nothing is done for it where it is null
   int64_t layer = 0;                   // what the observer is told; the decoder counts
+  Tensor positions = {};               // [B, T] I32, of segment_positions; the decoder's clock, or
+                                       // undefined: from 0 on, and again where `reset` says so
 
   void show(std::string_view name, const Var& x) const {
     if (observer && x.defined()) (*observer)(layer, name, x.value);
@@ -69,15 +72,25 @@ class Mixer {
   /// where it ends; without one it starts from nothing. chunk = T is the parallel form, 1 the
   /// recurrence.
   virtual Var chunked(const Var& x, const Segment& segment, MixerState* state) = 0;
-  /// One token for decoding, without gradients: x [B, D] -> [B, D]; the state moves on in place.
-  /// An Error where check_step_form says so.
-  virtual Tensor step(const Tensor& x, MixerState& state) = 0;
+  /// One token for decoding, without gradients: x [B, D] at positions [B, 1] I32 -> [B, D]. The
+  /// state moves on in place. As long as steps_ahead says so its tensors stay where they are, and
+  /// what differs from the step before is read from them, not by the host. An Error where
+  /// check_step_form says so.
+  virtual Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) = 0;
+  /// What it remembers before the first token.
   virtual MixerState initial_state(int64_t batch) const = 0;
-  /// A state with the tensors it has after `tokens` tokens: what a saved state is read into. Its
-  /// values mean nothing. A mixer whose state grows says so here.
-  virtual MixerState state_after(int64_t batch, int64_t tokens) const {
-    static_cast<void>(tokens);
-    return initial_state(batch);
+  /// The same in tensors whose shapes `chunked` leaves as they are, however many tokens it has
+  /// seen: what training carries and saves. An Error for a cache without a bound.
+  virtual MixerState initial_carried_state(int64_t batch) const { return initial_state(batch); }
+  /// Makes room in a state of `batch` sequences for `tokens` steps; with a window for no more than
+  /// it needs. A mixer whose state grows says so here.
+  virtual void reserve(MixerState& state, int64_t batch, int64_t tokens) const {
+    static_cast<void>(state), static_cast<void>(batch), static_cast<void>(tokens);
+  }
+  /// How many steps can follow before the state takes other memory or moves within it.
+  virtual int64_t steps_ahead(const MixerState& state) const {
+    static_cast<void>(state);
+    return std::numeric_limits<int64_t>::max();
   }
   virtual void parameters(ParameterList& list) = 0;
   /// Sets what depends on the number of updates done and is not trained: random features that are
@@ -104,8 +117,8 @@ std::unique_ptr<Mixer> make_mixer(const MixerConfig& config, const MixerSizes& s
                                   const ParameterFactory& make, const std::string& name);
 
 /// Positions [B, T] I32 of a segment that starts at `next` [B] (undefined: 0) and begins again at 0
-/// where `reset` says so; `next` moves on to the position after the segment.
+/// where `reset` says so; `next` becomes the position after the segment, a tensor of its own.
 Tensor segment_positions(int64_t batch, int64_t steps, const Tensor& reset, Tensor& next,
-                         Device device);
+                         Device device = {});
 
 }  // namespace regla

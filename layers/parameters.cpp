@@ -38,7 +38,8 @@ template <class F>
 Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, Role role,
                                    F&& initial) const {
   const Tensor values = source_ ? source_(name, shape, sums()) : initial();
-  Parameter parameter = {.name = name, .value = converted(values, sums()), .role = role};
+  Parameter parameter = {
+      .name = name, .value = converted(values, sums()).on(device_), .role = role};
   if (is_matrix(role)) parameter.keep_copy(dtype_);
   return parameter;
 }

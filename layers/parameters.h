@@ -12,14 +12,15 @@ namespace regla {
 /// The random numbers that belong to a name under a seed.
 Random random_numbers(uint64_t seed, const std::string& name);
 
-/// Gives the values of a parameter, of this shape and type, or throws.
+/// Gives the values of a parameter, of this shape and type and on the CPU, or throws.
 using ParameterSource =
     std::function<Tensor(const std::string& name, const Shape& shape, DType dtype)>;
 
 /// Makes parameters for activations of a type (A): masters and gradients are of its type of sums
-/// (S), and matrices have a copy in A where that is another type. They begin with reproducible
-/// initial values: element i of parameter `name` depends on the seed, the name and i, so neither
-/// the order of construction nor the rest of the model matters.
+/// (S), and matrices have a copy in A where that is another type. They lie on a device and begin
+/// with reproducible values: element i of parameter `name` depends on the seed, the name and i, so
+/// neither the order of construction nor the rest of the model nor the device matters. They are
+/// drawn on the host, one parameter at a time.
 class ParameterFactory {
  public:
   ParameterFactory(uint64_t seed, DType activations, Device device = {})

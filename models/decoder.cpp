@@ -1,10 +1,13 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "autograd/recompute.h"
 #include "backends/copies.h"
+#include "backends/kernels.h"
 #include "core/memory.h"
 
 namespace regla {
@@ -62,13 +65,13 @@ Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
 
 Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
                       DropoutSource* dropout) {
-  const bool carries = state != nullptr;
+  const bool carries = state != nullptr, drops = dropout != nullptr;
   const int64_t length = carries ? state->length : 0;
-  const std::optional<DropoutSource> masks = dropout ? std::optional(*dropout) : std::nullopt;
+  const DropoutSource masks = drops ? *dropout : DropoutSource();
   const auto block = [=, this](const Vars& in) {
     MixerState inner = MixerState::of(std::span(in).subspan(1), length);
-    std::optional<DropoutSource> draws = masks;  // from the same place in every run
-    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, draws ? &*draws : nullptr);
+    DropoutSource draws = masks;  // from the same place in every run
+    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, drops ? &draws : nullptr);
     Vars out = inner.list();
     out.insert(out.begin(), y);
     return out;
@@ -84,8 +87,8 @@ Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
   return out[0];
 }
 
-Tensor Block::step(const Tensor& x, MixerState& state) {
-  const Var mixed = add(x, mixer->step(norm1(x).value, state));
+Tensor Block::step(const Tensor& x, const Tensor& positions, MixerState& state) {
+  const Var mixed = add(x, mixer->step(norm1(x).value, positions, state));
   return add(mixed, mlp(norm2(parallel_residual ? Var(x) : mixed))).value;
 }
 
@@ -99,6 +102,7 @@ void Block::parameters(ParameterList& list) {
 Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
     : config_(validated(config).resolved()),
       dtype_(make.dtype()),
+      device_(make.device()),
       embedding_(make, "embed_in", config_.vocab, config_.hidden, small_deviation(config_)),
       final_norm_(make, "final_norm", config_.hidden, config_.layer_norm_epsilon) {
   // Without room for all in advance: `make` may not have so many.
@@ -116,10 +120,21 @@ Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
   if (output_) parameters_.push_back(&*output_);
 }
 
+Tensor Decoder::ids(const Shape& shape, const std::vector<int32_t>& ids) const {
+  check(std::all_of(ids.begin(), ids.end(),
+                    [&](int32_t id) { return id >= 0 && id < config_.vocab; }),
+        "[decoder] expected ids from 0 to ", config_.vocab - 1, ", got one outside that range");
+  return Tensor::of(shape, ids, device_);
+}
+
 Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
                     DropoutSource* dropout) {
   check(ids.rank() == 2 && ids.numel() > 0, "[decoder] expected ids [B, T], got ", ids.shape());
-  if (state) check_state(*state);
+  const int64_t B = ids.dim(0), steps = ids.dim(1);
+  if (state) check_state(*state, B);
+  Tensor from_zero;
+  segment.positions =
+      segment_positions(B, steps, segment.reset, state ? state->position : from_zero, ids.device());
   Var x;
   {
     Scope scope("embed_in");
@@ -129,7 +144,7 @@ Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     segment.layer = static_cast<int64_t>(layer);
     Block& block = blocks_[layer];
-    MixerState* carried = state ? &(*state)[layer] : nullptr;
+    MixerState* carried = state ? &state->layers[layer] : nullptr;
     x = recompute_blocks_ ? block.recomputed(x, segment, carried, dropout)
                           : block.chunked(x, segment, carried, dropout);
   }
@@ -152,17 +167,36 @@ Var Decoder::logits(const Var& hidden) {
 
 Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   check(ids.rank() == 1, "[decoder] expected ids [B], got ", ids.shape());
-  check_state(state);
+  const int64_t B = ids.dim(0);
+  check_state(state, B);
+  const Tensor positions = Tensor::empty({B, 1}, DType::I32, ids.device());
+  kernels(ids.device()).positions(state.position, {}, positions, state.position);
   Tensor x = embedding_(ids).value;
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    x = blocks_[layer].step(x, state[layer]);
+    x = blocks_[layer].step(x, positions, state.layers[layer]);
   }
   return logits(final_norm_(x)).value;
 }
 
-void Decoder::check_state(const DecoderState& state) const {
-  check(state.size() == blocks_.size(), "[decoder] expected a state for each of the ",
-        blocks_.size(), " layers, got ", state.size());
+void Decoder::reserve(DecoderState& state, int64_t tokens) const {
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer].mixer->reserve(state.layers[layer], state.position.dim(0), tokens);
+  }
+}
+
+int64_t Decoder::steps_ahead(const DecoderState& state) const {
+  int64_t steps = std::numeric_limits<int64_t>::max();
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    steps = std::min(steps, blocks_[layer].mixer->steps_ahead(state.layers[layer]));
+  }
+  return steps;
+}
+
+void Decoder::check_state(const DecoderState& state, int64_t batch) const {
+  check(state.layers.size() == blocks_.size(), "[decoder] expected a state for each of the ",
+        blocks_.size(), " layers, got ", state.layers.size());
+  check(state.position.shape() == Shape{batch}, "[decoder] expected a state of ", batch,
+        " sequences, got ", state.position.shape());
 }
 
 void Decoder::begin_step(int64_t updates_done) {
@@ -182,18 +216,21 @@ void Decoder::store_weights(DType dtype) {
     if (parameter->copy) parameter->value = std::exchange(parameter->copy, {});
   }
   // What the weights took before goes back to the system.
-  memory(output_weight().value.device()).trim();
+  memory(device_).trim();
 }
 
 DecoderState Decoder::initial_state(int64_t batch) const {
   DecoderState state;
-  for (const Block& block : blocks_) state.push_back(block.mixer->initial_state(batch));
+  for (const Block& block : blocks_) state.layers.push_back(block.mixer->initial_state(batch));
+  state.position = Tensor::zeros({batch}, DType::I32, device_);
   return state;
 }
 
-DecoderState Decoder::state_after(int64_t batch, int64_t tokens) const {
-  DecoderState state;
-  for (const Block& block : blocks_) state.push_back(block.mixer->state_after(batch, tokens));
+DecoderState Decoder::initial_carried_state(int64_t batch) const {
+  DecoderState state = initial_state(batch);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    state.layers[layer] = blocks_[layer].mixer->initial_carried_state(batch);
+  }
   return state;
 }
 

@@ -9,11 +9,9 @@
 #include "layers/linear.h"
 #include "layers/mixer.h"
 #include "models/configuration.h"
+#include "models/decoder_state.h"
 
 namespace regla {
-
-/// One mixer state per layer.
-using DecoderState = std::vector<MixerState>;
 
 /// A pre-norm block (docs/math.md, "The decoder"):
 ///     x += mixer(norm1(x));  x += mlp(norm2(x))            sequential, the paper's
@@ -30,7 +28,7 @@ struct Block {
   Var chunked(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
   /// The same, bit by bit, keeping only x and the state for backward, which runs the block again.
   Var recomputed(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
-  Tensor step(const Tensor& x, MixerState& state);
+  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state);
   void parameters(ParameterList& list);
 };
 
@@ -41,11 +39,15 @@ class Decoder {
   Decoder(const ModelConfig& config, uint64_t seed, DType activations = DType::F32,
           Device device = {})
       : Decoder(config, ParameterFactory(seed, activations, device)) {}
-  /// Weights as `make` gives them.
+  /// Weights as `make` gives them, on its device.
   Decoder(const ModelConfig& config, const ParameterFactory& make);
 
+  /// Ids as a tensor on the decoder's device, checked on the host on their way there: an Error for
+  /// one that has no entry in the vocabulary.
+  Tensor ids(const Shape& shape, const std::vector<int32_t>& ids) const;
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
-  /// when given, is carried; `dropout` null: none.
+  /// when given, is where the segment starts from and becomes where it ends, in tensors of its own;
+  /// `dropout` null: none. Positions are those of the state's clock.
   Var hidden(const Tensor& ids, Segment segment = {}, DecoderState* state = nullptr,
              DropoutSource* dropout = nullptr);
   /// Mean cross-entropy in nats of predicting targets [B, T] (-1: not counted), over `count`
@@ -58,6 +60,12 @@ class Decoder {
   /// One token per sequence, for decoding: ids [B] -> scores [B, vocab]; the state moves on in
   /// place.
   Tensor step(const Tensor& ids, DecoderState& state);
+  /// Makes room in a state for `tokens` steps at once, where it is known how many will follow:
+  /// without, a state that grows doubles its room when there is no more.
+  void reserve(DecoderState& state, int64_t tokens) const;
+  /// How many steps can follow that do the same kernels on the same memory: so often may what one
+  /// `step` asked for be done again without it. DecoderState::advance tells the state of such.
+  int64_t steps_ahead(const DecoderState& state) const;
 
   /// Keeps of the matrices that tokens are multiplied with nothing but a copy in this type, for
   /// inference: BF16 halves what decoding reads for each token. An Error in F64; training a decoder
@@ -66,9 +74,10 @@ class Decoder {
   /// What the matrices that tokens are multiplied with are read in.
   DType weights_type() { return output_weight().factor().dtype(); }
 
+  /// What it remembers before the first token.
   DecoderState initial_state(int64_t batch) const;
-  /// Mixer::state_after of every layer.
-  DecoderState state_after(int64_t batch, int64_t tokens) const;
+  /// The same in tensors whose shapes `hidden` leaves as they are (Mixer::initial_carried_state).
+  DecoderState initial_carried_state(int64_t batch) const;
   /// Whether backward runs each block again instead of keeping what it computed: less memory, a
   /// quarter more time, the same bits.
   void recompute_blocks(bool on) { recompute_blocks_ = on; }
@@ -80,14 +89,17 @@ class Decoder {
   const ModelConfig& config() const { return config_; }
   /// The type of activations.
   DType dtype() const { return dtype_; }
+  /// Where its weights and states lie, and where it computes: ids and resets have to be there.
+  Device device() const { return device_; }
   const std::vector<Block>& blocks() const { return blocks_; }
 
  private:
-  void check_state(const DecoderState& state) const;
+  void check_state(const DecoderState& state, int64_t batch) const;
   Parameter& output_weight() { return output_ ? *output_ : embedding_.weight; }
 
   ModelConfig config_;
   DType dtype_;
+  Device device_;
   Embedding embedding_;
   std::vector<Block> blocks_;
   LayerNorm final_norm_;

@@ -44,7 +44,8 @@ constexpr std::array<std::string_view, 3> names_of(Form) {
   return {"chunked", "recurrent", "step"};
 }
 
-/// Scores [B, T, vocab] for ids [B, T], with the resets of `segment`. Its chunk is that of the form
+/// Scores [B, T, vocab], on the decoder's device, for ids [B, T] on the CPU, with the resets of
+/// `segment`, which are there too. Its chunk is that of the form
 /// chunked; recurrent is chunks of 1. A score that is not finite is an Error.
 Tensor all_logits(Decoder& decoder, const Tensor& ids, Form form = Form::Chunked,
                   Segment segment = {});

@@ -49,8 +49,10 @@ class Scorer {
     }
     const Shape shape = {static_cast<int64_t>(windows.size()), windows[0].length};
     Segment segment;
-    if (resets_) segment.reset = Tensor::of(shape, document_resets(inputs, end_of_text_));
-    const Tensor hidden = decoder_.hidden(Tensor::of(shape, inputs), segment, state).value;
+    if (resets_) {
+      segment.reset = Tensor::of(shape, document_resets(inputs, end_of_text_), decoder_.device());
+    }
+    const Tensor hidden = decoder_.hidden(decoder_.ids(shape, inputs), segment, state).value;
     return nats(windows, hidden.reshape({shape.numel(), hidden.dim(-1)}));
   }
 
@@ -63,7 +65,7 @@ class Scorer {
       targets.insert(targets.end(), end - window.scored, end);
     }
     const auto count = static_cast<int64_t>(targets.size());
-    Tensor rows = Tensor::empty({count, hidden.dim(1)}, hidden.dtype());
+    Tensor rows = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
     int64_t from = 0, to = 0;
     for (const Window& window : windows) {
       from += window.length;
@@ -71,7 +73,7 @@ class Scorer {
       to += window.scored;
     }
     double sum = 0;
-    for (const double loss : decoder_.losses(rows, Tensor::of({count}, targets)).values()) {
+    for (const double loss : decoder_.losses(rows, decoder_.ids({count}, targets)).values()) {
       sum += loss;
     }
     return sum;

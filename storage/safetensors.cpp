@@ -173,8 +173,7 @@ Json header_of(std::span<const NamedTensor> tensors, const Metadata& metadata,
   for (const auto& [name, tensor] : tensors) {
     check(name != kMetadata && !header.contains(name), at(file, name),
           " a name that is taken already");
-    check(tensor.defined() && tensor.device().is_cpu(), at(file, name),
-          " expected a defined tensor on the CPU");
+    check(tensor.defined(), at(file, name), " expected a defined tensor");
     const auto sizes = tensor.shape().sizes();
     header[name] = {{"dtype", name_of(tensor.dtype())},
                     {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
@@ -226,8 +225,10 @@ TensorSource::TensorSource(const std::filesystem::path& path)
 void TensorSource::read(const Entry& entry, Tensor& tensor) const {
   check(tensor.dtype() == entry.dtype && tensor.shape() == entry.shape,
         at(path_.string(), entry.name), " expected a place of its type and shape");
-  const std::span to(static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  Tensor here = tensor.device().is_cpu() ? tensor : Tensor::empty(entry.shape, entry.dtype);
+  const std::span to(static_cast<std::byte*>(here.raw()), static_cast<size_t>(here.bytes()));
   read_at(file_, header_end_ + entry.begin, to, path_.string());
+  if (!tensor.device().is_cpu()) tensor.copy_from(here);
 }
 
 TensorFile read_safetensors(const std::filesystem::path& path) {
@@ -249,7 +250,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedT
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(header);
   for (const auto& [name, tensor] : tensors) {
-    file.write({static_cast<const std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
+    const Tensor here = tensor.on(Device{});
+    file.write({static_cast<const std::byte*>(here.raw()), static_cast<size_t>(here.bytes())});
   }
   file.commit();
 }

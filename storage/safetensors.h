@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "storage/files.h"
 #include "core/tensor.h"
+#include "storage/files.h"
 
 namespace regla {
 
@@ -47,7 +47,7 @@ class TensorSource {
   /// In the order of their bytes.
   const std::vector<Entry>& entries() const { return entries_; }
   const Metadata& metadata() const { return metadata_; }
-  /// Fills a CPU tensor of the entry's type and shape.
+  /// Fills a tensor of the entry's type and shape, on any device.
   void read(const Entry& entry, Tensor& tensor) const;
 
  private:
@@ -67,8 +67,9 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view 
 /// The same for a file. The tensors are copies: the file may change afterwards.
 TensorFile read_safetensors(const std::filesystem::path& path);
 
-/// Writes CPU tensors in the order given. The file is complete or absent (AtomicFile): after a full
-/// disk, which is an Error, the file that was there before is still there.
+/// Writes tensors of any device in the order given, each through a copy on the host. The file is
+/// complete or absent (AtomicFile): after a full disk, which is an Error, the file that was there
+/// before is still there.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const Metadata& metadata = {}, NamedBy named_by = NamedBy::Program);
 

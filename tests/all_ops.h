@@ -16,12 +16,10 @@ namespace regla::test {
 
 inline void add_basic_samples(std::vector<OpSample>& list) {
   for (const Input& a : {Input{{3, 5, 7}}, sums({3, 5, 7})}) {
-    const std::string flags = a.type == 'S' ? "sums" : "";
-    list.push_back({"add",
-                    flags,
-                    {a, {{3, 5, 7}}},
-                    [](const Vars& in) -> Vars { return {add(in[0], in[1])}; },
-                    "S"});
+    const std::string flags = a.is_sum ? "sums" : "";
+    list.push_back({"add", flags, {a, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
+                      return {add(in[0], in[1])};
+                    }});
     list.push_back({"scale", flags, {a, activations()}, [](const Vars& in) -> Vars {
                       return {scale(in[0], -0.7, type_of(in[1]))};
                     }});
@@ -48,38 +46,27 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                   }});
   list.push_back({"linear",
                   "weight in BF16",
-                  {{{2, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}, {{11}, -2, 2, false}},
-                  [](const Vars& in) -> Vars {
-                    return {linear(converted(in[0].value, DType::F32),
-                                   converted(in[1].value, DType::BF16),
-                                   converted(in[2].value, DType::F32))};
-                  },
+                  {constant({2, 5, 7}, DType::F32), constant({11, 7}, DType::BF16),
+                   constant({11}, DType::F32)},
+                  [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; },
                   "S"});
-  list.push_back(
-      {"embedding",
-       "in BF16",
-       {{{7, 5}, -2, 2, false}},
-       [](const Vars& in) -> Vars {
-         return {embedding(random_ids({3, 11}, 1, 7), converted(in[0].value, DType::BF16))};
-       },
-       "S"});
+  list.push_back({"embedding",
+                  "in BF16",
+                  {constant({7, 5}, DType::BF16), integers(random_ids({3, 11}, 1, 7))},
+                  [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
+  // Row 6 is never used.
   list.push_back({"embedding",
                   "",
-                  {sums({7, 5})},
-                  [](const Vars& in) -> Vars {
-                    return {embedding(random_ids({3, 11}, 1, 6), in[0])};  // row 6 is never used
-                  },
-                  "S"});
-  list.push_back(
-      {"layer_norm", "", {{{3, 2, 7}}, sums({7}), sums({7})}, [](const Vars& in) -> Vars {
-         return {layer_norm(in[0], in[1], in[2], 1e-5)};
-       }});
-  list.push_back({"layer_norm",
-                  "sums",
-                  {sums({3, 2, 7}), sums({7}), sums({7}), activations()},
-                  [](const Vars& in) -> Vars {
-                    return {layer_norm(in[0], in[1], in[2], 1e-5, type_of(in[3]))};
-                  }});
+                  {sums({7, 5}), integers(random_ids({3, 11}, 1, 6))},
+                  [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
+  for (const Input& x : {Input{{3, 2, 7}}, sums({3, 2, 7})}) {
+    list.push_back({"layer_norm",
+                    x.is_sum ? "sums" : "",
+                    {x, sums({7}), sums({7}), activations()},
+                    [](const Vars& in) -> Vars {
+                      return {layer_norm(in[0], in[1], in[2], 1e-5, type_of(in[3]))};
+                    }});
+  }
   for (bool center : {false, true}) {
     list.push_back(
         {"head_norm",
@@ -87,11 +74,12 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
          {{{2, 3, 3, 5}}, sums({3, 5})},
          [=](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-3, center)}; }});
   }
-  list.push_back(
-      {"softmax", "", {{{3, 4, 7}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; }});
-  list.push_back({"softmax", "sums", {sums({3, 4, 7}), activations()}, [](const Vars& in) -> Vars {
-                    return {softmax(in[0], type_of(in[1]))};
-                  }});
+  for (const Input& x : {Input{{3, 4, 7}}, sums({3, 4, 7})}) {
+    list.push_back(
+        {"softmax", x.is_sum ? "sums" : "", {x, activations()}, [](const Vars& in) -> Vars {
+           return {softmax(in[0], type_of(in[1]))};
+         }});
+  }
   for (Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
     list.push_back({"gelu",
                     kind == Gelu::Erf ? "erf" : "tanh",
@@ -104,6 +92,10 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   list.push_back({"dropout", "from 5", {{{3, 37}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0.3, {1, 2, 5})};
                   }});
+  list.push_back({"dropout", "step 3", {{{3, 37}}}, [](const Vars& in) -> Vars {
+                    const Tensor step = Tensor::full({1}, 3, DType::I32, in[0].value.device());
+                    return {dropout(in[0], 0.3, {1, 2, 5, step})};
+                  }});
   list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
                     return {dropout(in[0], 0, {1, 2, 5})};
                   }});
@@ -113,14 +105,14 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                     {sums({3, 37}), {{3, 37}}},
                     [=](const Vars& in) -> Vars {
                       return {add_dropout(in[0], in[1], rate, {1, 2, 7})};
-                    },
-                    "S"});
+                    }});
   }
   for (int64_t rotary : {0, 4, 10}) {
     list.push_back(
-        {"rope", std::to_string(rotary) + " of 10", {{{2, 5, 3, 10}}}, [=](const Vars& in) -> Vars {
-           return {rope(in[0], random_ids({2, 5}, 3, 300), rotary, 10000)};
-         }});
+        {"rope",
+         std::to_string(rotary) + " of 10",
+         {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
+         [=](const Vars& in) -> Vars { return {rope(in[0], in[1].value, rotary, 10000)}; }});
   }
 }
 
@@ -132,37 +124,35 @@ inline Tensor some_targets(const Shape& shape, int64_t vocab) {
 }
 
 inline void add_loss_samples(std::vector<OpSample>& list) {
-  const std::vector<Input> inputs = {{{3, 5, 7}}, {{11, 7}}};
+  const Input hidden = {{3, 5, 7}}, weight = {{11, 7}},
+              targets = integers(some_targets({3, 5}, 11));
   for (int64_t count : {0, 9}) {
-    list.push_back({"cross_entropy", "count " + std::to_string(count), inputs,
+    list.push_back({"cross_entropy",
+                    "count " + std::to_string(count),
+                    {hidden, weight, targets},
                     [=](const Vars& in) -> Vars {
-                      return {cross_entropy(in[0], in[1], some_targets({3, 5}, 11), count)};
-                    },
-                    "S"});
+                      return {cross_entropy(in[0], in[1], in[2].value, count)};
+                    }});
   }
-  list.push_back(
-      {"cross_entropy", "nothing counts", inputs,
-       [](const Vars& in) -> Vars {
-         return {cross_entropy(in[0], in[1], converted(random_ids({3, 5}, 1, 1), DType::I32), 0),
-                 cross_entropy(in[0], in[1], Tensor::full({3, 5}, -1, DType::I32), 0)};
-       },
-       "SS"});
+  list.push_back({"cross_entropy",
+                  "nothing counts",
+                  {hidden, weight, integers(Tensor::zeros({3, 5}, DType::I32)),
+                   integers(Tensor::full({3, 5}, -1, DType::I32))},
+                  [](const Vars& in) -> Vars {
+                    return {cross_entropy(in[0], in[1], in[2].value, 0),
+                            cross_entropy(in[0], in[1], in[3].value, 0)};
+                  }});
+  const auto rows = [](const Vars& in) -> Vars {
+    return {cross_entropy_rows(in[0].value, in[1].value, in[2].value)};
+  };
   list.push_back({"cross_entropy_rows",
                   "",
-                  {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
-                  [](const Vars& in) -> Vars {
-                    return {cross_entropy_rows(in[0].value, in[1].value, some_targets({3, 5}, 11))};
-                  },
-                  "S"});
+                  {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}, targets},
+                  rows});
   list.push_back({"cross_entropy_rows",
                   "weight in BF16",
-                  {{{3, 5, 7}, -2, 2, false}, {{11, 7}, -2, 2, false}},
-                  [](const Vars& in) -> Vars {
-                    return {cross_entropy_rows(converted(in[0].value, DType::F32),
-                                               converted(in[1].value, DType::BF16),
-                                               some_targets({3, 5}, 11))};
-                  },
-                  "S"});
+                  {constant({3, 5, 7}, DType::F32), constant({11, 7}, DType::BF16), targets},
+                  rows});
 }
 
 inline void add_gate_samples(std::vector<OpSample>& list) {
@@ -170,7 +160,7 @@ inline void add_gate_samples(std::vector<OpSample>& list) {
                     return {sigmoid(in[0])};
                   }});
   for (const Input& z : {Input{{5, 17}, -12, 12}, sums({5, 17}, -12, 12)}) {
-    const std::string flags = z.type == 'S' ? "sums" : "";
+    const std::string flags = z.is_sum ? "sums" : "";
     list.push_back({"log_sigmoid", flags, {z, activations()}, [](const Vars& in) -> Vars {
                       return {log_sigmoid(in[0], type_of(in[1]))};
                     }});
@@ -196,45 +186,34 @@ inline void add_safe_exp_samples(std::vector<OpSample>& list) {
     m0.data<float>()[1] = -0.5f;
     m0.data<float>()[2] = 3;
   };
-  const Input z = {{2, 5, 3, 4}}, m0 = {{2, 3}, -2, 2, true, seen, 'S'};
+  const Input z = {{2, 5, 3, 4}}, m0 = {.shape = {2, 3}, .edit = seen, .is_sum = true};
   for (Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
     for (bool reset : {false, true}) {
-      const Tensor mask = reset ? random_mask({2, 5}, 4, 0.4) : Tensor{};
+      std::vector<Input> inputs = {z};
+      if (reset) inputs.push_back(integers(random_mask({2, 5}, 4, 0.4)));
+      const auto mask = [=](const Vars& in) { return reset ? in[1].value : Tensor{}; };
       const std::string flags = std::string(name(maximum)) + (reset ? ", reset" : "");
       const auto outputs = [](const SafeExp& out) -> Vars {
         return {out.features, out.log_rho, out.m};
       };
-      list.push_back(
-          {"safe_exp",
-           flags,
-           {z},
-           [=](const Vars& in) -> Vars { return outputs(safe_exp(in[0], {}, mask, maximum, 0.7)); },
-           "ASS"});
-      list.push_back({"safe_exp",
-                      flags + ", sums",
-                      {sums(z.shape, -5, 5), activations()},
-                      [=](const Vars& in) -> Vars {
-                        return outputs(safe_exp(in[0], {}, mask, maximum, 0.7, type_of(in[1])));
-                      },
-                      "ASS"});
+      list.push_back({"safe_exp", flags, inputs, [=](const Vars& in) -> Vars {
+                        return outputs(safe_exp(in[0], {}, mask(in), maximum, 0.7));
+                      }});
       if (maximum == Maximum::Token) continue;
-      list.push_back({"safe_exp",
-                      flags + ", m0",
-                      {z, m0},
-                      [=](const Vars& in) -> Vars {
-                        return outputs(safe_exp(in[0], in[1], mask, maximum, 0.7));
-                      },
-                      "ASS"});
+      inputs.push_back(m0);
+      list.push_back({"safe_exp", flags + ", m0", inputs, [=](const Vars& in) -> Vars {
+                        return outputs(safe_exp(in[0], in.back(), mask(in), maximum, 0.7));
+                      }});
     }
   }
 }
 
-/// The inputs q, k, u, then the decays that `decays` names by letter, then a state.
+/// The inputs q, k, u, then the decays that `decays` names by letter, then a state, then a mask.
 struct AttentionSizes {
   int64_t B = 2, T = 7, H = 3, K = 3, V = 5;
 };
 inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::string& decays,
-                                           bool state) {
+                                           bool state, const Tensor& reset) {
   std::vector<Input> inputs = {
       {{n.B, n.T, n.H, n.K}}, {{n.B, n.T, n.H, n.K}}, {{n.B, n.T, n.H, n.V}}};
   for (char axis : decays) {
@@ -244,6 +223,7 @@ inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::s
     inputs.push_back(axis == 's' ? sums(shape, -1.5, 0) : Input{shape, -1.5, 0});
   }
   if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
+  if (reset) inputs.push_back(integers(reset));
   return inputs;
 }
 
@@ -251,13 +231,15 @@ inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::s
 struct AttentionInputs {
   LogDecays decays;
   Var state;
+  Tensor reset;
   AttentionInputs(const Vars& in, const std::string& names) {
     size_t next = 3;
     for (char axis : names) {
       Var& decay = axis == 'a' ? decays.key : axis == 'b' ? decays.value : decays.scalar;
       decay = in[next++];
     }
-    if (next < in.size()) state = in[next];
+    if (next < in.size() && in[next].value.dtype() != DType::I32) state = in[next++];
+    if (next < in.size()) reset = in[next].value;
   }
 };
 
@@ -267,23 +249,28 @@ inline OpSample linear_attention_sample(const AttentionSizes& n, const std::stri
   const std::string flags = "decays " + (decays.empty() ? "none" : decays) +
                             (with_reset ? ", reset" : "") + (with_state ? ", state" : "") +
                             ", chunk " + std::to_string(chunk);
-  return {"linear_attention", flags, attention_inputs(n, decays, with_state),
+  return {"linear_attention", flags, attention_inputs(n, decays, with_state, reset),
           [=](const Vars& in) -> Vars {
             const AttentionInputs rest(in, decays);
             const LinearAttention out =
-                linear_attention(in[0], in[1], in[2], rest.decays, reset, rest.state, chunk);
+                linear_attention(in[0], in[1], in[2], rest.decays, rest.reset, rest.state, chunk);
             return {out.o, out.state};
-          },
-          "AS"};
+          }};
 }
 
-/// The inputs q, k, v, g, then a state. Keys are short: |k|^2 above 2 / g makes the state grow.
-inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key, bool state) {
+/// Of one token in each of two sequences, of which the second begins anew.
+inline Tensor second_begins() { return Tensor::of({2, 1}, std::vector<int32_t>{0, 1}); }
+
+/// The inputs q, k, v, g, then a state, then a mask. Keys are short: |k|^2 above 2 / g makes the
+/// state grow.
+inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key, bool state,
+                                            const Tensor& reset) {
   std::vector<Input> inputs = {{{n.B, n.T, n.H, n.K}},
                                {{n.B, n.T, n.H, n.K}, -key, key},
                                {{n.B, n.T, n.H, n.V}},
                                sums({n.B, n.T, n.H}, 0, 1)};
   if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
+  if (reset) inputs.push_back(integers(reset));
   return inputs;
 }
 
@@ -292,13 +279,13 @@ inline OpSample delta_rule_sample(const AttentionSizes& n, double key, bool with
   const Tensor reset = with_reset ? random_mask({n.B, n.T}, 6, 0.3) : Tensor{};
   const std::string flags = std::string(with_reset ? "reset, " : "") +
                             (with_state ? "state, " : "") + "chunk " + std::to_string(chunk);
-  return {"delta_rule", flags, delta_rule_inputs(n, key, with_state),
+  return {"delta_rule", flags, delta_rule_inputs(n, key, with_state, reset),
           [=](const Vars& in) -> Vars {
             const Var state = with_state ? in[4] : Var{};
-            const DeltaRule out = delta_rule(in[0], in[1], in[2], in[3], reset, state, chunk);
+            const Tensor mask = with_reset ? in.back().value : Tensor{};
+            const DeltaRule out = delta_rule(in[0], in[1], in[2], in[3], mask, state, chunk);
             return {out.o, out.state};
-          },
-          "AS"};
+          }};
 }
 
 inline void add_delta_rule_samples(std::vector<OpSample>& list) {
@@ -308,16 +295,13 @@ inline void add_delta_rule_samples(std::vector<OpSample>& list) {
   list.push_back(delta_rule_sample({1, 21, 1, 2, 3}, 0.8, true, true, 0));
   AttentionSizes one;
   one.T = 1;
-  std::vector<Input> inputs = delta_rule_inputs(one, 0.8, true);
+  std::vector<Input> inputs = delta_rule_inputs(one, 0.8, true, second_begins());
   for (Input& input : inputs) input.differentiable = false;
-  list.push_back({"delta_rule_step", "", inputs,
-                  [](const Vars& in) -> Vars {
+  list.push_back({"delta_rule_step", "", inputs, [](const Vars& in) -> Vars {
                     const NoGrad guard;
                     Tensor state = in[4].value.clone();
-                    const Tensor reset = Tensor::of({2, 1}, std::vector<int32_t>{0, 1});
-                    return {delta_rule_step(in[0], in[1], in[2], in[3], reset, state), state};
-                  },
-                  "AS"});
+                    return {delta_rule_step(in[0], in[1], in[2], in[3], in[5].value, state), state};
+                  }});
 }
 
 inline void add_attention_samples(std::vector<OpSample>& list) {
@@ -330,41 +314,50 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
     list.push_back(linear_attention_sample({1, 21, 1, 2, 3}, decays, true, true, 0));
     AttentionSizes one;
     one.T = 1;
-    std::vector<Input> inputs = attention_inputs(one, decays, true);
+    std::vector<Input> inputs = attention_inputs(one, decays, true, second_begins());
     for (Input& input : inputs) input.differentiable = false;
     list.push_back({"linear_attention_step", "decays " + std::string(decays), inputs,
                     [=](const Vars& in) -> Vars {
                       const NoGrad guard;
                       const AttentionInputs rest(in, decays);
                       Tensor state = rest.state.value.clone();
-                      const Tensor reset = Tensor::of({2, 1}, std::vector<int32_t>{0, 1});
-                      const Tensor o =
-                          linear_attention_step(in[0], in[1], in[2], rest.decays, reset, state);
+                      const Tensor o = linear_attention_step(in[0], in[1], in[2], rest.decays,
+                                                             rest.reset, state);
                       return {o, state};
-                    },
-                    "AS"});
+                    }});
   }
   add_delta_rule_samples(list);
   const std::vector<Input> qkv = {{{2, 5, 3, 4}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
   for (int64_t window : {0, 1, 3}) {
-    for (int64_t length : {0, 5, 7}) {
-      for (bool hidden : {false, true}) {
-        Tensor first;
-        if (hidden) {
-          first = i32({2, 5});
-          const int64_t past = (length == 0 ? 9 : length) - 5;
-          for (int64_t i = 3; i < 10; ++i) {
-            first.data<int32_t>()[i] = static_cast<int32_t>(past + i % 5 / 2);
-          }
+    for (bool hidden : {false, true}) {
+      std::vector<Input> inputs = qkv;
+      if (hidden) {
+        Tensor first = i32({2, 5});
+        for (int64_t i = 3; i < 10; ++i) {
+          first.data<int32_t>()[i] = static_cast<int32_t>(4 + i % 5 / 2);
         }
-        const std::string flags = "window " + std::to_string(window) + ", length " +
-                                  std::to_string(length) + (hidden ? ", first" : "");
-        list.push_back({"softmax_attention", flags, qkv, [=](const Vars& in) -> Vars {
-                          return {
-                              softmax_attention(in[0], in[1], in[2], first, window, 0.6, length)};
-                        }});
+        inputs.push_back(integers(first));
       }
+      const std::string flags = "window " + std::to_string(window) + (hidden ? ", first" : "");
+      list.push_back({"softmax_attention", flags, inputs, [=](const Vars& in) -> Vars {
+                        return {softmax_attention(in[0], in[1], in[2],
+                                                  hidden ? in[3].value : Tensor{}, window, 0.6)};
+                      }});
     }
+    std::vector<Input> inputs = {
+        {{2, 1, 3, 4}}, {{2, 1, 3, 4}}, {{2, 1, 3, 2}}, {{2, 9, 3, 4}}, {{2, 9, 3, 2}}};
+    for (Input& input : inputs) input.differentiable = false;
+    inputs.push_back(integers(Tensor::full({1}, 6, DType::I32)));
+    inputs.push_back(integers(Tensor::of({2, 1}, std::vector<int32_t>{6, 2})));
+    list.push_back(
+        {"softmax_attention_step", "window " + std::to_string(window), inputs,
+         [=](const Vars& in) -> Vars {
+           const NoGrad guard;
+           const KeyValueCache cache = {in[3].value.clone(), in[4].value.clone(), in[5].value};
+           const Tensor o =
+               softmax_attention_step(in[0], in[1], in[2], cache, in[6].value, window, 0.6);
+           return {o, cache.keys, cache.values};
+         }});
   }
 }
 
@@ -403,11 +396,11 @@ inline std::vector<OpSample> all_ops() {
 /// The ops at sizes where work is split between threads, tiles, blocks and slices.
 inline std::vector<OpSample> large_ops() {
   std::vector<OpSample> list;
-  const auto push =
-      [&](const std::string& op, const std::string& flags, const std::vector<Input>& inputs,
-          const std::function<Vars(const Vars&)>& apply, const std::string& types = {}) {
-        list.push_back({op, flags, inputs, apply, types});
-      };
+  const auto push = [&](const std::string& op, const std::string& flags,
+                        const std::vector<Input>& inputs,
+                        const std::function<Vars(const Vars&)>& apply) {
+    list.push_back({op, flags, inputs, apply});
+  };
   for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
                          Shape{700, 150, 90}, Shape{5, 3000, 33}, Shape{3, 700, 300}}) {
     push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, sums({s[1]})},
@@ -417,47 +410,32 @@ inline std::vector<OpSample> large_ops() {
        [](const Vars& in) -> Vars { return {layer_norm(in[0], in[1], in[2], 1e-5)}; });
   push("head_norm", "many rows", {{{3, 300, 5, 19}}, sums({5, 19})},
        [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; });
-  push(
-      "cross_entropy", "several slices", {{{250, 8}}, {{40000, 8}}},
-      [](const Vars& in) -> Vars {
-        return {cross_entropy(in[0], in[1], some_targets({250}, 40000))};
-      },
-      "S");
-  push(
-      "embedding", "", {sums({50, 200})},
-      [](const Vars& in) -> Vars {
-        return {embedding(random_ids({4, 100}, 1, 50), in[0])};
-      },
-      "S");
+  push("cross_entropy", "several slices",
+       {{{250, 8}}, {{40000, 8}}, integers(some_targets({250}, 40000))},
+       [](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], in[2].value)}; });
+  push("embedding", "", {sums({50, 200}), integers(random_ids({4, 100}, 1, 50))},
+       [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; });
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
   push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
     return {dropout(in[0], 0.5, {3, 4, 2})};
   });
-  push(
-      "add_dropout", "", {sums({7, 9001}), {{7, 9001}}},
-      [](const Vars& in) -> Vars {
-        return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
-      },
-      "S");
-  push(
-      "add", "", {{{7, 9001}}, {{7, 9001}}},
-      [](const Vars& in) -> Vars { return {add(in[0], in[1])}; }, "S");
+  push("add_dropout", "", {sums({7, 9001}), {{7, 9001}}}, [](const Vars& in) -> Vars {
+    return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
+  });
+  push("add", "", {{{7, 9001}}, {{7, 9001}}},
+       [](const Vars& in) -> Vars { return {add(in[0], in[1])}; });
   push("softmax", "", {{{900, 61}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; });
   push("refined_gate", "", {{{7, 9001}}, {{7, 9001}}},
        [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; });
   push("sigmoid", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {sigmoid(in[0])}; });
   push("log_sigmoid", "", {{{7, 9001}}},
        [](const Vars& in) -> Vars { return {log_sigmoid(in[0])}; });
-  push("rope", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
-    return {rope(in[0], random_ids({3, 90}, 3, 9000), 32, 10000)};
+  push("rope", "", {{{3, 90, 5, 32}}, integers(random_ids({3, 90}, 3, 9000))},
+       [](const Vars& in) -> Vars { return {rope(in[0], in[1].value, 32, 10000)}; });
+  push("safe_exp", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
+    const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
+    return {out.features, out.log_rho, out.m};
   });
-  push(
-      "safe_exp", "", {{{3, 90, 5, 32}}},
-      [](const Vars& in) -> Vars {
-        const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
-        return {out.features, out.log_rho, out.m};
-      },
-      "ASS");
   for (const char* decays : {"", "s", "a", "b", "ab"}) {
     list.push_back(linear_attention_sample({2, 200, 3, 33, 70}, decays, true, true, 64));
   }

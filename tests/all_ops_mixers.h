@@ -31,21 +31,19 @@ inline void add_feature_map_samples(std::vector<OpSample>& list) {
         return {head_linear(in[0], in[1], {}, sum_type(type_of(in[0])))};
       },
       "S");
-  push(
-      "favor_exponent", "more features", {sums({2, 3, 2, 5}), {{2, 3, 2, 3}}},
-      [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; }, "S");
-  push(
-      "favor_exponent", "as many, sums", {sums({2, 3, 2, 4}), sums({2, 3, 2, 4})},
-      [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; }, "S");
+  push("favor_exponent", "more features", {sums({2, 3, 2, 5}), {{2, 3, 2, 3}}},
+       [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
+  push("favor_exponent", "as many, sums", {sums({2, 3, 2, 4}), sums({2, 3, 2, 4})},
+       [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
   for (bool joint : {false, true}) {
     for (const Input& z : {Input{{2, 3, 2, 5}}, sums({2, 3, 2, 5})}) {
-      push("hedgehog", std::string(joint ? "joint" : "separate") + (z.type == 'S' ? ", sums" : ""),
+      push("hedgehog", std::string(joint ? "joint" : "separate") + (z.is_sum ? ", sums" : ""),
            {z, activations()},
            [=](const Vars& in) -> Vars { return {hedgehog(in[0], joint, type_of(in[1]))}; });
     }
   }
   for (const Input& z : {Input{{2, 3, 2, 5}, -9, 9}, sums({2, 3, 2, 5}, -9, 9)}) {
-    push("cos_sin", z.type == 'S' ? "sums" : "", {z, activations()},
+    push("cos_sin", z.is_sum ? "sums" : "", {z, activations()},
          [](const Vars& in) -> Vars { return {cos_sin(in[0], type_of(in[1]))}; });
   }
   for (int64_t nu : {1, 3, 7}) {
@@ -101,9 +99,8 @@ inline void add_large_mixer_samples(std::vector<OpSample>& list) {
        [](const Vars& in) -> Vars { return {elu_plus_one(in[0])}; });
   push("head_linear", {{{3, 200, 3, 33}}, {{3 * 20, 33}}, sums({3 * 20})},
        [](const Vars& in) -> Vars { return {head_linear(in[0], in[1], in[2])}; });
-  push(
-      "favor_exponent", {sums({3, 200, 3, 33}), {{3, 200, 3, 20}}},
-      [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; }, "S");
+  push("favor_exponent", {sums({3, 200, 3, 33}), {{3, 200, 3, 20}}},
+       [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
   for (bool joint : {false, true}) {
     push("hedgehog", {{{3, 200, 3, 33}, -20, 20}},
          [=](const Vars& in) -> Vars { return {hedgehog(in[0], joint)}; });

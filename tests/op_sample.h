@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,45 +13,63 @@
 // all_ops.h and wrong_calls.h.
 namespace regla::test {
 
-/// One floating-point input of a sample: distinct values, spaced evenly in (low, high).
+/// One input of a sample: distinct values, spaced evenly in (low, high); integers begin as 0.
 struct Input {
   Shape shape;
   double low = -2, high = 2;
   bool differentiable = true;
-  /// Replaces the values where given.
+  /// Replaces the values where given; they are in F32, or integers.
   std::function<void(Tensor&)> edit = {};
-  char type = 'A';  // of activations, or of sums: 'S' (backends/kernels.h)
+  std::optional<DType> type = {};  // none: as the sample is run
+  bool is_sum = false;             // then of the type of sums, not of activations
+
+  bool is_float() const { return type != DType::I32; }
 };
 
-/// One of the type of sums.
-inline Input sums(const Shape& shape, double low = -2, double high = 2) {
-  return {shape, low, high, true, {}, 'S'};
+/// Ids, targets, positions or a mask, as they are.
+inline Input integers(const Tensor& values) {
+  return {.shape = values.shape(),
+          .differentiable = false,
+          .edit = [=](Tensor& x) { x.copy_from(values); },
+          .type = DType::I32};
 }
-/// One that nobody reads: its type is that of activations where all other inputs are sums.
-inline Input activations() { return {{1}, -2, 2, false}; }
+/// An input without a gradient, in one type whatever the sample is run in.
+inline Input constant(const Shape& shape, DType type) {
+  return {.shape = shape, .differentiable = false, .type = type};
+}
+
+/// One of the type of sums (S in backends/kernels.h).
+inline Input sums(const Shape& shape, double low = -2, double high = 2) {
+  return {.shape = shape, .low = low, .high = high, .is_sum = true};
+}
+/// One that nobody reads: it tells the type of activations where all others are sums.
+inline Input activations() { return {.shape = {1}, .differentiable = false}; }
 inline DType type_of(const Var& x) { return x.value.dtype(); }
 
+/// A, S or D (backends/kernels.h) beside activations of that type.
 inline DType type_named(char letter, DType activations) {
-  return letter == 'S' ? sum_type(activations) : activations;
+  return letter == 'D' ? DType::F64 : letter == 'S' ? sum_type(activations) : activations;
 }
 
 struct OpSample {
-  std::string op;     // the function in autograd/ops.h
-  std::string flags;  // what this sample is about
-  std::vector<Input> inputs;
+  std::string op;             // the function in autograd/ops.h
+  std::string flags;          // what this sample is about
+  std::vector<Input> inputs;  // every tensor there is, so that it runs on any device
   /// The op; an entry that is undefined is an absent optional output.
   std::function<Vars(const Vars&)> apply;
   std::string types = {};  // of the outputs, as in backends/kernels.h; empty: all A
 
   std::string name() const { return op + ", " + flags; }
 
-  Tensors make(DType dtype) const {
+  Tensors make(DType dtype, Device device = {}) const {
     Tensors values;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      Tensor value =
-          spaced_tensor(inputs[i].shape, DType::F32, 11 + i, inputs[i].low, inputs[i].high);
-      if (inputs[i].edit) inputs[i].edit(value);
-      values.push_back(converted(value, type_named(inputs[i].type, dtype)));
+      const Input& in = inputs[i];
+      Tensor value = in.is_float() ? spaced_tensor(in.shape, DType::F32, 11 + i, in.low, in.high)
+                                   : Tensor::zeros(in.shape, DType::I32);
+      if (in.edit) in.edit(value);
+      const DType own = in.is_sum ? sum_type(dtype) : dtype;
+      values.push_back(converted(value, in.type.value_or(own)).on(device));
     }
     return values;
   }
@@ -69,7 +88,9 @@ inline Vars leaves(Tape& tape, const OpSample& sample, const Tensors& values) {
 inline Tensors cotangents(const Vars& outputs, uint64_t seed) {
   Tensors d;
   for (const Var& out : outputs) {
-    d.push_back(out.defined() ? normal_tensor(out.shape(), out.value.dtype(), seed++) : Tensor{});
+    d.push_back(out.defined()
+                    ? normal_tensor(out.shape(), out.value.dtype(), seed++).on(out.value.device())
+                    : Tensor{});
   }
   return d;
 }

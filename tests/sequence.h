@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cstring>
 #include <vector>
 
 #include "autograd/ops.h"
+#include "backends/copies.h"
 
 // Sequences taken apart and put together.
 namespace regla::test {
@@ -13,14 +13,8 @@ inline Tensor tokens(const Tensor& x, int64_t begin, int64_t end) {
   if (!x) return {};
   std::vector<int64_t> sizes(x.shape().sizes().begin(), x.shape().sizes().end());
   sizes[1] = end - begin;
-  Tensor part = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype());
-  if (part.numel() == 0) return part;
-  const auto row = static_cast<size_t>(part.bytes() / (x.dim(0) * (end - begin)));
-  for (int64_t b = 0; b < x.dim(0); ++b) {
-    std::memcpy(static_cast<char*>(part.raw()) + static_cast<size_t>(b * (end - begin)) * row,
-                static_cast<const char*>(x.raw()) + static_cast<size_t>(b * x.dim(1) + begin) * row,
-                static_cast<size_t>(end - begin) * row);
-  }
+  Tensor part = Tensor::empty(Shape(std::span<const int64_t>(sizes)), x.dtype(), x.device());
+  copy_rows(x, begin, end - begin, part, 0);
   return part;
 }
 

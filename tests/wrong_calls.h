@@ -131,23 +131,48 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
     safe_exp(f32({2, 3, 2, 0}), {}, {}, Maximum::Running, 1);
   });
   const auto softmax = [&](const std::string& flags, const Var& k, const Var& v,
-                           const Tensor& first, int64_t window, int64_t length) {
-    wrong("softmax_attention", flags,
-          [=] { softmax_attention(q, k, v, first, window, 1, length); });
+                           const Tensor& first, int64_t window) {
+    wrong("softmax_attention", flags, [=] { softmax_attention(q, k, v, first, window, 1); });
   };
-  softmax("fewer keys", f32({2, 2, 2, 4}), f32({2, 2, 2, 5}), {}, 0, 0);
-  softmax("k", f32({2, 3, 2, 5}), u, {}, 0, 0);
-  softmax("v", q, f32({2, 4, 2, 5}), {}, 0, 0);
-  softmax("first", q, u, i32({3, 2}), 0, 0);
-  softmax("first after the query", q, u, Tensor::full({2, 3}, 1, DType::I32), 0, 0);
-  softmax("window", q, u, {}, -1, 0);
-  softmax("length beyond", q, u, {}, 0, 4);
-  softmax("length short", q, u, {}, 0, 2);
-  softmax("types", q, f64({2, 3, 2, 5}), {}, 0, 0);
+  softmax("fewer keys", f32({2, 2, 2, 4}), f32({2, 2, 2, 5}), {}, 0);
+  softmax("k", f32({2, 3, 2, 5}), u, {}, 0);
+  softmax("v", q, f32({2, 4, 2, 5}), {}, 0);
+  softmax("first", q, u, i32({3, 2}), 0);
+  softmax("first after the query", q, u, Tensor::full({2, 3}, 1, DType::I32), 0);
+  softmax("window", q, u, {}, -1);
+  softmax("types", q, f64({2, 3, 2, 5}), {}, 0);
+  const auto step = [&](const std::string& flags, const Var& token, const Var& keys,
+                        const Var& values, const Tensor& used, const Tensor& positions) {
+    wrong("softmax_attention_step", flags, [=] {
+      softmax_attention_step(token, token, token, {keys.value, values.value, used}, positions, 0,
+                             1);
+    });
+  };
+  const Var cache = f32({2, 9, 2, 4});
+  step("two tokens", f32({2, 2, 2, 4}), cache, cache, i32({1}), i32({2, 1}));
+  step("no cache", one, {}, {}, i32({1}), i32({2, 1}));
+  step("keys", one, f32({2, 9, 2, 5}), cache, i32({1}), i32({2, 1}));
+  step("values", one, cache, f32({2, 8, 2, 4}), i32({1}), i32({2, 1}));
+  step("values of another size", one, cache, f32({2, 9, 2, 5}), i32({1}), i32({2, 1}));
+  step("types", one, cache, f64({2, 9, 2, 4}), i32({1}), i32({2, 1}));
+  step("used", one, cache, cache, i32({2}), i32({2, 1}));
+  step("positions", one, cache, cache, i32({1}), i32({1, 2}));
+  wrong("softmax_attention_step", "a tape", [=] {
+    const Tape tape;
+    softmax_attention_step(one, one, one, {cache.value, cache.value, i32({1})}, i32({2, 1}), 0, 1);
+  });
   wrong("cross_entropy", "gradient past a weight in BF16", [] {
     Tape tape;
     cross_entropy(tape.leaf(f32({2, 3}).value), bf16({4, 3}), i32({2}));
   });
+  for (const int32_t target : {4, -2}) {  // the kernel of both looks at the values
+    const Var hidden = f32({2, 3}), weight = f32({4, 3});
+    const Tensor targets = Tensor::full({2}, target, DType::I32);
+    const std::string flags = "target " + std::to_string(target);
+    wrong("cross_entropy", flags, [=] { cross_entropy(hidden, weight, targets); });
+    wrong("cross_entropy", flags + ", rows",
+          [=] { cross_entropy_rows(hidden.value, weight.value, targets); });
+  }
   for (const std::string op : {"cross_entropy", "cross_entropy_rows"}) {
     const auto loss = [&](const std::string& flags, const Var& hidden, const Var& weight,
                           const Tensor& targets) {
@@ -162,8 +187,6 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
     loss("inner size", f32({2, 3}), f32({4, 5}), i32({2}));
     loss("weight", f32({2, 3}), f32({3}), i32({2}));
     loss("targets", f32({2, 3}), f32({4, 3}), i32({3}));
-    loss("target too large", f32({2, 3}), f32({4, 3}), Tensor::full({2}, 4, DType::I32));
-    loss("target below -1", f32({2, 3}), f32({4, 3}), Tensor::full({2}, -2, DType::I32));
     loss("types", f32({2, 3}), f64({4, 3}), i32({2}));
     loss("no rows", f32({0, 3}), f32({4, 3}), i32({0}));
     loss("BF16 beside F64", f64({2, 3}), bf16({4, 3}), i32({2}));

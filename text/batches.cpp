@@ -11,15 +11,6 @@ std::vector<int32_t> document_resets(std::span<const int32_t> ids, int32_t end_o
   return resets;
 }
 
-Batch Batch::rows(int64_t begin, int64_t end) const {
-  check(begin >= 0 && begin < end && end <= batch, "[batches] expected rows within 0 and ", batch,
-        ", got ", begin, " to ", end);
-  const auto part = [&](const std::vector<int32_t>& all) {
-    return std::vector<int32_t>(all.begin() + begin * length, all.begin() + end * length);
-  };
-  return {end - begin, length, part(inputs), part(targets), part(reset), first};
-}
-
 Batches::Batches(std::span<const int32_t> ids, int64_t batch, int64_t length, int32_t end_of_text)
     : ids_(ids), batch_(batch), length_(length), end_of_text_(end_of_text) {
   check(batch > 0 && length > 0, "[batches] expected a batch and a sequence of at least 1, got ",

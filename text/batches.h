@@ -18,9 +18,6 @@ struct Batch {
   std::vector<int32_t> targets;  // the token behind each input
   std::vector<int32_t> reset;    // document_resets of the inputs
   bool first = false;            // segment 0: a state carried so far belongs to other text
-
-  /// Rows [begin, end) as a batch of their own. Error: rows that do not exist, or none.
-  Batch rows(int64_t begin, int64_t end) const;
 };
 
 /// Cuts a token stream into batches, the same ones in every run.

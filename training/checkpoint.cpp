@@ -23,42 +23,34 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 10> kFreeKeys = {
+constexpr std::array<std::string_view, 11> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "precision"};
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device",
+    "precision"};
 
-std::string carried_name(size_t layer, const std::string& tensor) {
-  return "state." + std::to_string(layer) + "." + tensor;
-}
+constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
 /// Reads a file's tensors by name and knows which were not asked for. Nothing is allocated for
 /// those.
 class TensorReader {
  public:
-  explicit TensorReader(const fs::path& path) : path_(path), source_(path) {
+  /// What is in the file was written beside activations of that type.
+  TensorReader(const fs::path& path, DType activations)
+      : path_(path), source_(path), activations_(activations) {
     for (const TensorSource::Entry& entry : source_.entries()) {
       tensors_.emplace(entry.name, Place{&entry});
     }
   }
 
-  /// Fills a tensor, whose shape the file's must have, from numbers of the type `stored`.
-  void read_into(const std::string& name, Tensor& tensor, DType stored) {
+  /// Fills a tensor, whose shape the file's must have, and whose type it had when the file was
+  /// written.
+  void read_into(const std::string& name, Tensor& tensor) {
+    const DType stored = tensor.dtype() == DType::I32 ? DType::I32 : stored_type(name);
     if (stored == tensor.dtype()) {
       source_.read(find(name, tensor.shape(), stored), tensor);
     } else {
       tensor.copy_from(converted(take(name, tensor.shape(), stored), tensor.dtype()));
     }
-  }
-
-  /// The same for a state that training with activations of that type left: cached keys and values
-  /// are activations, everything else is sums.
-  void read_state(const std::string& name, Tensor& tensor, DType activations) {
-    const auto found = tensors_.find(name);
-    const bool is_narrow = found != tensors_.end() && found->second.entry->dtype == activations;
-    read_into(name, tensor,
-              tensor.dtype() == DType::I32 ? DType::I32
-              : is_narrow                  ? activations
-                                           : sum_type(activations));
   }
 
   /// A tensor that must have that shape and type.
@@ -67,6 +59,12 @@ class TensorReader {
     Tensor tensor = Tensor::empty(shape, dtype);
     source_.read(entry, tensor);
     return tensor;
+  }
+
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  bool has(const std::string& name, const Shape& shape) const {
+    const auto found = tensors_.find(name);
+    return found != tensors_.end() && found->second.entry->shape == shape;
   }
 
   /// Leaves out a tensor that may be there.
@@ -89,6 +87,13 @@ class TensorReader {
     bool is_taken = false;  // more than once is fine: a part may make a parameter anew
   };
 
+  /// Of numbers: cached keys and values are activations, everything else is sums.
+  DType stored_type(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    const bool is_narrow = found != tensors_.end() && found->second.entry->dtype == activations_;
+    return is_narrow ? activations_ : sum_type(activations_);
+  }
+
   const TensorSource::Entry& find(const std::string& name, const Shape& shape, DType dtype) {
     const auto found = tensors_.find(name);
     check(found != tensors_.end(), where(name), " missing");
@@ -107,8 +112,45 @@ class TensorReader {
 
   fs::path path_;
   TensorSource source_;
+  DType activations_;
   std::map<std::string, Place> tensors_;
 };
+
+/// Fills a cache [B, window - 1, H, N] with the entries of a file. Earlier versions saved no more
+/// of them than there were tokens.
+void read_cache(TensorReader& file, const std::string& name, int64_t tokens, Tensor& cache) {
+  const Shape& shape = cache.shape();
+  const Shape shorter = {shape[0], std::min(tokens, shape[1]), shape[2], shape[3]};
+  if (!file.has(name, shorter)) return file.read_into(name, cache);
+  Tensor entries = Tensor::empty(shorter, cache.dtype(), cache.device());
+  file.read_into(name, entries);
+  copy_rows(entries, 0, shorter[1], cache, shape[1] - shorter[1]);
+}
+
+/// Fills a state from a file of this or an earlier version, whose layers had a clock and a first
+/// entry of the cache each.
+void read_carried(TensorReader& file, const std::string& where, int64_t tokens,
+                  DecoderState& state) {
+  const auto of_layer = [](size_t layer, const char* name) {
+    return kCarried + std::to_string(layer) + "." + name;
+  };
+  const bool has_clocks =
+      !file.has(kCarried + std::string("position")) && file.has(of_layer(0, "position"));
+  state.for_each([&](const std::string& name, Tensor& tensor) {
+    const bool is_cache = name.ends_with(".keys") || name.ends_with(".values");
+    if (is_cache) return read_cache(file, kCarried + name, tokens, tensor);
+    file.read_into(has_clocks && name == "position" ? of_layer(0, "position") : kCarried + name,
+                   tensor);
+  });
+  for (size_t layer = 0; layer < state.layers.size(); ++layer) {
+    file.pass_over(of_layer(layer, "first"));  // which follows from the positions
+    if (!has_clocks || layer == 0) continue;
+    Tensor position = Tensor::empty_like(state.position);
+    file.read_into(of_layer(layer, "position"), position);
+    check(position.values() == state.position.values(), where, ": expected the position of layer ",
+          layer, " to be that of layer 0");
+  }
+}
 
 /// The step in the name of a run's checkpoint; a copy may have any name.
 std::optional<int64_t> step_of_folder(const fs::path& folder) {
@@ -150,24 +192,27 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 
 }  // namespace
 
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
-  return assembled(config, std::move(tokenizer), {config.seed, activation_type(config.precision)});
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                 Device device) {
+  return assembled(config, std::move(tokenizer),
+                   {config.seed, activation_type(config.precision), device});
 }
 
-Model load_model(const fs::path& run, std::optional<Precision> precision) {
+Model load_model(const fs::path& run, Device device, std::optional<Precision> precision) {
   const HeldCheckpoint held(run);
   const fs::path& folder = held.path();
   TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
   auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
-  TensorReader file(folder / "model.safetensors");
+  const DType activations = activation_type(config.precision);
+  TensorReader file(folder / "model.safetensors", activations);
   // Made of the tensors that are there: a configuration that asks for more is refused before
   // anything is made for it.
-  const DType stored = sum_type(activation_type(config.precision));
   const auto take = [&](const std::string& name, const Shape& shape, DType) {
-    return file.take(name, shape, stored);
+    return file.take(name, shape, sum_type(activations));
   };
   config.precision = precision.value_or(config.precision);
-  Model model = assembled(config, std::move(tokenizer), {take, activation_type(config.precision)});
+  Model model =
+      assembled(config, std::move(tokenizer), {take, activation_type(config.precision), device});
   file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
@@ -186,11 +231,9 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
     rest.push_back({name, moment});
   });
   DecoderState carried = trainer.carried_state();
-  for (size_t layer = 0; layer < carried.size(); ++layer) {
-    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
-      rest.push_back({carried_name(layer, name), tensor});
-    });
-  }
+  carried.for_each([&](const std::string& name, Tensor& tensor) {
+    rest.push_back({kCarried + name, tensor});
+  });
   write_file(folder / "config.json", model.config.to_json());
   write_file(folder / "tokenizer.json", model.tokenizer->to_json());
   write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
@@ -225,22 +268,16 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
         "[checkpoint] ", (folder / "state.json").string(), ": expected ", state.step, " steps of ",
         trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
   const fs::path path = folder / "optimizer.safetensors";
-  TensorReader file(path);
   const DType activations =
       activation_type(read_config(folder / "config.json", {}, NamedBy::Program).precision);
-  trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
-    file.read_into(name, moment, sum_type(activations));
-  });
-  DecoderState carried = trainer.carried_after(state.step);
-  for (size_t layer = 0; layer < carried.size(); ++layer) {
-    carried[layer].for_each([&](const std::string& name, Tensor& tensor) {
-      file.read_state(carried_name(layer, name), tensor, activations);
-    });
-    file.pass_over(carried_name(layer, "first"));  // of earlier versions; positions tell it
-    carried[layer].check_values(
-        "[checkpoint] " + path.string() + ", layer " + std::to_string(layer) + ":",
-        trainer.tokens_carried(state.step));
-  }
+  TensorReader file(path, activations);
+  trainer.optimizer().for_each(
+      [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
+  DecoderState carried = trainer.initial_state();
+  const std::string where = "[checkpoint] " + path.string();
+  const int64_t carried_tokens = trainer.tokens_carried(state.step);
+  read_carried(file, where, carried_tokens, carried);
+  carried.check_values(where, carried_tokens);
   file.finish();
   trainer.resume(state.step, carried);
 }

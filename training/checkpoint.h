@@ -50,19 +50,23 @@ struct Model {
   std::unique_ptr<Decoder> decoder;
 };
 
-/// The model for a configuration and a tokenizer, with initial weights. A `vocab` of 0 becomes the
-/// tokenizer's, padded; an Error when the tokenizer has more entries than `vocab`.
-Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer);
+/// The model for a configuration and a tokenizer, with initial weights, on an open device. A
+/// `vocab` of 0 becomes the tokenizer's, padded; an Error when the tokenizer has more entries than
+/// `vocab`.
+Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
+                 Device device = {});
 
 /// Reads config.json, tokenizer.json and model.safetensors of a run, or of a folder that holds
-/// them, to compute in `precision` (undefined: as configured). Tensors that are missing, surplus,
-/// of another shape or type than the configuration says are Errors that name the tensor.
-Model load_model(const std::filesystem::path& run, std::optional<Precision> precision = {});
+/// them, onto an open device, to compute in `precision` (undefined: as configured). Tensors that
+/// are missing, surplus, of another shape or type than the configuration says are Errors that name
+/// the tensor.
+Model load_model(const std::filesystem::path& run, Device device = {},
+                 std::optional<Precision> precision = {});
 
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
-/// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, carried
-/// states as `state.<layer>.<tensor>`. All are in the type of sums, but for cached keys and values,
-/// which are activations.
+/// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, a carried
+/// state as `state.<layer>.<tensor>` and `state.position`. All are in the type of sums, but for
+/// cached keys and values, which are activations.
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
 
@@ -78,7 +82,7 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads, precision and
+/// may change: steps, logging, validation, checkpoints, threads, device, precision and
 /// activation_checkpointing.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
 

@@ -185,6 +185,7 @@ TrainingConfig TrainingConfig::resolved() const {
 
 void TrainingConfig::validate() const {
   model.validate();
+  Device::named(device);  // an Error for what is no device
   check_count("steps", steps, 0);
   check_count("batch_size", batch_size, 1);
   check_count("micro_batches", micro_batches, 1);

@@ -61,6 +61,7 @@ struct TrainingConfig {
   int64_t keep_last = 2;
   uint64_t seed = 0;
   int64_t threads = 0;
+  std::string device = "cpu";
   Precision precision = Precision::Fp32;
 
   /// How a split is scored when nothing else is asked for: as training reads it.
@@ -121,6 +122,7 @@ void fields(Config& c, Visitor&& visit) {
   visit("keep_last", c.keep_last, "newest checkpoints to keep, besides the best by validation");
   visit("seed", c.seed, "of initial weights and dropout");
   visit("threads", c.threads, "CPU threads; 0: all. Results do not depend on it");
+  visit("device", c.device, "where training computes: cpu, cuda or cuda:<index>");
   visit("precision", c.precision,
         "what activations are and products read: tf32 is fp32 but on a GPU; with bf16 weights, "
         "moments, states and all sums stay in F32");

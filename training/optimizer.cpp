@@ -16,39 +16,42 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
     moments_.push_back(
         {Tensor::zeros_like(parameter->value), Tensor::zeros_like(parameter->value)});
   }
+  if (!parameters_.empty()) device_ = parameters_.front()->value.device();
+  squares_ = Tensor::zeros({static_cast<int64_t>(parameters_.size())}, DType::F64, device_);
+  latch_ = Tensor::zeros({1}, DType::I32, device_);
 }
 
-double AdamW::gradient_norm() const {
-  double sum = 0;
-  for (const Parameter* parameter : parameters_) {
-    if (parameter->gradient_empty) continue;
-    const Tensor squares = Tensor::empty({1}, DType::F64, parameter->gradient.device());
-    kernels(parameter->gradient.device()).sum_of_squares(parameter->gradient, squares);
-    sum += squares.values()[0];
+Tensor AdamW::clip(const Tensor& losses, double largest) {
+  squares_.fill(0);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (parameters_[i]->gradient_empty) continue;
+    const auto row = static_cast<int64_t>(i);
+    kernels(device_).sum_of_squares(parameters_[i]->gradient, squares_.slice(row, row + 1));
   }
-  return std::sqrt(sum);
+  const Tensor report = Tensor::empty({3}, DType::F64, device_);
+  kernels(device_).clip_factor(squares_, losses, largest, latch_, report);
+  return report;
 }
 
-void AdamW::update(int64_t step, double learning_rate, double gradient_scale) {
+void AdamW::update(int64_t step, double learning_rate, const Tensor& factor) {
   const double correction1 = 1 - std::pow(beta1_, static_cast<double>(step));
   const double correction2 = 1 - std::pow(beta2_, static_cast<double>(step));
+  const Tensor rates =
+      Tensor::of({3}, std::vector<double>{learning_rate, correction1, correction2}, device_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = *parameters_[i];
     if (parameter.gradient_empty) continue;  // no part of this step's computation
-    kernels(parameter.value.device())
-        .adamw({.value = parameter.value,
-                .gradient = parameter.gradient,
-                .m = moments_[i].m,
-                .v = moments_[i].v,
-                .rate = learning_rate,
-                .beta1 = beta1_,
-                .beta2 = beta2_,
-                .epsilon = epsilon_,
-                .decay = is_matrix(parameter.role) ? weight_decay_ : 0,
-                .gradient_scale = gradient_scale,
-                .correction1 = correction1,
-                .correction2 = correction2,
-                .copy = parameter.copy});
+    kernels(device_).adamw({.value = parameter.value,
+                            .gradient = parameter.gradient,
+                            .m = moments_[i].m,
+                            .v = moments_[i].v,
+                            .copy = parameter.copy,
+                            .rates = rates,
+                            .factor = factor,
+                            .beta1 = beta1_,
+                            .beta2 = beta2_,
+                            .epsilon = epsilon_,
+                            .decay = is_matrix(parameter.role) ? weight_decay_ : 0});
   }
 }
 

@@ -16,12 +16,19 @@ class AdamW {
  public:
   AdamW(const ParameterList& parameters, const TrainingConfig& config);
 
-  /// The global norm of the gradients of all parameters.
-  double gradient_norm() const;
-  /// Update number `step`, counted from 1, with every gradient multiplied by `gradient_scale`.
-  void update(int64_t step, double learning_rate, double gradient_scale);
+  /// What to scale the gradients by so that their global norm is at most `largest` (0: no limit),
+  /// computed where the parameters are: F64 [3], the loss (the sum of `losses`, F64), the norm and
+  /// the factor. That is 0 where loss or norm is not finite, and then in every later call until
+  /// `forget_bad_updates`.
+  Tensor clip(const Tensor& losses, double largest);
+  void forget_bad_updates() { latch_.fill(0); }
+  /// Update number `step`, counted from 1, with every gradient multiplied by `factor`, F64 [1] on
+  /// the parameters' device; 0 leaves weights and moments as they are.
+  void update(int64_t step, double learning_rate, const Tensor& factor);
   void clear_gradients();
 
+  /// Where the parameters are.
+  Device device() const { return device_; }
   const ParameterList& parameters() const { return parameters_; }
   /// Calls `f(name, tensor)` for every moment, `m.<parameter>` and `v.<parameter>`, to save it or
   /// read it back.
@@ -34,12 +41,10 @@ class AdamW {
 
   ParameterList parameters_;
   std::vector<Moments> moments_;
+  Device device_;
+  Tensor squares_;  // F64, of each parameter's gradient
+  Tensor latch_;    // [1] I32: an update went bad
   double beta1_, beta2_, epsilon_, weight_decay_;
 };
-
-/// The factor that brings a gradient of norm `norm` down to `largest` (0: no limit).
-constexpr double clip_factor(double norm, double largest) {
-  return largest > 0 && norm > largest ? largest / norm : 1;
-}
 
 }  // namespace regla

@@ -15,33 +15,12 @@ TrainingConfig validated(const TrainingConfig& config) {
   return config.resolved();
 }
 
-/// [B, T] as a tensor.
-Tensor grid(const Batch& batch, const std::vector<int32_t>& values) {
-  return Tensor::of({batch.batch, batch.length}, values);
-}
-
-/// The state after a segment, as the constant that the next one starts from.
-DecoderState detached(const DecoderState& state) {
-  DecoderState copy;
-  for (const MixerState& layer : state) copy.push_back(layer.detached());
-  return copy;
-}
-
-/// Tensors of equal shape but for the first axis, one behind the other.
-Tensor stacked(const std::vector<Tensor>& parts) {
-  std::vector<int64_t> sizes(parts[0].shape().sizes().begin(), parts[0].shape().sizes().end());
-  sizes[0] = 0;
-  for (const Tensor& part : parts) sizes[0] += part.dim(0);
-  Tensor all = Tensor::empty(Shape(std::span<const int64_t>(sizes)), parts[0].dtype());
-  int64_t row = 0;
-  for (const Tensor& part : parts) {
-    all.slice(row, row + part.dim(0)).copy_from(part);
-    row += part.dim(0);
-  }
-  return all;
-}
-
 }  // namespace
+
+BatchTensors BatchTensors::rows(int64_t begin, int64_t end) const {
+  return {ids.slice(begin, end), targets.slice(begin, end),
+          reset ? reset.slice(begin, end) : Tensor{}};
+}
 
 Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
                  int32_t end_of_text)
@@ -51,61 +30,78 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
-  if (config_.carry_state) {
-    const int64_t rows = config_.batch_size / config_.micro_batches;
-    for (int64_t i = 0; i < config_.micro_batches; ++i) {
-      carried_.push_back(decoder_.initial_state(rows));
-    }
-  }
+  carried_ = initial_state();
 }
 
 StepResult Trainer::step() {
-  const Batch batch = batches_.at(steps_done_);
-  if (batch.first) {  // what was carried belongs to other text
-    for (DecoderState& state : carried_) {
-      state = decoder_.initial_state(config_.batch_size / config_.micro_batches);
-    }
-  }
-  const std::vector<DecoderState> before = carried_;
+  const Batch text = batches_.at(steps_done_);
+  const BatchTensors batch = tensors_of(text);
+  // What was carried into a new epoch belongs to other text.
+  const DecoderState before = text.first ? initial_state() : carried_;
+  std::vector<DecoderState> after;  // of the rows of each micro-batch
   optimizer_.clear_gradients();
-  StepResult result;
+  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, optimizer_.device());
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    result.loss += run_micro_batch(batch, i, false);
-    if (!std::isfinite(result.loss)) break;
+    after.push_back(rows_of(before, i));
+    losses.slice(i, i + 1).copy_from(run_micro_batch(batch, i, after.back(), false));
   }
-  result.gradient_norm = optimizer_.gradient_norm();
+  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
+  StepResult result = {.learning_rate = learning_rate_at(config_, steps_done_)};
+  optimizer_.update(steps_done_ + 1, result.learning_rate, report.slice(2, 3));
+  const std::vector<double> numbers = report.values();
+  result.loss = numbers[0];
+  result.gradient_norm = numbers[1];
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    carried_ = before;
-    explain(batch, result.loss);
+    optimizer_.forget_bad_updates();
+    explain(batch, before, result.loss);
   }
-  result.learning_rate = learning_rate_at(config_, steps_done_);
-  optimizer_.update(steps_done_ + 1, result.learning_rate,
-                    clip_factor(result.gradient_norm, config_.grad_clip));
+  commit(after);
   ++steps_done_;
   decoder_.begin_step(steps_done_);
   return result;
 }
 
-/// Adds the gradient of one part of the batch and returns its share of the loss.
-double Trainer::run_micro_batch(const Batch& batch, int64_t index, bool check_finite) {
+BatchTensors Trainer::tensors_of(const Batch& batch) const {
+  const Shape shape = {batch.batch, batch.length};
+  return {
+      decoder_.ids(shape, batch.inputs), decoder_.ids(shape, batch.targets),
+      config_.reset_at_documents ? Tensor::of(shape, batch.reset, decoder_.device()) : Tensor{}};
+}
+
+DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
   const int64_t rows = config_.batch_size / config_.micro_batches;
-  const Batch part = batch.rows(index * rows, (index + 1) * rows);
-  const Segment segment = {.reset = config_.reset_at_documents ? grid(part, part.reset) : Tensor{},
-                           .chunk = 0};
-  DropoutSource dropout(config_.seed, steps_done_, config_.model.dropout, index * rows);
-  DecoderState* state = carried_.empty() ? nullptr : &carried_[static_cast<size_t>(index)];
+  return state.rows(index * rows, (index + 1) * rows);
+}
+
+/// Adds the gradient of one part of the batch and returns its share of the loss, F64 [1]. `state`,
+/// that of its rows, moves on.
+Tensor Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
+                                bool check_finite) {
+  const int64_t rows = config_.batch_size / config_.micro_batches;
+  const BatchTensors part = batch.rows(index * rows, (index + 1) * rows);
+  const Tensor step =
+      Tensor::full({1}, static_cast<double>(steps_done_), DType::I32, optimizer_.device());
+  DropoutSource dropout(config_.seed, step, config_.model.dropout, index * rows);
   Tape tape;
   tape.check_finite(check_finite);
-  const Var loss = decoder_.loss(decoder_.hidden(grid(part, part.inputs), segment, state,
-                                                 config_.model.dropout > 0 ? &dropout : nullptr),
-                                 grid(part, part.targets), tokens_per_step());
+  const Var hidden =
+      decoder_.hidden(part.ids, {.reset = part.reset}, state.empty() ? nullptr : &state,
+                      config_.model.dropout > 0 ? &dropout : nullptr);
+  const Var loss = decoder_.loss(hidden, part.targets, tokens_per_step());
   tape.backward(loss);
-  if (state) *state = detached(*state);
-  return loss.value.values()[0];
+  state = state.detached();
+  return loss.value;
+}
+
+/// Carries what the micro-batches of an update left behind.
+void Trainer::commit(const std::vector<DecoderState>& after) {
+  for (size_t i = 0; i < after.size(); ++i) {
+    rows_of(carried_, static_cast<int64_t>(i)).copy_from(after[i]);
+  }
 }
 
 /// Runs the batch again with every tensor checked, to say where it went bad.
-void Trainer::explain(const Batch& batch, double loss) {
+void Trainer::explain(const BatchTensors& batch, const DecoderState& before, double loss) {
   std::string what = "[train] step " + std::to_string(steps_done_ + 1) + ": ";
   if (!std::isfinite(loss)) {
     what += "the loss is not finite";
@@ -122,7 +118,8 @@ void Trainer::explain(const Batch& batch, double loss) {
   try {
     for (int64_t i = 0; i < config_.micro_batches; ++i) {
       optimizer_.clear_gradients();
-      run_micro_batch(batch, i, true);
+      DecoderState state = rows_of(before, i);
+      run_micro_batch(batch, i, state, true);
     }
   } catch (const Error& error) {
     what += std::string("; ") + error.what();
@@ -137,52 +134,20 @@ void Trainer::require_finite_weights() const {
                       bad->name + " infinite or NaN");
 }
 
-DecoderState Trainer::carried_state() const {
-  if (carried_.empty()) return {};
-  DecoderState whole = carried_.front();
-  for (size_t layer = 0; layer < whole.size(); ++layer) {
-    std::vector<std::vector<Tensor>> parts;  // per tensor, per micro-batch
-    for (const DecoderState& state : carried_) {
-      size_t index = 0;
-      MixerState part = state[layer];
-      part.for_each([&](const std::string&, Tensor& tensor) {
-        if (parts.size() <= index) parts.emplace_back();
-        parts[index++].push_back(tensor);
-      });
-    }
-    size_t index = 0;
-    whole[layer].for_each(
-        [&](const std::string&, Tensor& tensor) { tensor = stacked(parts[index++]); });
-  }
-  return whole;
-}
-
 int64_t Trainer::tokens_carried(int64_t steps) const {
   // The state begins anew with every epoch, in its first update.
   const int64_t segments = steps > 0 ? (steps - 1) % batches_.segments() + 1 : 0;
   return segments * config_.model.sequence_length;
 }
 
-DecoderState Trainer::carried_after(int64_t steps) const {
-  if (carried_.empty()) return {};
-  return decoder_.state_after(config_.batch_size, tokens_carried(steps));
+DecoderState Trainer::initial_state() const {
+  return config_.carry_state ? decoder_.initial_carried_state(config_.batch_size) : DecoderState{};
 }
 
 void Trainer::resume(int64_t steps, const DecoderState& carried) {
+  if (!carried_.empty()) carried_.copy_from(carried);
   decoder_.begin_step(steps);
   steps_done_ = steps;
-  const int64_t rows = config_.batch_size / config_.micro_batches;
-  for (size_t i = 0; i < carried_.size(); ++i) {
-    const int64_t begin = static_cast<int64_t>(i) * rows;
-    carried_[i] = carried;
-    for (MixerState& layer : carried_[i]) {
-      layer.for_each([&](const std::string& name, Tensor& tensor) {
-        check(tensor.dim(0) == config_.batch_size, "[train] expected the carried state ", name,
-              " of ", config_.batch_size, " sequences, got ", tensor.dim(0));
-        tensor = tensor.slice(begin, begin + rows).clone();
-      });
-    }
-  }
 }
 
 }  // namespace regla

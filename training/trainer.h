@@ -13,6 +13,15 @@
 
 namespace regla {
 
+/// The batch of one update as tensors [B, T] I32.
+struct BatchTensors {
+  Tensor ids, targets;
+  Tensor reset;  // undefined: nothing is forgotten on the way
+
+  /// Rows [begin, end), sharing memory.
+  BatchTensors rows(int64_t begin, int64_t end) const;
+};
+
 /// A loss or gradient that is not finite: the one failure that is nobody's wrong input.
 class DivergedError : public Error {
  public:
@@ -50,20 +59,23 @@ class Trainer {
   Decoder& decoder() { return decoder_; }
   AdamW& optimizer() { return optimizer_; }
 
-  /// The state carried between segments, all rows of the batch together; empty without
-  /// `carry_state`.
-  DecoderState carried_state() const;
-  /// A state with the tensors that `carried_state` gives after `steps` updates, to be read into;
-  /// empty without `carry_state`.
-  DecoderState carried_after(int64_t steps) const;
+  /// The state carried between segments, of the whole batch; empty without `carry_state`.
+  const DecoderState& carried_state() const { return carried_; }
+  /// What the first update of an epoch starts from, the tensors of which `carried_state` always
+  /// has; empty without `carry_state`.
+  DecoderState initial_state() const;
   /// The tokens of each sequence that the state after `steps` updates comes from.
   int64_t tokens_carried(int64_t steps) const;
   /// Goes on after `steps` updates from a state as `carried_state` gave it.
   void resume(int64_t steps, const DecoderState& carried);
 
  private:
-  double run_micro_batch(const Batch& batch, int64_t index, bool check_finite);
-  [[noreturn]] void explain(const Batch& batch, double loss);
+  BatchTensors tensors_of(const Batch& batch) const;
+  DecoderState rows_of(const DecoderState& state, int64_t index) const;
+  Tensor run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
+                         bool check_finite);
+  void commit(const std::vector<DecoderState>& after);
+  [[noreturn]] void explain(const BatchTensors& batch, const DecoderState& before, double loss);
 
   TrainingConfig config_;
   Decoder& decoder_;
@@ -71,7 +83,7 @@ class Trainer {
   Batches batches_;
   AdamW optimizer_;
   int64_t steps_done_ = 0;
-  std::vector<DecoderState> carried_;  // one per micro-batch; none without carry_state
+  DecoderState carried_;  // empty without carry_state
 };
 
 }  // namespace regla

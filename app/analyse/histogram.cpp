@@ -17,6 +17,7 @@ struct HistogramArguments {
   std::vector<std::string> runs, set;
   std::vector<double> biases = {-6, 6};
   std::optional<int64_t> steps;
+  std::optional<std::string> device;
   SampleArguments text;
 };
 
@@ -69,6 +70,7 @@ struct Histograms {
 TrainingConfig small_config(const HistogramArguments& arguments) {
   std::vector<std::string> overrides = arguments.set;
   if (arguments.steps) overrides.push_back("steps=" + std::to_string(*arguments.steps));
+  if (arguments.device) overrides.push_back("device=" + *arguments.device);
   if (!arguments.config.empty()) return read_config(arguments.config, overrides);
   std::string text = kSmallConfig;
   for (const std::string& assignment : overrides) text = apply_override(text, assignment);
@@ -79,12 +81,14 @@ TrainingConfig small_config(const HistogramArguments& arguments) {
 void train_histograms(const HistogramArguments& arguments, Histograms& histograms) {
   const TrainingConfig config = small_config(arguments);
   if (config.threads > 0) set_threads(static_cast<int>(config.threads));
+  const Device device = opened_device(config.device);
   const Corpus corpus = Corpus::open(arguments.text.data, config.text);
   for (const double bias : arguments.biases) {
     const std::string panel = "bias " + rounded(bias);
     std::printf("%s\n", panel.c_str());
     for (const Gate gate : {Gate::Sigmoid, Gate::Refined}) {
-      const Model model = make_model(with_gates(config, gate, bias), tokenizer_for(config, corpus));
+      const Model model =
+          make_model(with_gates(config, gate, bias), tokenizer_for(config, corpus), device);
       const TokenStream text = tokenize_split(corpus, Split::Train, *model.tokenizer);
       const GateHistory history =
           train_gates(model, text, arguments.text.sample(model), show_steps);
@@ -97,9 +101,10 @@ void train_histograms(const HistogramArguments& arguments, Histograms& histogram
 }
 
 void look_at_runs(const HistogramArguments& arguments, Histograms& histograms) {
+  const Device device = opened_device(arguments.device.value_or("cpu"));
   const std::vector<std::string> labels = labels_of(arguments.runs);
   for (size_t i = 0; i < labels.size(); ++i) {
-    const Model model = load_model(arguments.runs[i]);
+    const Model model = load_model(arguments.runs[i], device);
     histograms.add("runs", labels[i], gates_of_run(model, arguments.text.sample(model)));
   }
 }
@@ -148,6 +153,7 @@ void add_gate_histogram(CLI::App& analyse, Action& action) {
   training(add_steps(*command, arguments->steps));
   training(add_set(*command, arguments->set));
   arguments->text.add_to(*command);
+  add_device(*command, arguments->device, "as configured, for runs cpu");
   command->callback(
       [arguments, &action] { action = [arguments] { return gate_histogram(*arguments); }; });
 }

@@ -9,13 +9,14 @@ namespace {
 struct SaturationArguments {
   std::string out;
   std::vector<std::string> runs;
+  std::string device = "cpu";
   SampleArguments text;
 };
 
 /// Adds the layers of a run, and all of them together; returns how many there are.
 int64_t add_run(Json& rows, const std::string& run, const std::string& label,
-                const SampleArguments& text) {
-  const Model model = load_model(run);
+                const SampleArguments& text, Device device) {
+  const Model model = load_model(run, device);
   const TextSample sample = text.sample(model);
   std::vector<LayerGates> layers = observe_gates(*model.decoder, sample.ids, sample.reset);
   layers.push_back(all_layers(layers));
@@ -34,12 +35,13 @@ int64_t add_run(Json& rows, const std::string& run, const std::string& label,
 }
 
 int saturation(const SaturationArguments& arguments) {
+  const Device device = opened_device(arguments.device);
   make_report_folder(arguments.out);
   Json rows = Json::array();
   const std::vector<std::string> labels = labels_of(arguments.runs);
   int64_t layers = 0;
   for (size_t i = 0; i < labels.size(); ++i) {
-    layers = std::max(layers, add_run(rows, arguments.runs[i], labels[i], arguments.text));
+    layers = std::max(layers, add_run(rows, arguments.runs[i], labels[i], arguments.text, device));
   }
   write_report(arguments.out, {.name = "saturation",
                                .settings = {{"runs", arguments.runs},
@@ -63,6 +65,7 @@ void add_saturation(CLI::App& analyse, Action& action) {
   add_report_folder(*command, arguments->out);
   add_runs(*command, arguments->runs, "run folders")->required();
   arguments->text.add_to(*command);
+  add_device(*command, arguments->device);
   command->callback(
       [arguments, &action] { action = [arguments] { return saturation(*arguments); }; });
 }

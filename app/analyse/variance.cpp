@@ -11,6 +11,7 @@ namespace {
 struct VarianceArguments {
   std::string out;
   std::vector<std::string> runs;
+  std::string device = "cpu";
   std::vector<int64_t> dimensions = {8, 16, 32, 64, 128, 256, 512};
   int64_t pairs = 20000, length = 256, hidden = 256;
   uint64_t seed = 0;
@@ -39,7 +40,7 @@ Json row(const std::string& source, const ScoreSpread& s, const ScoreSpread& the
 }
 
 /// A freshly initialised model of one layer and one head whose queries and keys have d elements.
-Model one_layer_model(const VarianceArguments& arguments, int64_t d) {
+Model one_layer_model(const VarianceArguments& arguments, int64_t d, Device device) {
   TrainingConfig config;
   config.tokenizer = "byte";
   config.seed = arguments.seed;
@@ -48,7 +49,7 @@ Model one_layer_model(const VarianceArguments& arguments, int64_t d) {
   config.model.hidden = arguments.hidden;
   config.model.sequence_length = arguments.length;
   config.model.mixer[0].feature_dim = d;
-  return make_model(config, byte_tokenizer());
+  return make_model(config, byte_tokenizer(), device);
 }
 
 void print_point(const Json& point) {
@@ -60,7 +61,7 @@ void print_point(const Json& point) {
 }
 
 /// Measures all points and prints each.
-Json points(const VarianceArguments& arguments) {
+Json points(const VarianceArguments& arguments, Device device) {
   Json rows = Json::array();
   const auto add = [&](const std::string& source, const ScoreSpread& s,
                        const ScoreSpread& theorem) {
@@ -76,12 +77,12 @@ Json points(const VarianceArguments& arguments) {
   }
   if (arguments.text.data.empty()) return rows;
   for (const int64_t d : arguments.dimensions) {
-    const Model model = one_layer_model(arguments, d);
+    const Model model = one_layer_model(arguments, d, device);
     add_text("one layer", text_scores(*model.decoder, arguments.text.sample(model).ids)[0]);
   }
   const std::vector<std::string> labels = labels_of(arguments.runs);
   for (size_t i = 0; i < labels.size(); ++i) {
-    const Model model = load_model(arguments.runs[i]);
+    const Model model = load_model(arguments.runs[i], device);
     const auto layers = text_scores(*model.decoder, arguments.text.sample(model).ids);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       if (layers[layer].pairs == 0) continue;  // softmax attention
@@ -104,11 +105,12 @@ std::string script_variables(const VarianceArguments& arguments, const Json& row
 }
 
 int variance(const VarianceArguments& arguments) {
+  const Device device = opened_device(arguments.device);
   make_report_folder(arguments.out);
   check(arguments.runs.empty() || !arguments.text.data.empty(),
         "[analyse] expected --data PATH beside a run");
   std::printf("standard deviation of inner products, and what Theorem 3.1 says\n");
-  const Json rows = points(arguments);
+  const Json rows = points(arguments, device);
   const Json settings = {{"pairs", arguments.pairs},
                          {"seed", arguments.seed},
                          {"length", arguments.length},
@@ -141,6 +143,7 @@ void add_variance(CLI::App& analyse, Action& action) {
   add_number(*command, "--hidden", arguments->hidden, "their width", 1, 65536);
   add_number(*command, "--seed", arguments->seed, "of the vectors and the models");
   arguments->text.add_to(*command);
+  add_device(*command, arguments->device);
   command->callback(
       [arguments, &action] { action = [arguments] { return variance(*arguments); }; });
 }

@@ -87,7 +87,7 @@ Json crossings_of(const std::vector<BenchRow>& rows) {
 
 Json report_of(const std::string& name, const BenchOptions& options, const Measurements& measured) {
   // After the rest: its buffer is no part of anyone's memory.
-  const double sgemm = measured.best_sgemm(), bandwidth = read_bandwidth();
+  const double sgemm = measured.best_sgemm(), bandwidth = read_bandwidth(measured.trials());
   Json results = Json::array();
   for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, sgemm, bandwidth));
   Json report = {{"benchmark", name},

@@ -21,7 +21,7 @@ namespace regla::app {
 namespace {
 
 constexpr double kTolerance = 1e-4;  // float
-constexpr int kTrials = 10;
+constexpr int64_t kMostTrials = 10;
 
 template <class F>
 double seconds_of(F&& f) {
@@ -66,8 +66,9 @@ double BenchRow::quantile(double q) const {
 }
 
 Measurements::Measurements(int64_t repeats, std::string only)
-    : repeats_(repeats), only_(std::move(only)), sgemm_{sgemm_peak()} {
+    : repeats_(repeats), trials_(std::min(repeats + 1, kMostTrials)), only_(std::move(only)) {
   check(repeats > 0, "[bench] expected at least 1 repetition, got ", repeats);
+  sgemm_ = {sgemm_peak(trials_)};
 }
 
 void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
@@ -78,7 +79,7 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
     piece.run();
   }
   for (int64_t i = 0; i < repeats_; ++i) {
-    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak());
+    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak(trials_));
     for (size_t p = 0; p < pieces.size(); ++p) {
       const MemoryStats before = memory({}).stats();
       rows[p].seconds.push_back(seconds_of(pieces[p].run));
@@ -93,17 +94,17 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
     std::sort(row.seconds.begin(), row.seconds.end());
     rows_.push_back(std::move(row));
   }
-  sgemm_.push_back(sgemm_peak());
+  sgemm_.push_back(sgemm_peak(trials_));
 }
 
 double Measurements::best_sgemm() const { return *std::max_element(sgemm_.begin(), sgemm_.end()); }
 
-double sgemm_peak() {
+double sgemm_peak(int64_t trials) {
   constexpr int64_t kSize = 1536;
   const Tensor a = Tensor::full({kSize, kSize}, 0.5, DType::F32), b = a.clone();
   const Tensor c = Tensor::empty({kSize, kSize}, DType::F32);
   double best = 0;
-  for (int trial = 0; trial < kTrials; ++trial) {
+  for (int64_t trial = 0; trial < trials; ++trial) {
     const double seconds =
         seconds_of([&] { kernels({}).matmul({.a = a, .b = b, .bias = {}}, Sink{c}); });
     best = std::max(best, 2.0 * kSize * kSize * kSize / seconds / 1e9);
@@ -122,13 +123,13 @@ uint64_t sum_of_words(const Tensor& tensor) {
   return total;
 }
 
-double read_bandwidth() {
+double read_bandwidth(int64_t trials) {
   constexpr int64_t kWords = int64_t{1} << 25;  // 256 MiB
   Tensor buffer = Tensor::empty({kWords}, DType::F64);
   auto* words = static_cast<uint64_t*>(buffer.raw());
   std::iota(words, words + kWords, 1);
   double best = 0;
-  for (int trial = 0; trial < kTrials; ++trial) {
+  for (int64_t trial = 0; trial < trials; ++trial) {
     uint64_t sum = 0;
     const double seconds = seconds_of([&] { sum = sum_of_words(buffer); });
     check(sum == (uint64_t{1} << 24) * ((uint64_t{1} << 25) + 1),

@@ -45,6 +45,8 @@ class Measurements {
 
   bool wants(const std::string& name) const { return name.starts_with(only_); }
 
+  /// How often the machine's own limits are measured: once more than the work, ten times at most.
+  int64_t trials() const { return trials_; }
   /// One run that fills caches and heaps, then `repeats` timed ones.
   void time(const std::string& name, const Work& work, const std::function<void()>& f) {
     time_in_turn({{name, work, f}});
@@ -59,18 +61,18 @@ class Measurements {
   double best_sgemm() const;
 
  private:
-  int64_t repeats_;
+  int64_t repeats_, trials_;
   std::string only_;
   std::vector<BenchRow> rows_;
   std::vector<double> sgemm_;
 };
 
-/// GFLOP/s of the best of ten large float matrix products on all threads: what this machine gives
+/// GFLOP/s of the best of some large float matrix products on all threads: what this machine gives
 /// at best right now.
-double sgemm_peak();
+double sgemm_peak(int64_t trials);
 
-/// GB/s of the best of ten sums over a buffer much larger than any cache, on all threads.
-double read_bandwidth();
+/// GB/s of the best of some sums over a buffer much larger than any cache, on all threads.
+double read_bandwidth(int64_t trials);
 
 /// Reads all of a tensor on all threads. Returns the sum of its 64-bit words.
 uint64_t sum_of_words(const Tensor& tensor);

@@ -71,9 +71,11 @@ Tensor unrolled(Mixer& mixer, const Tensor& x) {
   const NoGrad guard;
   const int64_t B = x.dim(0), steps = x.dim(1), D = x.dim(2);
   MixerState state = mixer.initial_state(B);
+  Tensor next;  // position
   Tensor out = Tensor::empty(x.shape(), x.dtype());
   for (int64_t t = 0; t < steps; ++t) {
-    const Tensor y = mixer.step(tokens_between(x, t, t + 1).reshape({B, D}), state);
+    const Tensor token = tokens_between(x, t, t + 1).reshape({B, D});
+    const Tensor y = mixer.step(token, segment_positions(B, 1, {}, next), state);
     for (int64_t b = 0; b < B; ++b) {
       std::copy_n(y.data<float>() + b * D, D, out.data<float>() + (b * steps + t) * D);
     }
@@ -84,10 +86,15 @@ Tensor unrolled(Mixer& mixer, const Tensor& x) {
 /// The second half of the tokens from the state that the first half leaves.
 Tensor second_half(Mixer& mixer, const Tensor& x) {
   const NoGrad guard;
-  const int64_t steps = x.dim(1);
-  MixerState state = mixer.initial_state(x.dim(0));
-  mixer.chunked(tokens_between(x, 0, steps / 2), {}, &state);
-  return mixer.chunked(tokens_between(x, steps / 2, steps), {}, &state).value;
+  const int64_t B = x.dim(0), steps = x.dim(1);
+  MixerState state = mixer.initial_state(B);
+  Tensor next;  // position
+  const auto half = [&](int64_t begin, int64_t end) {
+    const Tensor positions = segment_positions(B, end - begin, {}, next);
+    return mixer.chunked(tokens_between(x, begin, end), {.positions = positions}, &state).value;
+  };
+  half(0, steps / 2);
+  return half(steps / 2, steps);
 }
 
 }  // namespace

@@ -157,14 +157,13 @@ void measure_adamw(const BenchOptions& options, Measurements& out) {
                      .gradient = converted(random_values(shape, 2), dtype),
                      .m = converted(random_values(shape, 3), dtype),
                      .v = converted(mapped(random_values(shape, 4), std::fabs), dtype),
-                     .rate = 1e-3,
+                     .copy = {},
+                     .rates = Tensor::of({3}, std::vector<double>{1e-3, 0.5, 0.5}),
+                     .factor = Tensor::full({1}, 0.5, DType::F64),
                      .beta1 = 0.9,
                      .beta2 = 0.999,
                      .epsilon = 1e-8,
-                     .decay = 0.01,
-                     .gradient_scale = 0.5,
-                     .correction1 = 0.5,
-                     .correction2 = 0.5};
+                     .decay = 0.01};
   };
   const AdamWArgs args = arguments(DType::F32);
   {

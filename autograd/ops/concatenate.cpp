@@ -4,34 +4,21 @@
 namespace regla {
 namespace {
 
-Shape with_length(const Shape& shape, int64_t length) {
-  std::vector<int64_t> sizes(shape.sizes().begin(), shape.sizes().end());
-  sizes[1] = length;
-  return Shape(std::span<const int64_t>(sizes));
-}
-
 struct Concatenate : Op {
-  Shape a, b;
+  int64_t a, b;  // lengths
   const char* name() const override { return "concatenate"; }
 
   Tensors forward(const Tensors& in) override {
-    a = in[0].shape();
-    b = in[1].shape();
-    Tensor out = Tensor::empty(with_length(a, a[1] + b[1]), in[0].dtype(), in[0].device());
-    copy_rows(in[0], 0, a[1], out, 0);
-    copy_rows(in[1], 0, b[1], out, a[1]);
+    a = in[0].dim(1);
+    b = in[1].dim(1);
+    Tensor out = copied_rows(in[0], 0, a, a + b);
+    copy_rows(in[1], 0, b, out, a);
     return {out};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    const auto give = [&](Gradient& gradient, const Shape& shape, int64_t begin) {
-      if (!gradient.wanted()) return;
-      Tensor part = Tensor::empty(shape, d_out[0].dtype(), d_out[0].device());
-      copy_rows(d_out[0], begin, shape[1], part, 0);
-      gradient.give(std::move(part));
-    };
-    give(*d_in[0], a, 0);
-    give(*d_in[1], b, a[1]);
+    if (d_in[0]->wanted()) d_in[0]->give(copied_rows(d_out[0], 0, a));
+    if (d_in[1]->wanted()) d_in[1]->give(copied_rows(d_out[0], a, b));
   }
 };
 
@@ -43,9 +30,7 @@ struct Last : Op {
 
   Tensors forward(const Tensors& in) override {
     from = in[0].shape();
-    Tensor out = Tensor::empty(with_length(from, count), in[0].dtype(), in[0].device());
-    copy_rows(in[0], from[1] - count, count, out, 0);
-    return {out};
+    return {copied_rows(in[0], from[1] - count, count)};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
@@ -61,7 +46,7 @@ Var concatenate(const Var& a, const Var& b) {
   check(b.defined() && b.value.rank() >= 2, "[concatenate] expected at least two axes");
   if (!a.defined()) return b;
   check(a.value.rank() >= 2, "[concatenate] expected at least two axes, got ", a.shape());
-  check_same("concatenate", "b", b, with_length(a.shape(), b.dim(1)), a.value.dtype());
+  check_same("concatenate", "b", b, a.shape().with(1, b.dim(1)), a.value.dtype());
   return apply(Concatenate{}, {a, b})[0];
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 struct DeltaRuleOp : Op {
   DeltaRuleArgs args;
-  DeltaRuleResult result;
+  RecurrenceResult result;
   explicit DeltaRuleOp(DeltaRuleArgs settings) : args(std::move(settings)) {}
   const char* name() const override { return "delta_rule"; }
 
@@ -37,7 +37,7 @@ struct DeltaRuleOp : Op {
     kernels_of(args.v).delta_rule_backward(args, result, gradients);
   }
 
-  Tensor* kept(size_t input) override {
+  Tensor* kept_input(size_t input) override {
     const std::array<Tensor*, 4> inputs = {&args.q, &args.k, &args.v, &args.g};
     return input < inputs.size() ? inputs[input] : nullptr;
   }

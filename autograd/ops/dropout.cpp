@@ -15,9 +15,10 @@ struct Dropout : Op {
   DropoutArgs args(const Tensor& x, const Tensor& residual) const {
     return {.x = x,
             .residual = residual,
+            .step = key.step,
             .rate = rate,
             .seed = key.seed,
-            .stream = key.stream,
+            .place = key.place,
             .first = key.first};
   }
 
@@ -37,7 +38,8 @@ struct Dropout : Op {
   }
 };
 
-void check_rate(const char* op, double rate) {
+void check_settings(const char* op, double rate, const DropoutKey& key) {
+  if (key.step) check_indices(op, "step", key.step, {1});
   check(rate >= 0 && rate < 1, "[", op, "] expected a rate in [0, 1), got ", rate);
 }
 
@@ -45,7 +47,7 @@ void check_rate(const char* op, double rate) {
 
 Var dropout(const Var& x, double rate, const DropoutKey& key) {
   check_float("dropout", "x", x);
-  check_rate("dropout", rate);
+  check_settings("dropout", rate, key);
   return rate == 0 ? x : apply(Dropout(rate, key), {x, Var{}})[0];
 }
 
@@ -53,7 +55,7 @@ Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey
   check_float("add_dropout", "residual", residual);
   check_sum("add_dropout", "residual", residual, residual.shape(), residual.value.dtype());
   check_either("add_dropout", "x", x, residual.shape(), residual.value.dtype());
-  check_rate("add_dropout", rate);
+  check_settings("add_dropout", rate, key);
   return rate == 0 ? add(residual, x) : apply(Dropout(rate, key), {x, residual})[0];
 }
 

@@ -36,7 +36,7 @@ struct Linear : Op {
     }
   }
 
-  Tensor* kept(size_t input) override { return input == 0 ? &x : nullptr; }
+  Tensor* kept_input(size_t input) override { return input == 0 ? &x : nullptr; }
 };
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace {
 
 struct LinearAttentionOp : Op {
   LinearAttentionArgs args;
-  LinearAttentionResult result;
+  RecurrenceResult result;
   explicit LinearAttentionOp(LinearAttentionArgs settings) : args(std::move(settings)) {}
   const char* name() const override { return "linear_attention"; }
 
@@ -45,7 +45,7 @@ struct LinearAttentionOp : Op {
     kernels_of(args.u).linear_attention_backward(args, result, gradients);
   }
 
-  Tensor* kept(size_t input) override {
+  Tensor* kept_input(size_t input) override {
     const std::array<Tensor*, 6> inputs = {&args.q,     &args.k,     &args.u,
                                            &args.log_a, &args.log_b, &args.log_s};
     return input < inputs.size() ? inputs[input] : nullptr;

@@ -28,7 +28,7 @@ struct Norm : Op {
                                      args.bias ? d_in[2]->sink(args.bias) : Sink{});
   }
 
-  Tensor* kept(size_t input) override {
+  Tensor* kept_input(size_t input) override {
     return input == 0 ? &args.x : input == 1 ? &args.gain : &args.bias;
   }
   bool is_cheap() const override { return true; }

@@ -26,37 +26,59 @@ struct SoftmaxAttention : Op {
   }
 };
 
-/// Every query sees at least its own key.
-void check_visible(const Tensor& first, int64_t past) {
-  if (!first.device().is_cpu()) return;
-  const int64_t steps = first.dim(1);
-  const int32_t* entry = first.data<int32_t>();
-  for (int64_t i = 0; i < first.numel(); ++i) {
-    check(entry[i] <= past + i % steps, "[softmax_attention] expected a first key of at most ",
-          past + i % steps, " for query ", i % steps, ", got ", entry[i]);
-  }
+/// Queries [B, T, H, K] beside keys and values of `length` entries.
+void check_arguments(const char* op, const Var& q, const Var& k, const Var& v, int64_t length,
+                     int64_t window) {
+  const int64_t B = q.dim(0), H = q.dim(2);
+  check_same(op, "k", k, {B, length, H, q.dim(3)}, q.value.dtype());
+  check_same(op, "v", v, {B, length, H, v.dim(3)}, q.value.dtype());
+  check(window >= 0, "[", op, "] expected a window of at least 0, got ", window);
 }
 
 }  // namespace
 
 Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& first, int64_t window,
-                      double scale, int64_t length) {
+                      double scale) {
   check_rank("softmax_attention", "q", q, 4);
   check_rank("softmax_attention", "k", k, 4);
   check_rank("softmax_attention", "v", v, 4);
-  const int64_t B = q.dim(0), steps = q.dim(1), H = q.dim(2), capacity = k.dim(1);
-  if (length == 0) length = capacity;
-  check(steps > 0 && length >= steps && length <= capacity, "[softmax_attention] expected ", steps,
-        " to ", capacity, " keys for queries ", q.shape(), ", got ", length);
-  check_same("softmax_attention", "k", k, {B, capacity, H, q.dim(3)}, q.value.dtype());
-  check_same("softmax_attention", "v", v, {B, capacity, H, v.dim(3)}, q.value.dtype());
-  check(window >= 0, "[softmax_attention] expected a window of at least 0, got ", window);
-  if (first) {
-    check_indices("softmax_attention", "first", first, {B, steps});
-    check_visible(first, length - steps);
-  }
-  SoftmaxAttentionArgs args = {{}, {}, {}, length, first, window, scale};
+  const int64_t B = q.dim(0), steps = q.dim(1), length = k.dim(1);
+  check(steps > 0 && length >= steps, "[softmax_attention] expected at least ", steps,
+        " keys for queries ", q.shape(), ", got ", length);
+  check_arguments("softmax_attention", q, k, v, length, window);
+  if (first) check_indices("softmax_attention", "first", first, {B, steps});
+  SoftmaxAttentionArgs args = {{}, {}, {}, first, window, scale};
   return apply(SoftmaxAttention(std::move(args)), {q, k, v})[0];
+}
+
+Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const KeyValueCache& cache,
+                              const Tensor& positions, int64_t window, double scale) {
+  constexpr const char* kOp = "softmax_attention_step";
+  for (const auto& [what, x] :
+       {std::pair("q", q), std::pair("k", k), std::pair("v", v), std::pair("keys", Var(cache.keys)),
+        std::pair("values", Var(cache.values))}) {
+    check_rank(kOp, what, x, 4);
+  }
+  check(q.dim(1) == 1, "[", kOp, "] expected one token, got ", q.shape());
+  check_arguments(kOp, q, k, v, 1, window);
+  check_arguments(kOp, q, cache.keys, cache.values, cache.keys.dim(1), window);
+  check_same(kOp, "values", cache.values, {q.dim(0), cache.keys.dim(1), q.dim(2), v.dim(3)},
+             q.value.dtype());
+  check_indices(kOp, "used", cache.used, {1});
+  check_indices(kOp, "positions", positions, {q.dim(0), 1});
+  check(Tape::current() == nullptr, "[", kOp, "] has no gradient: use chunks to train");
+  Tensor o = Tensor::empty_like(v.value);
+  kernels_of(o).softmax_attention_step({.q = q.value,
+                                        .k = k.value,
+                                        .v = v.value,
+                                        .keys = cache.keys,
+                                        .values = cache.values,
+                                        .used = cache.used,
+                                        .positions = positions,
+                                        .window = window,
+                                        .scale = scale},
+                                       o);
+  return o;
 }
 
 }  // namespace regla

@@ -3,6 +3,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "backends/cpu/kernels.h"
 
@@ -61,6 +62,23 @@ void round_argument(const T& wide, Original& original) {
   }
 }
 
+/// Rounds what the kernel updated among what it otherwise reads.
+template <class Entry, class... Wide, class... Originals>
+void round_updated(const std::tuple<Wide...>& wide, const Originals&... originals) {
+  std::vector<Tensor> updated;
+  const auto note = [&](char letter, const Tensor& x) {
+    if (letter == 'a') updated.push_back(x);
+  };
+  std::apply([&](const auto&... x) { for_each_typed(Entry::kTypes, note, x...); }, wide);
+  size_t next = 0;
+  const auto round = [&](char letter, const Tensor& x) {
+    if (letter != 'a') return;
+    const Tensor& from = updated[next++];
+    if (is_bfloat16(x)) convert(from, x);
+  };
+  for_each_typed(Entry::kTypes, round, originals...);
+}
+
 /// Whether an activation is in BF16. Beside those in F32 weights may be, which kernels read so.
 template <class Entry, class... Arguments>
 bool has_bfloat16(const Arguments&... arguments) {
@@ -84,6 +102,7 @@ void in_any_precision(Arguments... arguments) {
         (round_argument<kIsWritten<Arguments>>(argument, arguments), ...);
       },
       wide);
+  round_updated<Entry>(wide, arguments...);
 }
 
 /// Becomes whichever entry of the table it initialises.

@@ -32,10 +32,10 @@ struct Segments {
   int64_t count() const { return (steps + span() - 1) / span(); }
 };
 
-/// Room for the states that a forward pass keeps: [heads, segments, K, V].
+/// Room for the states that a forward pass keeps, [heads, segments, K, V], where its inputs lie.
 template <class T>
-Tensor kept_states(const Segments& segments, int64_t heads, int64_t K, int64_t V) {
-  return Tensor::empty({heads, segments.count(), K, V}, dtype_of<T>);
+Tensor kept_states(const Segments& segments, int64_t heads, int64_t K, int64_t V, Device device) {
+  return Tensor::empty({heads, segments.count(), K, V}, dtype_of<T>, device);
 }
 
 /// Keeps the state S before the chunk that starts at `begin` if a segment starts there. `kept`:

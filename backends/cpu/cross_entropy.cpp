@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/loops.h"
 #include "backends/cpu/product.h"
 #include "backends/cpu/vector_math.h"
 #include "core/parallel.h"
@@ -100,6 +101,7 @@ struct Slice {
 
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
+  check_range("cross_entropy", "targets", args.targets, -1, vocab);
   const int64_t most = slice_rows(R, vocab);
   for_product_types(args.hidden, args.weight, "cross_entropy", [&](auto tag, auto stored) {
     using T = decltype(tag);

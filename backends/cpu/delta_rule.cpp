@@ -1,9 +1,7 @@
 #include "core/recurrences/delta_rule.h"
 
-#include "backends/cpu/chunk_states.h"
 #include "backends/cpu/delta_rule_chunk.h"
 #include "backends/cpu/kernels.h"
-#include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
@@ -36,50 +34,24 @@ void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<
 
 }  // namespace
 
-void delta_rule(const DeltaRuleArgs& args, DeltaRuleResult& result) {
+void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
   for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
-    const int64_t K = args.q.dim(3), V = args.v.dim(3), capacity = chunk_size(args.chunk, steps);
-    const int64_t size = DeltaRuleChunk<T>::scratch(K, V, capacity) + capacity * (V + capacity);
-    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
-    const Segments segments(K, V, steps, capacity);
-    if (args.keep) result.kept = kept_states<T>(segments, heads, K, V);
-    T* kept = args.keep ? result.kept.data<T>() : nullptr;
-    T *buffers = scratch.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
-    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const DeltaRuleHead<T> head(args, n);
-        T* S = states + n * K * V;
-        if (head.state != nullptr) {
-          std::copy_n(head.state, K * V, S);
-        } else {
-          std::fill_n(S, K * V, T(0));
-        }
-        forward_head(head, segments, Arena<T>{buffers + thread_index() * size},
-                     o + (n / H * steps * H + n % H) * V, S,
-                     kept ? kept + n * segments.count() * K * V : nullptr);
-      }
-      streamed();
-    });
+    const HeadSizes n(args, result.o);
+    const int64_t scratch =
+        DeltaRuleChunk<T>::scratch(n.K, n.V, n.capacity) + n.capacity * (n.V + n.capacity);
+    forward_heads<T, DeltaRuleHead<T>>(args, n, scratch, result, forward_head<T>);
   });
 }
 
 void delta_rule_step(const DeltaRuleArgs& args, Tensor o) {
   for_float_type(args.q.dtype(), "delta_rule_step", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t heads = args.q.dim(0) * args.q.dim(2), K = args.q.dim(3), V = args.v.dim(3);
-    Tensor state = args.state;
-    Tensor scratch = Tensor::empty({threads(), V}, dtype_of<T>);
-    T *states = state.data<T>(), *out = o.data<T>(), *buffers = scratch.data<T>();
-    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const DeltaRuleHead<T> head(args, n);
-        T* S = states + n * K * V;
-        if (head.resets(0)) std::fill_n(S, K * V, T(0));
-        recurrence::delta_rule_step(K, V, head.q, head.k, head.v, *head.g, S,
-                                    buffers + thread_index() * V, out + n * V);
-      }
+    using Head = DeltaRuleHead<T>;
+    const int64_t K = args.q.dim(3), V = args.v.dim(3);
+    step_heads<T, Head>(args, V, o, [=](const Head& head, T* buffer, T* S, T* out) {
+      if (head.resets(0)) std::fill_n(S, K * V, T(0));
+      recurrence::delta_rule_step(K, V, head.q, head.k, head.v, *head.g, S, buffer, out);
     });
   });
 }

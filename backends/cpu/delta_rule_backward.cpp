@@ -1,8 +1,5 @@
-#include "backends/cpu/chunk_states.h"
 #include "backends/cpu/delta_rule_chunk.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/rows.h"
-#include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
@@ -12,6 +9,13 @@ template <class T>
 struct HeadGradients {
   const T* d_o;
   Rows<T> d_q, d_k, d_v, d_g;
+
+  HeadGradients(const DeltaRuleHead<T>& head, const DeltaRuleGradients& to)
+      : d_o(to.d_o.data<T>() + head.row * head.V),
+        d_q(to.d_q, head.row, head.K, head.k_pitch),
+        d_k(to.d_k, head.row, head.K, head.k_pitch),
+        d_v(to.d_v, head.row, head.V, head.v_pitch),
+        d_g(to.d_g, head.row, 1, head.s_pitch) {}
 };
 
 /// The gradients of one chunk, packed like the chunk.
@@ -167,34 +171,18 @@ class HeadBackward {
 
 }  // namespace
 
-void delta_rule_backward(const DeltaRuleArgs& args, const DeltaRuleResult& forward,
+void delta_rule_backward(const DeltaRuleArgs& args, const RecurrenceResult& forward,
                          const DeltaRuleGradients& to) {
   for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
-    const int64_t K = args.q.dim(3), V = args.v.dim(3), capacity = chunk_size(args.chunk, steps);
-    const Segments segments(K, V, steps, capacity);
-    const int64_t size = HeadBackward<T>::scratch(segments, K, V);
-    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
-    Tensor d_states = to.d_state ? to.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
-    const T *kept = forward.kept.data<T>(), *last = forward.state.data<T>();
-    T *buffers = scratch.data<T>(), *d_S = d_states.data<T>();
-    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const int64_t first = n / H * steps * H + n % H;
-        const HeadGradients<T> head_gradients = {.d_o = to.d_o.data<T>() + first * V,
-                                                 .d_q = Rows<T>(to.d_q, first, K, H * K),
-                                                 .d_k = Rows<T>(to.d_k, first, K, H * K),
-                                                 .d_v = Rows<T>(to.d_v, first, V, H * V),
-                                                 .d_g = Rows<T>(to.d_g, first, 1, H)};
-        const DeltaRuleHead<T> head(args, n);
-        HeadBackward<T>(head, segments, kept + n * segments.count() * K * V, last + n * K * V,
-                        Arena<T>{buffers + thread_index() * size}, head_gradients)
-            .run(d_S + n * K * V);
-        Rows<T>(to.d_state0, n, K * V, 0).put(0, d_S + n * K * V, K * V);
-      }
-      streamed();
-    });
+    using Head = DeltaRuleHead<T>;
+    const HeadSizes n(args, forward.o);
+    backward_heads<T, Head>(
+        args, n, HeadBackward<T>::scratch(n.segments, n.K, n.V), forward, to,
+        [&](const Head& head, const T* kept, const T* last, Arena<T> arena, T* d_S) {
+          const HeadGradients<T> gradients(head, to);
+          HeadBackward<T>(head, n.segments, kept, last, arena, gradients).run(d_S);
+        });
   });
 }
 

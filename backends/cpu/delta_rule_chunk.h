@@ -1,7 +1,7 @@
 #pragma once
 
+#include "backends/cpu/recurrence_heads.h"
 #include "backends/cpu/triangular.h"
-#include "backends/kernels.h"
 
 // The delta rule over a chunk of C tokens (Schlag et al. 2021; the form of Yang et al. 2024). With
 // the rows u_t = g_t (v_t - S_{t-1}^T k_t) that the tokens write, S_{t-1} = S + sum_{s<t} k_s u_s^T
@@ -15,30 +15,15 @@
 // one after the other. I + A always has an inverse, whatever g is.
 namespace regla::cpu {
 
-/// One head of one sequence. Rows of q and k are `k_pitch` apart, those of v and o `v_pitch`, those
-/// of g `g_pitch`. Absent resets and states are null.
+/// What the recurrence reads of one head beside q and k.
 template <class T>
-struct DeltaRuleHead {
-  int64_t steps, K, V, k_pitch, v_pitch, g_pitch;
-  const T *q, *k, *v, *g;
-  const int32_t* reset;
-  const T* state;
+struct DeltaRuleHead : RecurrenceHead<T> {
+  const T *v, *g;
 
   DeltaRuleHead(const DeltaRuleArgs& args, int64_t n)
-      : steps(args.q.dim(1)), K(args.q.dim(3)), V(args.v.dim(3)) {
-    const int64_t H = args.q.dim(2), b = n / H, first = b * steps * H + n % H;
-    k_pitch = H * K;
-    v_pitch = H * V;
-    g_pitch = H;
-    q = args.q.data<T>() + first * K;
-    k = args.k.data<T>() + first * K;
-    v = args.v.data<T>() + first * V;
-    g = args.g.data<T>() + first;
-    reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr;
-    state = args.state ? args.state.data<T>() + n * K * V : nullptr;
-  }
-
-  bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
+      : RecurrenceHead<T>(args, args.v, n),
+        v(args.v.data<T>() + this->row * this->V),
+        g(args.g.data<T>() + this->row) {}
 
   // The tokens between two resets do not see the others, so a chunk falls into pieces, each of
   // which begins with a reset or where the chunk begins.
@@ -46,14 +31,14 @@ struct DeltaRuleHead {
   /// The end of the piece of a chunk's tokens [begin, end) that starts at `begin`.
   int64_t piece_end(int64_t begin, int64_t end) const {
     for (int64_t t = begin + 1; t < end; ++t) {
-      if (resets(t)) return t;
+      if (this->resets(t)) return t;
     }
     return end;
   }
   /// The beginning of the piece of [begin, end) that ends at `end`.
   int64_t piece_begin(int64_t begin, int64_t end) const {
     for (int64_t t = end - 1; t > begin; --t) {
-      if (resets(t)) return t;
+      if (this->resets(t)) return t;
     }
     return begin;
   }
@@ -92,7 +77,7 @@ struct DeltaRuleChunk {
     copy_rows(C, K, head.q + first * head.k_pitch, head.k_pitch, q, K);
     copy_rows(C, K, head.k + first * head.k_pitch, head.k_pitch, k, K);
     copy_rows(C, V, head.v + first * head.v_pitch, head.v_pitch, v, V);
-    copy_rows(C, 1, head.g + first * head.g_pitch, head.g_pitch, g, 1);
+    copy_rows(C, 1, head.g + first * head.s_pitch, head.s_pitch, g, 1);
   }
 
   /// E and U from the state before the chunk.

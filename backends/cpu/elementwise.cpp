@@ -29,7 +29,7 @@ void scale_by(const Tensor& x, const Tensor& factor, Sink out) {
   for_float_type(x.dtype(), "scale_by", [&](auto tag) {
     using T = decltype(tag);
     const T* in = x.data<T>();
-    const T by = factor.data<T>()[0];
+    const T by = static_cast<T>(factor.data<double>()[0]);
     write<T>(out, [=](int64_t i) { return by * in[i]; });
   });
 }
@@ -40,7 +40,7 @@ void sum(const Tensor& x, double scale, Tensor total) {
     const T* in = x.data<T>();
     double in_order = 0;
     for (int64_t i = 0; i < x.numel(); ++i) in_order += static_cast<double>(in[i]);
-    total.data<T>()[0] = static_cast<T>(in_order * scale);
+    total.data<double>()[0] = in_order * scale;
   });
 }
 

@@ -23,6 +23,7 @@ void look_up(const Tensor& ids, const Tensor& table, Tensor& y) {
 }  // namespace
 
 void embedding(const Tensor& ids, const Tensor& table, Tensor y) {
+  check_range("embedding", "ids", ids, 0, table.dim(0));
   if (table.dtype() == DType::BF16) return look_up<float, BFloat16>(ids, table, y);
   for_float_type(table.dtype(), "embedding",
                  [&](auto tag) { look_up<decltype(tag), decltype(tag)>(ids, table, y); });

@@ -64,7 +64,12 @@ decltype(KernelTable::delta_rule_backward)::Function delta_rule_backward;
 decltype(KernelTable::delta_rule_step)::Function delta_rule_step;
 decltype(KernelTable::softmax_attention)::Function softmax_attention;
 decltype(KernelTable::softmax_attention_backward)::Function softmax_attention_backward;
+decltype(KernelTable::softmax_attention_step)::Function softmax_attention_step;
+decltype(KernelTable::clip_factor)::Function clip_factor;
 decltype(KernelTable::adamw)::Function adamw;
+decltype(KernelTable::commit)::Function commit;
+decltype(KernelTable::restart)::Function restart;
+decltype(KernelTable::sample)::Function sample;
 decltype(KernelTable::sum_of_squares)::Function sum_of_squares;
 decltype(KernelTable::is_finite)::Function is_finite;
 

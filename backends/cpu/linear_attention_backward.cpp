@@ -1,11 +1,8 @@
 #include <algorithm>
 
-#include "backends/cpu/chunk_states.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
 #include "backends/cpu/loops.h"
-#include "backends/cpu/rows.h"
-#include "core/parallel.h"
 
 namespace regla::cpu {
 namespace {
@@ -15,6 +12,17 @@ template <class T>
 struct HeadGradients {
   const T *o, *d_o;
   Rows<T> d_q, d_k, d_u, d_log_a, d_log_b, d_log_s;
+
+  HeadGradients(const LinearAttentionHead<T>& head, const Tensor& out,
+                const LinearAttentionGradients& to)
+      : o(out.data<T>() + head.row * head.V),
+        d_o(to.d_o.data<T>() + head.row * head.V),
+        d_q(to.d_q, head.row, head.K, head.k_pitch),
+        d_k(to.d_k, head.row, head.K, head.k_pitch),
+        d_u(to.d_u, head.row, head.V, head.v_pitch),
+        d_log_a(to.d_log_a, head.row, head.K, head.k_pitch),
+        d_log_b(to.d_log_b, head.row, head.V, head.v_pitch),
+        d_log_s(to.d_log_s, head.row, 1, head.s_pitch) {}
 };
 
 /// The gradients of one chunk, packed like the chunk.
@@ -211,40 +219,18 @@ class HeadBackward {
 
 }  // namespace
 
-void linear_attention_backward(const LinearAttentionArgs& args,
-                               const LinearAttentionResult& forward,
-                               const LinearAttentionGradients& gradients) {
+void linear_attention_backward(const LinearAttentionArgs& args, const RecurrenceResult& forward,
+                               const LinearAttentionGradients& to) {
   for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t steps = args.q.dim(1), H = args.q.dim(2), heads = args.q.dim(0) * H;
-    const int64_t K = args.q.dim(3), V = args.u.dim(3), capacity = chunk_size(args.chunk, steps);
-    const Segments segments(K, V, steps, capacity);
-    const int64_t size = HeadBackward<T>::scratch(segments, K, V);
-    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
-    Tensor d_states =
-        gradients.d_state ? gradients.d_state.clone() : Tensor::zeros({heads, K, V}, dtype_of<T>);
-    const T *kept = forward.kept.data<T>(), *last = forward.state.data<T>();
-    T *buffers = scratch.data<T>(), *dS = d_states.data<T>();
-    const LinearAttentionGradients& to = gradients;
-    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const int64_t first = n / H * steps * H + n % H;
-        const HeadGradients<T> head_gradients = {.o = forward.o.data<T>() + first * V,
-                                                 .d_o = to.d_o.data<T>() + first * V,
-                                                 .d_q = Rows<T>(to.d_q, first, K, H * K),
-                                                 .d_k = Rows<T>(to.d_k, first, K, H * K),
-                                                 .d_u = Rows<T>(to.d_u, first, V, H * V),
-                                                 .d_log_a = Rows<T>(to.d_log_a, first, K, H * K),
-                                                 .d_log_b = Rows<T>(to.d_log_b, first, V, H * V),
-                                                 .d_log_s = Rows<T>(to.d_log_s, first, 1, H)};
-        const LinearAttentionHead<T> head(args, n);
-        HeadBackward<T>(head, segments, kept + n * segments.count() * K * V, last + n * K * V,
-                        Arena<T>{buffers + thread_index() * size}, head_gradients)
-            .run(dS + n * K * V);
-        Rows<T>(to.d_state0, n, K * V, 0).put(0, dS + n * K * V, K * V);
-      }
-      streamed();
-    });
+    using Head = LinearAttentionHead<T>;
+    const HeadSizes n(args, forward.o);
+    backward_heads<T, Head>(
+        args, n, HeadBackward<T>::scratch(n.segments, n.K, n.V), forward, to,
+        [&](const Head& head, const T* kept, const T* last, Arena<T> arena, T* dS) {
+          const HeadGradients<T> gradients(head, forward.o, to);
+          HeadBackward<T>(head, n.segments, kept, last, arena, gradients).run(dS);
+        });
   });
 }
 

@@ -1,42 +1,29 @@
 #pragma once
 
 #include "backends/cpu/linear_attention_chunk.h"
+#include "backends/cpu/recurrence_heads.h"
 #include "backends/cpu/rows_ahead.h"
-#include "backends/kernels.h"
 
 namespace regla::cpu {
 
-/// One head of one sequence. Rows of q, k and log_a are `k_pitch` apart, those of u, log_b and o
-/// `v_pitch`, scalars `s_pitch`. Absent decays, resets and states are null.
+/// What the recurrence reads of one head beside q and k. Absent decays are null.
 template <class T>
-struct LinearAttentionHead {
-  int64_t steps, K, V, k_pitch, v_pitch, s_pitch;
-  const T *q, *k, *u, *log_a, *log_b, *log_s;
-  const int32_t* reset;
-  const T* state;
+struct LinearAttentionHead : RecurrenceHead<T> {
+  const T *u, *log_a, *log_b, *log_s;
 
   LinearAttentionHead(const LinearAttentionArgs& args, int64_t n)
-      : steps(args.q.dim(1)), K(args.q.dim(3)), V(args.u.dim(3)) {
-    const int64_t H = args.q.dim(2), b = n / H, h = n % H, first = b * steps * H + h;
-    k_pitch = H * K;
-    v_pitch = H * V;
-    s_pitch = H;
-    q = args.q.data<T>() + first * K;
-    k = args.k.data<T>() + first * K;
-    u = args.u.data<T>() + first * V;
-    log_a = args.log_a ? args.log_a.data<T>() + first * K : nullptr;
-    log_b = args.log_b ? args.log_b.data<T>() + first * V : nullptr;
-    log_s = args.log_s ? args.log_s.data<T>() + first : nullptr;
-    reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr;
-    state = args.state ? args.state.data<T>() + n * K * V : nullptr;
+      : RecurrenceHead<T>(args, args.u, n) {
+    u = args.u.data<T>() + this->row * this->V;
+    log_a = args.log_a ? args.log_a.data<T>() + this->row * this->K : nullptr;
+    log_b = args.log_b ? args.log_b.data<T>() + this->row * this->V : nullptr;
+    log_s = args.log_s ? args.log_s.data<T>() + this->row : nullptr;
   }
 
-  bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
   /// Scalar decays and resets act on the value axis, unless only the key axis decays anyway.
   bool scalar_on_keys() const { return log_a != nullptr && log_b == nullptr; }
   bool keys_decay() const { return log_a != nullptr; }
   bool values_decay() const {
-    return log_b != nullptr || (!scalar_on_keys() && (log_s != nullptr || reset != nullptr));
+    return log_b != nullptr || (!scalar_on_keys() && (log_s != nullptr || this->reset != nullptr));
   }
 };
 

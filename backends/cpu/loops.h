@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "backends/sink.h"
+#include "core/check.h"
 #include "core/parallel.h"
 
 namespace regla::cpu {
@@ -45,6 +47,16 @@ auto sum_of(int64_t count, F&& f) {
 /// Rows per block so that a block holds about kGrain elements.
 inline int64_t row_grain(int64_t row_size) {
   return row_size >= kGrain ? 1 : kGrain / (row_size > 0 ? row_size : 1);
+}
+
+/// An Error unless all `indices` I32, which are called `what`, lie in [least, end).
+inline void check_range(const char* kernel, const char* what, const Tensor& indices, int64_t least,
+                        int64_t end) {
+  const int32_t* index = indices.data<int32_t>();
+  check(
+      std::all_of(index, index + indices.numel(), [=](int64_t i) { return i >= least && i < end; }),
+      "[", kernel, "] expected ", what, " from ", least, " to ", end - 1,
+      ", got one outside that range");
 }
 
 }  // namespace regla::cpu

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "backends/adamw.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
 #include "core/bfloat16.h"
@@ -7,28 +8,27 @@
 namespace regla::cpu {
 
 void adamw(const AdamWArgs& args) {
+  const AdamWSettings settings(args);
+  if (settings.factor[0] == 0) return;
   for_float_type(args.value.dtype(), "adamw", [&](auto tag) {
     using T = decltype(tag);
     Tensor value = args.value, first = args.m, second = args.v, rounded = args.copy;
     T *w = value.data<T>(), *m = first.data<T>(), *v = second.data<T>();
     const T* gradient = args.gradient.data<T>();
     BFloat16* copy = rounded ? rounded.data<BFloat16>() : nullptr;
-    const T scale = static_cast<T>(args.gradient_scale);
-    const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2);
-    const T epsilon = static_cast<T>(args.epsilon), rate = static_cast<T>(args.rate);
-    const T decay = static_cast<T>(args.decay);
-    const T unbias1 = static_cast<T>(1 / args.correction1);
-    const T unbias2 = static_cast<T>(1 / args.correction2);
-    parallel_for(args.value.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(
+        args.value.numel(), kGrain, [&, n = AdamWNumbers<T>(settings)](auto begin, auto end) {
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) {
-        const T g = scale * gradient[i];
-        m[i] = beta1 * m[i] + (1 - beta1) * g;
-        v[i] = beta2 * v[i] + (1 - beta2) * g * g;
-        w[i] -= rate * (m[i] * unbias1 / (std::sqrt(v[i] * unbias2) + epsilon) + decay * w[i]);
-      }
-      for (int64_t i = begin; copy != nullptr && i < end; ++i) copy[i] = BFloat16(w[i]);
-    });
+          for (int64_t i = begin; i < end; ++i) {
+            const T g = n.scale * gradient[i];
+            m[i] = n.beta1 * m[i] + (1 - n.beta1) * g;
+            v[i] = n.beta2 * v[i] + (1 - n.beta2) * g * g;
+            w[i] -= n.rate *
+                    (m[i] * n.unbias1 / (std::sqrt(v[i] * n.unbias2) + n.epsilon) + n.decay * w[i]);
+          }
+          if (copy == nullptr) return;
+          for (int64_t i = begin; i < end; ++i) copy[i] = static_cast<BFloat16>(w[i]);
+        });
   });
 }
 

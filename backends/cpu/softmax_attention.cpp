@@ -23,7 +23,7 @@ struct Head {
   int64_t q_offset, k_offset, v_offset, o_offset, s_offset;  // of the head in each tensor
 
   Head(const SoftmaxAttentionArgs& args, int64_t n)
-      : steps(args.q.dim(1)), length(args.length), K(args.q.dim(3)), V(args.v.dim(3)) {
+      : steps(args.q.dim(1)), length(args.k.dim(1)), K(args.q.dim(3)), V(args.v.dim(3)) {
     const int64_t H = args.q.dim(2), b = n / H, h = n % H, capacity = args.k.dim(1);
     k_pitch = H * K;
     v_pitch = H * V;
@@ -145,13 +145,25 @@ T* prepared(Sink sink) {
   return sink.tensor.data<T>();
 }
 
+/// Every query sees at least its own key.
+void check_visible(const SoftmaxAttentionArgs& args) {
+  if (!args.first) return;
+  const int64_t steps = args.first.dim(1), past = args.k.dim(1) - steps;
+  const int32_t* entry = args.first.data<int32_t>();
+  for (int64_t i = 0; i < args.first.numel(); ++i) {
+    check(entry[i] <= past + i % steps, "[softmax_attention] expected a first key of at most ",
+          past + i % steps, " for query ", i % steps, ", got ", entry[i]);
+  }
+}
+
 }  // namespace
 
 void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
+  check_visible(args);
   for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
-    const int64_t size = std::min(kQueries, steps) * args.length;
+    const int64_t size = std::min(kQueries, steps) * args.k.dim(1);
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     T *buffers = scratch.data<T>(), *out = o.data<T>(), *sums = log_sum.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
@@ -172,7 +184,7 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
   for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
-    const int64_t size = std::min(kQueries, steps) * args.length;
+    const int64_t size = std::min(kQueries, steps) * args.k.dim(1);
     Tensor scratch = Tensor::empty({threads(), 2 * size}, dtype_of<T>);
     T *buffers = scratch.data<T>(), *to_q = prepared<T>(d_q), *to_k = prepared<T>(d_k);
     T* to_v = prepared<T>(d_v);
@@ -192,6 +204,39 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
       }
     });
   });
+}
+
+void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
+  Tensor used = args.used;
+  const int32_t entry = used.data<int32_t>()[0];
+  check(entry >= 0 && entry < args.keys.dim(1), "[softmax_attention_step] expected fewer than ",
+        args.keys.dim(1), " entries in use, got ", entry);
+  for_float_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {
+    using T = decltype(tag);
+    const SoftmaxAttentionArgs cache = {args.q, args.keys,   args.values,
+                                        {},     args.window, args.scale};
+    const int64_t H = args.q.dim(2), heads = args.q.dim(0) * H;
+    Tensor scratch = Tensor::empty({threads(), entry + 1}, dtype_of<T>);
+    Tensor keys = args.keys, values = args.values;
+    T *scores = scratch.data<T>(), *all_keys = keys.data<T>(), *all_values = values.data<T>();
+    T* out = o.data<T>();
+    const T *k = args.k.data<T>(), *v = args.v.data<T>();
+    const int32_t* positions = args.positions.data<int32_t>();
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        Head<T> head(cache, n);
+        const int32_t first = std::max(0, entry - positions[n / H]);
+        head.length = entry + 1;
+        head.first = &first;
+        std::copy_n(k + n * head.K, head.K, all_keys + head.k_offset + entry * head.k_pitch);
+        std::copy_n(v + n * head.V, head.V, all_values + head.v_offset + entry * head.v_pitch);
+        T log_sum;
+        forward_block(head, 0, 1, scores + thread_index() * (entry + 1), out + head.o_offset,
+                      &log_sum);
+      }
+    });
+  });
+  used.data<int32_t>()[0] = entry + 1;
 }
 
 }  // namespace regla::cpu

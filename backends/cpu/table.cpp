@@ -64,7 +64,12 @@ constinit const KernelTable kTable = {
     .delta_rule_step = any_precision<delta_rule_step>,
     .softmax_attention = any_precision<softmax_attention>,
     .softmax_attention_backward = any_precision<softmax_attention_backward>,
+    .softmax_attention_step = any_precision<softmax_attention_step>,
+    .clip_factor = clip_factor,
     .adamw = adamw,
+    .commit = commit,
+    .restart = restart,
+    .sample = sample,
     .sum_of_squares = sum_of_squares,
     .is_finite = is_finite,
 };

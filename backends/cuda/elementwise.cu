@@ -1,43 +1,129 @@
-#include "backends/cuda/kernels.h"
-#include "backends/cuda/loops.cuh"
+#include <algorithm>
 
-// A device lambda may not stand inside a generic one, hence a function per kernel and type.
+#include "backends/cuda/columns.cuh"
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/map.cuh"
+#include "backends/cuda/totals.cuh"
+
 namespace regla::cuda {
 namespace {
 
-template <class T>
-void accumulate_elements(const Tensor& x, double scale, const Sink& out) {
-  const T* in = x.data<T>();
-  const T factor = static_cast<T>(scale);
-  write<T>(out, [=] __device__(int64_t i) { return factor * in[i]; });
-}
+template <class S>
+struct Scaled {
+  S factor;
+  __device__ S operator()(S x) const { return factor * x; }
+};
 
-template <class T>
-void add_elements(const Tensor& a, const Tensor& b, const Tensor& out) {
-  const T *left = a.data<T>(), *right = b.data<T>();
-  write<T>({out}, [=] __device__(int64_t i) { return left[i] + right[i]; });
-}
+template <class S>
+struct ScaledBy {
+  Numbers factor;
+  __device__ S operator()(S x) const { return static_cast<S>(factor.get(0)) * x; }
+};
 
-template <class T>
-void scale_elements(const Tensor& x, const Tensor& factor, const Sink& out) {
-  const T *in = x.data<T>(), *by = factor.data<T>();
-  write<T>(out, [=] __device__(int64_t i) { return by[0] * in[i]; });
+struct Sum {
+  template <class S>
+  __device__ S operator()(S a, S b) const {
+    return a + b;
+  }
+};
+
+template <class S, int W>
+struct RowsOf {
+  Elements<S> x;
+  int64_t columns;
+  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+    S v[W];
+    x.load(r * columns + c, v);
+    for (int w = 0; w < W; ++w) total[0][w] += v[w];
+  }
+};
+
+template <class S>
+struct Value {
+  Elements<S> x;
+  __device__ double operator()(int64_t i) const { return x[i]; }
+};
+
+template <class S>
+struct Square {
+  Elements<S> x;
+  __device__ double operator()(int64_t i) const {
+    const double value = x[i];
+    return value * value;
+  }
+};
+
+// Bytes: x once.
+template <class S>
+__global__ void find_others(int64_t count, Elements<S> x, int32_t* finite) {
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  bool all = true;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
+    all = all && isfinite(x[i]);
+  }
+  if (!all) *finite = 0;  // whoever writes, it is the same number
 }
 
 }  // namespace
 
 void accumulate(const Tensor& x, double scale, Sink out) {
-  for_float_type(x.dtype(), "accumulate",
-                 [&](auto tag) { accumulate_elements<decltype(tag)>(x, scale, out); });
+  for_sum_type(x.dtype(), "accumulate", [&](auto tag) {
+    using S = decltype(tag);
+    map<S>(Scaled<S>{static_cast<S>(scale)}, out, x);
+  });
 }
 
 void add(const Tensor& a, const Tensor& b, Tensor out) {
-  for_float_type(a.dtype(), "add", [&](auto tag) { add_elements<decltype(tag)>(a, b, out); });
+  for_sum_type(a.dtype(), "add", [&](auto tag) { map<decltype(tag)>(Sum{}, Sink{out}, a, b); });
 }
 
 void scale_by(const Tensor& x, const Tensor& factor, Sink out) {
-  for_float_type(x.dtype(), "scale_by",
-                 [&](auto tag) { scale_elements<decltype(tag)>(x, factor, out); });
+  for_sum_type(x.dtype(), "scale_by", [&](auto tag) {
+    using S = decltype(tag);
+    map<S>(ScaledBy<S>{Numbers(factor)}, out, x);
+  });
+}
+
+void sum(const Tensor& x, double scale, Tensor total) {
+  for_sum_type(x.dtype(), "sum", [&](auto tag) {
+    using S = decltype(tag);
+    sum_all(context(total), x.numel(), Value<S>{Elements<S>(x)}, scale, Numbers(total));
+  });
+}
+
+void sum_of_squares(const Tensor& x, Tensor sum) {
+  for_sum_type(x.dtype(), "sum_of_squares", [&](auto tag) {
+    using S = decltype(tag);
+    sum_all(context(sum), x.numel(), Square<S>{Elements<S>(x)}, 1, Numbers(sum));
+  });
+}
+
+// Bytes: x once.
+void column_sums(const Tensor& x, Sink sums) {
+  for_sum_type(x.dtype(), "column_sums", [&](auto tag) {
+    using S = decltype(tag);
+    const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
+    for_width<S>(
+        N,
+        [&](auto width) {
+          constexpr int W = decltype(width)::value;
+          sum_columns<W>(context(x), R, N, RowsOf<S, W>{Elements<S>(x), N},
+                         ColumnSums<S, 1>{{Result<S>(sums)}});
+        },
+        x);
+  });
+}
+
+void is_finite(const Tensor& x, Tensor finite) {
+  finite.fill(1);
+  if (x.numel() == 0) return;
+  const Context& on = context(finite);
+  for_sum_type(x.dtype(), "is_finite", [&](auto tag) {
+    using S = decltype(tag);
+    find_others<<<blocks_for(on, x.numel()), kThreads, 0, on.stream>>>(x.numel(), Elements<S>(x),
+                                                                       finite.data<int32_t>());
+  });
+  require_launched("is_finite");
 }
 
 }  // namespace regla::cuda

@@ -6,6 +6,7 @@
 #include "backends/cuda/context.h"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/memory.h"
+#include "backends/cuda/routine.h"
 #include "core/check.h"
 
 namespace regla::cuda {
@@ -63,7 +64,10 @@ void install(Device device) {
   check(device.index < count, "[device] no ", device.text(),
         " here: the last one is cuda:", count - 1);
   const auto [place, is_new] = contexts().try_emplace(device, make_context(device));
-  install_backend(device, make_memory(place->second), kTable);
+  const Context& on = place->second;
+  install_backend(device, {.memory = make_memory(on), .kernels = &kTable, .make_replay = [&on] {
+                             return make_replay(on);
+                           }});
 }
 
 }  // namespace regla::cuda

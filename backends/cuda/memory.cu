@@ -3,6 +3,7 @@
 #include "backends/cuda/loops.cuh"
 #include "backends/cuda/memory.h"
 #include "backends/cuda/segments.h"
+#include "backends/cuda/staging.h"
 #include "core/heap_memory.h"
 
 namespace regla::cuda {
@@ -19,13 +20,20 @@ void fill_with(const Context& on, void* to, const void* element, size_t count) {
 class DeviceMemory : public HeapMemory {
  public:
   DeviceMemory(const Context& context, DeviceSegments& segments)
-      : HeapMemory(context.device, segments, segments.large_place()), on_(context) {}
+      : HeapMemory(context.device, segments),
+        on_(context),
+        marks_(context.stream),
+        staging_(context.stream) {
+    require(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "make a stream");
+  }
 
   void copy(void* to, const void* from, size_t bytes) override {
     move(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   void copy_from_host(void* to, const void* from, size_t bytes) override {
     count_copy_from_host();
+    if (bytes == 0) return;
+    if (bytes <= Staging::kLargest) return staging_.copy(to, from, bytes);
     move(to, from, bytes, cudaMemcpyHostToDevice);
     wait();
   }
@@ -49,7 +57,25 @@ class DeviceMemory : public HeapMemory {
     }
   }
 
-  void wait() override { require(cudaStreamSynchronize(on_.stream), "wait for the GPU"); }
+  void wait() override {
+    refuse_in_routine("the host waits");
+    require(cudaStreamSynchronize(on_.stream), "wait for the GPU");
+  }
+
+  int64_t set_mark() override {
+    refuse_in_routine("a mark is set");
+    return marks_.set();
+  }
+  bool has_passed(int64_t mark) override { return marks_.has_passed(mark); }
+  void wait_for(int64_t mark) override {
+    refuse_in_routine("the host waits");
+    marks_.wait_for(mark);
+  }
+  void copy_to_host_beside(void* to, const void* from, size_t bytes) override {
+    count_copy_to_host();
+    require(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, beside_), "copy");
+    require(cudaStreamSynchronize(beside_), "wait for a copy");
+  }
 
   /// Kernels are launched on the thread's current GPU.
   void enter_kernel() override { select(); }
@@ -62,6 +88,9 @@ class DeviceMemory : public HeapMemory {
   }
 
   const Context& on_;
+  Marks marks_;
+  Staging staging_;
+  cudaStream_t beside_ = nullptr;  // of the one kind of copy that waits for nothing
 };
 
 }  // namespace

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "backends/cuda/context.h"
 #include "backends/cuda/segments.h"
 #include "core/check.h"
@@ -31,7 +34,6 @@ void find(const char* name, Call& call) {
 DriverCalls DriverCalls::found() {
   DriverCalls calls;
   find("cuMemAddressReserve", calls.reserve);
-  find("cuMemAddressFree", calls.free_address);
   find("cuMemCreate", calls.create);
   find("cuMemRelease", calls.release);
   find("cuMemMap", calls.map);
@@ -41,42 +43,57 @@ DriverCalls DriverCalls::found() {
 }
 
 DeviceSegments::DeviceSegments(int index, size_t bytes)
-    : driver_(DriverCalls::found()), index_(index), reserved_((bytes + kPage - 1) / kPage * kPage) {
-  CUdeviceptr place = 0;
-  check(driver_.reserve(&place, 2 * reserved_, kPage, 0, 0) == CUDA_SUCCESS,
-        "[cuda] cannot reserve addresses for ", bytes, " bytes");
-  large_ = place;
-  small_ = next_small_ = place + reserved_;
-}
+    : driver_(DriverCalls::found()), index_(index), size_((bytes + kPage - 1) / kPage * kPage) {}
 
 char* DeviceSegments::map(char* wish, size_t bytes) {
-  const auto asked = reinterpret_cast<uintptr_t>(wish);
-  const uintptr_t place = asked == 0 ? next_small_ : asked;
-  const uintptr_t end = place >= small_ ? small_ + reserved_ : small_;
-  if (bytes > end - place || !map_at(reinterpret_cast<char*>(place), bytes)) return nullptr;
-  if (place >= small_) next_small_ = place + bytes;
+  auto place = reinterpret_cast<uintptr_t>(wish);
+  auto stretch = stretch_of(place);
+  if (wish == nullptr || stretch == stretches_.end() || stretch->first + size_ < place + bytes) {
+    stretch = unused_stretch();
+    if (stretch == stretches_.end() || bytes > size_) return nullptr;
+    place = stretch->first;
+  }
+  if (!map_at(place, bytes)) return nullptr;
+  stretch->second += bytes;
   return reinterpret_cast<char*>(place);
 }
 
-bool DeviceSegments::map_at(char* place, size_t bytes) {
+void DeviceSegments::unmap(char* segment, size_t bytes) noexcept {
+  cudaDeviceSynchronize();  // kernels that were asked for before may still use it
+  const auto place = reinterpret_cast<uintptr_t>(segment);
+  driver_.unmap(place, bytes);
+  stretch_of(place)->second -= bytes;
+}
+
+DeviceSegments::Stretches::iterator DeviceSegments::stretch_of(uintptr_t address) {
+  const auto after = stretches_.upper_bound(address);
+  if (after == stretches_.begin()) return stretches_.end();
+  const auto found = std::prev(after);
+  return address <= found->first + size_ ? found : stretches_.end();
+}
+
+DeviceSegments::Stretches::iterator DeviceSegments::unused_stretch() {
+  const auto is_unused = [](const auto& stretch) { return stretch.second == 0; };
+  const auto found = std::find_if(stretches_.begin(), stretches_.end(), is_unused);
+  if (found != stretches_.end()) return found;
+  CUdeviceptr place = 0;
+  if (driver_.reserve(&place, size_, kPage, 0, 0) != CUDA_SUCCESS) return stretches_.end();
+  return stretches_.emplace(place, 0).first;
+}
+
+bool DeviceSegments::map_at(uintptr_t place, size_t bytes) {
   CUmemAllocationProp what = {};
   what.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   what.location = {CU_MEM_LOCATION_TYPE_DEVICE, index_};
   CUmemGenericAllocationHandle memory;
   if (driver_.create(&memory, bytes, &what, 0) != CUDA_SUCCESS) return false;
-  const auto address = reinterpret_cast<CUdeviceptr>(place);
-  const bool is_mapped = driver_.map(address, bytes, 0, memory, 0) == CUDA_SUCCESS;
+  const bool is_mapped = driver_.map(place, bytes, 0, memory, 0) == CUDA_SUCCESS;
   driver_.release(memory);  // the mapping keeps it
   if (!is_mapped) return false;
   const CUmemAccessDesc access = {what.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-  if (driver_.set_access(address, bytes, &access, 1) == CUDA_SUCCESS) return true;
-  driver_.unmap(address, bytes);
+  if (driver_.set_access(place, bytes, &access, 1) == CUDA_SUCCESS) return true;
+  driver_.unmap(place, bytes);
   return false;
-}
-
-void DeviceSegments::unmap(char* segment, size_t bytes) noexcept {
-  cudaDeviceSynchronize();  // kernels that were asked for before may still use it
-  driver_.unmap(reinterpret_cast<CUdeviceptr>(segment), bytes);
 }
 
 }  // namespace regla::cuda

@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <map>
 
 #include "core/segment_source.h"
 
@@ -12,7 +13,6 @@ namespace regla::cuda {
 /// GPU is opened, so that a program that links this starts where there is no driver.
 struct DriverCalls {
   decltype(&cuMemAddressReserve) reserve;
-  decltype(&cuMemAddressFree) free_address;
   decltype(&cuMemCreate) create;
   decltype(&cuMemRelease) release;
   decltype(&cuMemMap) map;
@@ -22,8 +22,9 @@ struct DriverCalls {
   static DriverCalls found();
 };
 
-/// Segments of a GPU's memory. Each begins where the one before ends, so that a heap's free blocks
-/// join: a stretch of addresses as large as the GPU's memory is reserved for each heap in advance.
+/// Segments of a GPU's memory. Each heap's begin where the one before ends, so that free blocks
+/// join: whoever has no wish gets the beginning of a stretch of addresses as large as the GPU's
+/// memory, which costs nothing until memory is mapped there.
 class DeviceSegments : public SegmentSource {
  public:
   /// Of GPU `index`, which has `bytes` of memory.
@@ -32,16 +33,17 @@ class DeviceSegments : public SegmentSource {
   char* map(char* wish, size_t bytes) override;
   void unmap(char* segment, size_t bytes) noexcept override;
 
-  /// Where the large blocks' segments begin; those of small ones begin behind.
-  uintptr_t large_place() const { return large_; }
-
  private:
-  bool map_at(char* place, size_t bytes);
+  using Stretches = std::map<uintptr_t, size_t>;  // begin, bytes mapped
+  /// The stretch that an address lies in or ends; the end where there is none.
+  Stretches::iterator stretch_of(uintptr_t address);
+  Stretches::iterator unused_stretch();
+  bool map_at(uintptr_t place, size_t bytes);
 
   DriverCalls driver_;
   int index_;
-  size_t reserved_;
-  uintptr_t large_, small_, next_small_;
+  size_t size_;  // of a stretch
+  Stretches stretches_;
 };
 
 }  // namespace regla::cuda

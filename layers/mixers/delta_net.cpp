@@ -9,6 +9,7 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
       V_(sizes.hidden / sizes.heads),
       chunk_(config.chunk),
       sums_(make.sums()),
+      device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
       strength_(config, sizes, make, name),
@@ -16,15 +17,14 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
   if (!sums_to_constant(config.feature_map)) unit_.emplace(make, heads_, K_);
 }
 
-DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Segment& segment,
-                                             MixerState* state) {
-  const HeadProjections::Result z = project_(x, segment, state);
+DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Segment& segment) {
+  const HeadProjections::Result z = project_(x, segment);
   const Features phi = phi_(z.q, z.k, {}, segment.reset);
   return {phi.q, unit_ ? (*unit_)(phi.k) : phi.k, z.v, strength_(x)};
 }
 
 Var DeltaNetMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
-  const Inputs in = prepare(x, segment, state);
+  const Inputs in = prepare(x, segment);
   const DeltaRule result =
       delta_rule(in.q, in.k, in.v, in.g, segment.reset, state ? state->S : Var{},
                  segment.chunk > 0 ? segment.chunk : chunk_);
@@ -32,17 +32,16 @@ Var DeltaNetMixer::chunked(const Var& x, const Segment& segment, MixerState* sta
   return output_(result.o, x);
 }
 
-Tensor DeltaNetMixer::step(const Tensor& x, MixerState& state) {
+Tensor DeltaNetMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
   const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const Inputs in = prepare(token, {}, &state);
+  const Inputs in = prepare(token, {.positions = positions});
   const Tensor o = delta_rule_step(in.q, in.k, in.v, in.g, {}, state.S.value);
   return output_(o, token).value.reshape(x.shape());
 }
 
 MixerState DeltaNetMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, V_}, sums_);
-  state.position = Tensor::zeros({batch}, DType::I32);
+  state.S = Tensor::zeros({batch, heads_, K_, V_}, sums_, device_);
   return state;
 }
 

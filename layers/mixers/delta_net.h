@@ -25,7 +25,7 @@ class DeltaNetMixer : public Mixer {
                 const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, MixerState& state) override;
+  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
   void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }
@@ -37,10 +37,11 @@ class DeltaNetMixer : public Mixer {
   struct Inputs {
     Var q, k, v, g;
   };
-  Inputs prepare(const Var& x, const Segment& segment, MixerState* state);
+  Inputs prepare(const Var& x, const Segment& segment);
 
   int64_t heads_, K_, V_, chunk_;
   DType sums_;  // of states
+  Device device_;
   HeadProjections project_;
   Phi phi_;
   std::optional<UnitLength> unit_;  // of keys

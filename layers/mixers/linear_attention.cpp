@@ -11,6 +11,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
       K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
       sums_(make.sums()),
+      device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
       gate_(config, sizes, K_, V_, make, name),
@@ -28,18 +29,18 @@ Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSta
   return finish(result.o, x);
 }
 
-Tensor LinearAttentionMixer::step(const Tensor& x, MixerState& state) {
+Tensor LinearAttentionMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
   check_step_form(config_, "mixer");
   const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const Inputs in = prepare(token, {}, &state);
+  const Inputs in = prepare(token, {.positions = positions}, &state);
   const Tensor o = linear_attention_step(in.q, in.k, in.u, in.decays, {}, state.S.value);
-  state.m = in.m;
+  if (state.m.defined()) state.m.value.copy_from(in.m.value);
   return finish(o, token).value.reshape(x.shape());
 }
 
 LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Segment& segment,
                                                            MixerState* state) {
-  const HeadProjections::Result z = project_(x, segment, state);
+  const HeadProjections::Result z = project_(x, segment);
   const Var m0 = state && carries_maximum(config_) ? state->m : Var{};
   const Features phi = phi_(z.q, z.k, m0, segment.reset);
   Inputs in = {phi.q, phi.k, z.v, gate_(x, segment), phi.m};
@@ -65,11 +66,11 @@ Var LinearAttentionMixer::finish(const Var& o, const Var& x) {
 
 MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, columns()}, sums_);
+  state.S = Tensor::zeros({batch, heads_, K_, columns()}, sums_, device_);
   if (carries_maximum(config_)) {
-    state.m = Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), sums_);
+    state.m =
+        Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), sums_, device_);
   }
-  state.position = Tensor::zeros({batch}, DType::I32);
   return state;
 }
 

@@ -25,7 +25,7 @@ class LinearAttentionMixer : public Mixer {
                        const ParameterFactory& make, const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, MixerState& state) override;
+  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
   void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }
@@ -47,6 +47,7 @@ class LinearAttentionMixer : public Mixer {
   MixerConfig config_;
   int64_t heads_, K_, V_;
   DType sums_;  // of states
+  Device device_;
   HeadProjections project_;
   Phi phi_;
   ForgetGate gate_;

@@ -9,12 +9,14 @@
 namespace regla {
 namespace {
 
-/// Entries [begin, end) of a cache [B, capacity, H, N] in one with room for `capacity`.
-Tensor with_capacity(const Tensor& cache, int64_t begin, int64_t end, int64_t capacity) {
-  Tensor larger = Tensor::empty({cache.dim(0), capacity, cache.dim(2), cache.dim(3)}, cache.dtype(),
-                                cache.device());
-  copy_rows(cache, begin, end - begin, larger, 0);
-  return larger;
+constexpr int64_t kLeastRoom = 64;  // entries of a cache that `step` makes
+
+/// Entries [begin, end) of a cache [B, capacity, H, N] alone.
+Tensor entries(const Tensor& cache, int64_t begin, int64_t end) {
+  Tensor part = Tensor::empty({cache.dim(0), end - begin, cache.dim(2), cache.dim(3)},
+                              cache.dtype(), cache.device());
+  copy_rows(cache, begin, end - begin, part, 0);
+  return part;
 }
 
 /// The first visible cache entry of each token [B, T]; `past` entries lie before the segment.
@@ -33,18 +35,19 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
       K_(config.feature_dim > 0 ? config.feature_dim : sizes.hidden / sizes.heads),
       V_(sizes.hidden / sizes.heads),
       dtype_(make.dtype()),
+      device_(make.device()),
       project_(config, sizes, K_, make, name),
       output_(make, name + ".output", heads_ * V_, sizes.hidden, sizes.output_deviation) {}
 
 Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const int64_t past = state ? state->length : 0;
-  HeadProjections::Result in = project_(x, segment, state);
+  HeadProjections::Result in = project_(x, segment);
   // From position 0 on, without resets, nothing is hidden.
   const Tensor first = state || segment.reset ? first_visible(in.positions, past) : Tensor{};
   if (past > 0) {
     if (state->keys.dim(1) != past) {  // room behind the entries, left by `step`
-      state->keys = with_capacity(state->keys.value, 0, past, past);
-      state->values = with_capacity(state->values.value, 0, past, past);
+      state->keys = entries(state->keys.value, 0, past);
+      state->values = entries(state->values.value, 0, past);
     }
     in.k = concatenate(state->keys, in.k);
     in.v = concatenate(state->values, in.v);
@@ -55,33 +58,21 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
     state->keys = in.k;
     state->values = in.v;
     state->length = in.k.dim(1);
+    state->used = {};
     trim(*state);
   }
   return finish(o);
 }
 
-Tensor SoftmaxAttentionMixer::step(const Tensor& x, MixerState& state) {
-  const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const HeadProjections::Result in = project_(token, {}, &state);
-  const int64_t capacity = state.keys.defined() ? state.keys.dim(1) : 0;
-  if (state.length == capacity) {
-    // Full: entries outside the window go, or the room doubles.
-    trim(state);
-    const int64_t room = std::max<int64_t>(64, 2 * state.length);
-    if (state.keys.defined()) {
-      state.keys = with_capacity(state.keys.value, 0, state.length, room);
-      state.values = with_capacity(state.values.value, 0, state.length, room);
-    } else {
-      state.keys = Tensor::empty({x.dim(0), room, heads_, K_}, dtype_, x.device());
-      state.values = Tensor::empty({x.dim(0), room, heads_, V_}, dtype_, x.device());
-    }
-  }
-  copy_rows(in.k.value, 0, 1, state.keys.value, state.length);
-  copy_rows(in.v.value, 0, 1, state.values.value, state.length);
+Tensor SoftmaxAttentionMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
+  const int64_t B = x.dim(0);
+  const Var token = x.reshape({B, 1, x.dim(1)});
+  const HeadProjections::Result in = project_(token, {.positions = positions});
+  if (steps_ahead(state) == 0) make_room(state, B, std::max<int64_t>(kLeastRoom, 2 * state.length));
+  const Tensor o =
+      softmax_attention_step(in.q, in.k, in.v, {state.keys.value, state.values.value, state.used},
+                             positions, config_.window, score_scale(ScoreScale::SqrtD, K_));
   ++state.length;
-  const Tensor first = first_visible(in.positions, state.length - 1);
-  const Var o = softmax_attention(in.q, state.keys.value, state.values.value, first, config_.window,
-                                  score_scale(ScoreScale::SqrtD, K_), state.length);
   return finish(o).value.reshape(x.shape());
 }
 
@@ -95,30 +86,48 @@ int64_t SoftmaxAttentionMixer::visible(int64_t length) const {
 
 void SoftmaxAttentionMixer::trim(MixerState& state) const {
   const int64_t keep = visible(state.length);
-  const int64_t dropped = state.length - keep;
-  if (dropped == 0) return;
-  if (state.keys.dim(1) == state.length) {
-    state.keys = last(state.keys, keep);
-    state.values = last(state.values, keep);
-  } else {
-    state.keys = with_capacity(state.keys.value, dropped, state.length, keep);
-    state.values = with_capacity(state.values.value, dropped, state.length, keep);
-  }
+  state.keys = last(state.keys, keep);
+  state.values = last(state.values, keep);
   state.length = keep;
 }
 
-MixerState SoftmaxAttentionMixer::initial_state(int64_t batch) const {
-  MixerState state;
-  state.position = Tensor::zeros({batch}, DType::I32);
-  return state;
+void SoftmaxAttentionMixer::reserve(MixerState& state, int64_t batch, int64_t tokens) const {
+  if (steps_ahead(state) < tokens) make_room(state, batch, state.length + tokens);
 }
 
-MixerState SoftmaxAttentionMixer::state_after(int64_t batch, int64_t tokens) const {
-  MixerState state = initial_state(batch);
-  if (tokens == 0) return state;
-  state.length = visible(tokens);
-  state.keys = Tensor::empty({batch, state.length, heads_, K_}, dtype_);
-  state.values = Tensor::empty({batch, state.length, heads_, V_}, dtype_);
+int64_t SoftmaxAttentionMixer::steps_ahead(const MixerState& state) const {
+  return state.used ? state.keys.dim(1) - state.length : 0;
+}
+
+void SoftmaxAttentionMixer::make_room(MixerState& state, int64_t batch, int64_t room) const {
+  if (config_.window > 0) {
+    room = std::min(room, std::max<int64_t>(kLeastRoom, 2 * (config_.window - 1)));
+  }
+  const int64_t length = state.length, keep = visible(length);
+  const bool is_larger = !state.used || room > state.keys.dim(1);
+  const auto moved = [&](const Var& cache, int64_t N) {
+    const Tensor from = is_larger ? cache.value : cache.value.clone();
+    Tensor to = is_larger ? Tensor::empty({batch, room, heads_, N}, dtype_, device_) : cache.value;
+    if (keep > 0) copy_rows(from, length - keep, keep, to, 0);
+    return to;
+  };
+  state.keys = moved(state.keys, K_);
+  state.values = moved(state.values, V_);
+  if (is_larger) state.used = Tensor::empty({1}, DType::I32, device_);
+  state.used.fill(static_cast<double>(keep));
+  state.length = keep;
+}
+
+MixerState SoftmaxAttentionMixer::initial_state(int64_t) const { return {}; }
+
+// The window's entries are there from the beginning, and nobody sees them: there are more of them
+// than the position says.
+MixerState SoftmaxAttentionMixer::initial_carried_state(int64_t batch) const {
+  check(config_.window > 0, "[mixer] a cache without a window grows and cannot be carried");
+  MixerState state;
+  state.length = config_.window - 1;
+  state.keys = Tensor::zeros({batch, state.length, heads_, K_}, dtype_, device_);
+  state.values = Tensor::zeros({batch, state.length, heads_, V_}, dtype_, device_);
   return state;
 }
 

@@ -1,4 +1,5 @@
 #include "autograd/tape.h"
+#include "backends/kernels.h"
 #include "tests/all_ops.h"
 #include "tests/autograd/support.h"
 #include "tests/catch.h"
@@ -22,7 +23,7 @@ struct Triple : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     kernels({}).accumulate(d_out[0], 3, d_in[0]->sink(x));
   }
-  Tensor* kept(size_t) override { return &x; }
+  Tensor* kept_input(size_t) override { return &x; }
   bool is_cheap() const override { return true; }
 };
 
@@ -45,7 +46,7 @@ struct Keeper : Op {
       if (d_out[i]) d_in[i]->give(d_out[i]);
     }
   }
-  Tensor* kept(size_t input) override { return &in[input]; }
+  Tensor* kept_input(size_t input) override { return &in[input]; }
 };
 
 Var triple(const Var& x, int* runs) { return regla::apply(std::make_unique<Triple>(runs), {x})[0]; }

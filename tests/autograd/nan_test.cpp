@@ -14,6 +14,7 @@ namespace {
 
 /// The bits of NaNs: quiet, with the sign bit set, with nothing but the lowest bit of the payload.
 constexpr int kNans = 3;
+constexpr uint16_t kNan16[kNans] = {0x7fc0, 0xffc0, 0x7f81};
 constexpr uint32_t kNan32[kNans] = {0x7fc00000, 0xffc00000, 0x7f800001};
 constexpr uint64_t kNan64[kNans] = {0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001};
 
@@ -21,12 +22,16 @@ constexpr uint64_t kNan64[kNans] = {0x7ff8000000000000, 0xfff8000000000000, 0x7f
 template <class F>
 Tensor changed(const Tensor& x, int64_t i, F&& f) {
   Tensor y = x.clone();
-  for_float_type(x.dtype(), "test", [&](auto tag) { f(y.data<decltype(tag)>()[i]); });
+  for_any_type(x.dtype(), [&](auto tag) { f(y.data<decltype(tag)>()[i]); });
   return y;
 }
 Tensor with_nan(const Tensor& x, int64_t i, int kind) {
   return changed(x, i, [&](auto& element) {
-    if constexpr (sizeof element == 4) {
+    if constexpr (sizeof element == 2) {
+      element = std::bit_cast<BFloat16>(kNan16[kind]);
+    } else if constexpr (std::is_same_v<decltype(element), int32_t&>) {
+      fail("an integer is never NaN");
+    } else if constexpr (sizeof element == 4) {
       element = std::bit_cast<float>(kNan32[kind]);
     } else {
       element = std::bit_cast<double>(kNan64[kind]);
@@ -87,6 +92,7 @@ int64_t check_inputs(const OpSample& sample, const Tensors& values, const Tensor
   const auto seeds = [&](const Vars&) { return d; };
   int64_t count = 0;
   for (size_t n = 0; n < values.size(); ++n) {
+    if (!sample.inputs[n].is_float()) continue;
     for (const int64_t i : places(values[n].numel(), most)) {
       const auto with = [&](const Tensor& input) {
         Tensors in = values;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
+#include "backends/kernels.h"
 #include "tests/autograd/support.h"
 #include "tests/matchers.h"
 #include "tests/support.h"

@@ -168,7 +168,9 @@ TEST_CASE("AdamW is the published update") {
     for (int t = 1; t <= 5; ++t) {
       const Tensor g = normal_tensor({17}, dtype, static_cast<uint64_t>(10 + t));
       const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
-      cpu().adamw({w, g, m, v, rate, beta1, beta2, epsilon, decay, scale, c1, c2});
+      const Tensor rates = Tensor::of({3}, Numbers{rate, c1, c2});
+      const Tensor factor = Tensor::of({1}, Numbers{scale});
+      cpu().adamw({w, g, m, v, {}, rates, factor, beta1, beta2, epsilon, decay});
       for (size_t i = 0; i < 17; ++i) {
         const double gradient = scale * g.values()[i];
         exact_m[i] = beta1 * exact_m[i] + (1 - beta1) * gradient;
@@ -184,13 +186,13 @@ TEST_CASE("AdamW is the published update") {
 
 TEST_CASE("dropout keeps the expectation and draws per element, not per call") {
   const Tensor x = Tensor::full({40000}, 1, DType::F64), y = Tensor::empty({40000}, DType::F64);
-  cpu().dropout({x, {}, 0.1, 1, 2, 0}, {y, false});
+  cpu().dropout({x, {}, {}, 0.1, 1, 2, 0}, {y, false});
   double sum = 0;
   for (double value : y.values()) sum += value;
   CHECK(sum / 40000 == Approx(1).margin(0.01));
   for (int64_t first : {1, 3, 1000, 20000}) {
     const Tensor part = Tensor::empty({100}, DType::F64);
-    cpu().dropout({x.slice(0, 100), {}, 0.1, 1, 2, first}, {part, false});
+    cpu().dropout({x.slice(0, 100), {}, {}, 0.1, 1, 2, first}, {part, false});
     CHECK(same_bits(part, y.slice(first, first + 100)));
   }
 }

@@ -119,6 +119,27 @@ TEST_CASE("a device counts what it copies to and from the host") {
   CHECK(memory(walled_device()).stats().bytes_in_use > before.bytes_in_use);
 }
 
+TEST_CASE("marks pass in their order, late, or when they are waited for") {
+  Memory& wall = memory(walled_device());
+  const Tensor x = walled({2}, {1, 2});
+  const int64_t first = wall.set_mark(), second = wall.set_mark(), third = wall.set_mark();
+  CHECK(second == first + 1);
+  CHECK(wall.has_passed(first));
+  CHECK_FALSE(wall.has_passed(second));
+  wall.wait_for(second);
+  CHECK(wall.has_passed(second));
+  CHECK_FALSE(wall.has_passed(third));
+  wall.wait();
+  CHECK(wall.has_passed(third));
+  Memory& cpu = memory(Device{});
+  CHECK(cpu.has_passed(cpu.set_mark()));
+  const WallCounts before = counts_outside_of_routines();
+  const int64_t mark = wall.set_mark();
+  CHECK(x.values_at(mark) == std::vector<double>{1, 2});
+  CHECK(wall.has_passed(mark));
+  CHECK((counts_outside_of_routines() - before).copies_to_host == 1);
+}
+
 TEST_CASE("a device that is not there is one line") {
   const Device gpu = Device::named("cuda:63");
   CHECK(error_of([&] { Tensor::empty({1}, DType::F32, gpu); }) ==

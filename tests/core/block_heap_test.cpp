@@ -100,6 +100,30 @@ TEST_CASE("blocks of a heap never overlap and end up in one piece") {
   for (void* block : whole) heap.give(block, kSegment);
 }
 
+TEST_CASE("a heap takes over another with what is in use there") {
+  BlockHeap heap(segments, kSegment);
+  auto* mine = static_cast<char*>(heap.take(640));
+  void* theirs = nullptr;
+  {
+    BlockHeap other(segments, kSegment);
+    theirs = other.take(kSegment / 2);
+    CHECK(other.contains(theirs));
+    CHECK_FALSE(heap.contains(theirs));
+    CHECK_FALSE(other.contains(mine));
+    heap.absorb(other);
+    CHECK(other.segments_taken() == 0);
+    CHECK_FALSE(other.contains(theirs));
+  }
+  std::memset(theirs, 1, kSegment / 2);
+  CHECK(heap.contains(theirs));
+  CHECK(heap.segments_taken() == 2);
+  heap.give(theirs, kSegment / 2);
+  CHECK(heap.take(kSegment) == theirs);  // in one piece again
+  heap.give(theirs, kSegment);
+  CHECK_FALSE(heap.contains(nullptr));
+  heap.give(mine, 640);
+}
+
 TEST_CASE("what large blocks of one size leave serves those of another") {
   Memory& cpu = memory(Device{});
   { const Tensor whole = Tensor::empty({48 << 20}, DType::F32); }

@@ -19,6 +19,8 @@ TEST_CASE("a shape knows its axes and its size") {
   CHECK(shape.text() == "[2, 3, 5]");
   CHECK(shape.append(7) == Shape{2, 3, 5, 7});
   CHECK(shape.drop_last() == Shape{2, 3});
+  CHECK(shape.with(-1, 7) == Shape{2, 3, 7});
+  CHECK(shape.with(0, 0) == Shape{0, 3, shape[2]});
   CHECK(shape.append(7).drop_last() == shape);
   CHECK(Shape{}.numel() == 1);
   CHECK(Shape{3, 0}.numel() == 0);
@@ -43,6 +45,8 @@ TEST_CASE("a wrong shape is an error") {
   CHECK(error_of([] { return Shape({2, 3})[-3]; }).rfind("[shape]", 0) == 0);
   CHECK(error_of([] { Shape({1, 2, 3, 4, 5}).append(1); }).rfind("[shape]", 0) == 0);
   CHECK(error_of([] { Shape{}.drop_last(); }).rfind("[shape]", 0) == 0);
+  CHECK(error_of([] { Shape{2}.with(1, 3); }).rfind("[shape]", 0) == 0);
+  CHECK(error_of([] { Shape{2}.with(0, -1); }).rfind("[shape]", 0) == 0);
 }
 
 TEST_CASE("reshape and slice share memory, clone does not") {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "layers/mixer.h"
+#include "tests/error_of.h"
 #include "tests/matchers.h"
 #include "tests/sequence.h"
 #include "tests/support.h"
@@ -19,6 +20,7 @@ namespace regla::test {
 
 struct ContractSizes {
   int64_t B = 2, T = 70, past = 9, hidden = 12, heads = 2;
+  Device device = {};
 };
 
 using MixerMaker =
@@ -30,6 +32,24 @@ inline MixerMaker maker_of(const MixerConfig& config) {
   };
 }
 
+/// A mixer's state and the clock that a decoder has beside it.
+struct Carried {
+  MixerState state;
+  Tensor position = {};  // [B] I32: of the next token; undefined: 0
+
+  Carried clone() const { return {state.clone(), position.clone()}; }
+  /// The tokens x [B, T, D] that follow.
+  Var chunked(Mixer& mixer, const Var& x, Segment segment) {
+    segment.positions =
+        segment_positions(x.dim(0), x.dim(1), segment.reset, position, x.value.device());
+    return mixer.chunked(x, segment, &state);
+  }
+  /// The token x [B, D] that follows.
+  Tensor step(Mixer& mixer, const Tensor& x) {
+    return mixer.step(x, segment_positions(x.dim(0), 1, {}, position, x.device()), state);
+  }
+};
+
 /// A mixer with every parameter random, the same in each type up to rounding.
 class TestMixer {
  public:
@@ -39,14 +59,14 @@ class TestMixer {
   TestMixer(const MixerMaker& make, const ContractSizes& sizes, DType type)
       : n(sizes),
         dtype(type),
-        mixer_(make({n.hidden, n.heads, 0.3, 0.3}, {3, DType::F64})),
-        typed_(make({n.hidden, n.heads, 0.3, 0.3}, {3, type})) {
+        mixer_(make({n.hidden, n.heads, 0.3, 0.3}, {3, DType::F64, n.device})),
+        typed_(make({n.hidden, n.heads, 0.3, 0.3}, {3, type, n.device})) {
     ParameterList exact;
     mixer_->parameters(exact);
     typed_->parameters(parameters);
     for (size_t i = 0; i < parameters.size(); ++i) {
       const NoGrad guard;
-      const Tensor noise = normal_tensor(exact[i]->value.shape(), DType::F64, 50 + i, 0.15);
+      const Tensor noise = normal(exact[i]->value.shape(), 50 + i, DType::F64, 0.15);
       parameters[i]->value =
           converted(converted(add(exact[i]->value, noise).value, DType::F32), sum_type(type));
       if (is_matrix(parameters[i]->role)) parameters[i]->keep_copy(type);
@@ -56,12 +76,17 @@ class TestMixer {
   Mixer* operator->() const { return typed_.get(); }
   Mixer& operator*() const { return *typed_; }
 
+  Carried initial(int64_t B) const { return {(*this)->initial_state(B)}; }
   /// What a prefix of other tokens leaves behind.
-  MixerState start() const {
-    MixerState state = (*this)->initial_state(n.B);
-    const Tensor x = normal_tensor({n.B, n.past, n.hidden}, dtype, 20);
-    (*this)->chunked(x, {}, &state);
-    return state;
+  Carried start() const {
+    Carried past = initial(n.B);
+    past.chunked(**this, normal({n.B, n.past, n.hidden}, 20, dtype), {});
+    return past;
+  }
+
+  /// Normal numbers on the mixer's device.
+  Tensor normal(const Shape& shape, uint64_t seed, DType type, double deviation = 1) const {
+    return normal_tensor(shape, type, seed, deviation).on(n.device);
   }
 
   ContractSizes n;
@@ -85,7 +110,7 @@ inline Named state_values(const MixerState& state) {
 struct Settings {
   Tensor x, d_y;      // [B, T, D]
   Tensor reset = {};  // [B, T]
-  const MixerState* start = nullptr;
+  const Carried* start = nullptr;
   int64_t chunk = 0;
   std::vector<int64_t> splits = {};  // where segments end, besides T
   bool seed_state = true;            // the final state has a gradient, too
@@ -94,7 +119,8 @@ struct Settings {
 /// Runs segments one after the other on one tape, states in between being Vars.
 inline Named run_segments(const TestMixer& mixer, const Settings& s) {
   Tape tape;
-  MixerState state = s.start ? s.start->clone() : mixer->initial_state(s.x.dim(0));
+  Carried carried = s.start ? s.start->clone() : mixer.initial(s.x.dim(0));
+  MixerState& state = carried.state;
   std::vector<std::pair<std::string, Var>> starts;
   for (auto [name, var] : {std::pair<const char*, Var*>{"d S", &state.S},
                            {"d m", &state.m},
@@ -112,7 +138,7 @@ inline Named run_segments(const TestMixer& mixer, const Settings& s) {
     const int64_t begin = i == 0 ? 0 : ends[i - 1];
     inputs.push_back(tape.leaf(tokens(s.x, begin, ends[i])));
     const Segment segment = {tokens(s.reset, begin, ends[i]), s.chunk};
-    outputs.push_back(mixer->chunked(inputs.back(), segment, &state));
+    outputs.push_back(carried.chunked(*mixer, inputs.back(), segment));
     seeds.push_back(tokens(s.d_y, begin, ends[i]));
     ys.push_back(outputs.back().value);
   }
@@ -123,7 +149,7 @@ inline Named run_segments(const TestMixer& mixer, const Settings& s) {
     ++seed;
     if (!var->defined() || !s.seed_state) continue;
     outputs.push_back(*var);
-    seeds.push_back(normal_tensor(var->shape(), var->value.dtype(), seed));
+    seeds.push_back(mixer.normal(var->shape(), seed, var->value.dtype()));
   }
   for (Parameter* parameter : mixer.parameters) parameter->clear_gradient();
   tape.backward(outputs, seeds);
@@ -163,10 +189,11 @@ inline void check_mixer_chunks(const TestMixer& exact, const TestMixer& single, 
     s.chunk = chunk;
     check_close(run_segments(exact, s), reference, 1e-10);
   }
-  MixerState start;
+  Carried start;
   if (s.start) {
     start = s.start->clone();
-    for (Var* var : {&start.S, &start.m, &start.keys, &start.values}) {
+    MixerState& state = start.state;
+    for (Var* var : {&state.S, &state.m, &state.keys, &state.values}) {
       if (var->defined()) *var = converted(var->value, DType::F32);
     }
     s.start = &start;
@@ -194,18 +221,33 @@ inline void check_mixer_splits(const TestMixer& mixer, Settings s) {
   }
 }
 
+inline bool share_memory(const MixerState& a, const MixerState& b) {
+  return a.S.value.shares_memory_with(b.S.value) && a.m.value.shares_memory_with(b.m.value) &&
+         a.keys.value.shares_memory_with(b.keys.value) &&
+         a.values.value.shares_memory_with(b.values.value) && a.used.shares_memory_with(b.used);
+}
+
 /// Token by token, from the state `chunked` starts from.
 inline void check_mixer_steps(const TestMixer& mixer, const Settings& s, double bound) {
   const Named whole = run_segments(mixer, s);
-  MixerState state = s.start ? s.start->clone() : mixer->initial_state(s.x.dim(0));
+  Carried carried = s.start ? s.start->clone() : mixer.initial(s.x.dim(0));
+  MixerState& state = carried.state;
   const int64_t B = s.x.dim(0), D = s.x.dim(2);
   Tensors ys;
   for (int64_t t = 0; t < s.x.dim(1); ++t) {
     if (t == 40) {  // saved and restored on the way
       state = state.clone();
     }
+    if (t == 50) mixer->reserve(state, B, 20);
+    const MixerState before = state;
+    const int64_t ahead = mixer->steps_ahead(state);
     const Tensor x = tokens(s.x, t, t + 1).reshape({B, D});
-    ys.push_back(mixer->step(x, state).reshape({B, 1, D}));
+    ys.push_back(carried.step(*mixer, x).reshape({B, 1, D}));
+    if (ahead > 0) {
+      CHECK(share_memory(before, state));
+      CHECK((mixer->steps_ahead(state) == ahead - 1 || !state.keys.defined()));
+    }
+    if (state.used) CHECK(state.used.values()[0] == static_cast<double>(state.length));
   }
   Named got = state_values(state);
   got["y"] = joined(ys);
@@ -223,8 +265,7 @@ inline void check_mixer_steps(const TestMixer& mixer, const Settings& s, double 
 /// A later token changes no earlier output, not by a bit.
 inline bool past_is_unchanged(const TestMixer& mixer, const Settings& s, int64_t chunk) {
   const auto outputs = [&](const Tensor& x) {
-    MixerState state = mixer->initial_state(x.dim(0));
-    return mixer->chunked(x, {s.reset, chunk}, &state).value;
+    return mixer.initial(x.dim(0)).chunked(*mixer, x, {s.reset, chunk}).value;
   };
   const Tensor before = outputs(s.x);
   for (int64_t t : {1, 15, 16, 33, 64, 69}) {
@@ -255,32 +296,41 @@ inline void copy_state(MixerState from, MixerState& to) {
 }
 
 inline void check_saved_state(const TestMixer& mixer, const Settings& s) {
+  const int64_t B = s.x.dim(0);
+  const std::string error = error_of([&] { mixer->initial_carried_state(B); });
+  if (error != "no error") {
+    CHECK(error == "[mixer] a cache without a window grows and cannot be carried");
+    CHECK(mixer.start().state.keys.dim(1) == mixer.n.past);
+    return;
+  }
   for (int64_t stop : {1, 10, 66}) {
     if (stop >= s.x.dim(1)) break;
-    MixerState state = mixer->initial_state(s.x.dim(0));
-    MixerState without_resets = mixer->initial_state(s.x.dim(0));
-    mixer->chunked(tokens(s.x, 0, stop), {tokens(s.reset, 0, stop), 7}, &state);
-    state.check_values("state", stop);
-    MixerState restored = mixer->state_after(s.x.dim(0), stop);
-    copy_state(state, restored);
-    mixer->chunked(tokens(s.x, 0, stop), {{}, 7}, &without_resets);
-    MixerState other = mixer->state_after(s.x.dim(0), stop);
-    copy_state(without_resets, other);
+    const Segment begin = {tokens(s.reset, 0, stop), 7};
+    Carried carried = {mixer->initial_carried_state(B)}, usual = mixer.initial(B);
+    Carried without_resets = {mixer->initial_carried_state(B)};
+    const Var y = carried.chunked(*mixer, tokens(s.x, 0, stop), begin);
+    CHECK(same_bits(y.value, usual.chunked(*mixer, tokens(s.x, 0, stop), begin).value));
+    carried.state.check_values("state");
+    Carried restored = {mixer->initial_carried_state(B), carried.position.clone()};
+    copy_state(carried.state, restored.state);
+    without_resets.chunked(*mixer, tokens(s.x, 0, stop), {{}, 7});
+    MixerState other = mixer->initial_carried_state(B);
+    copy_state(without_resets.state, other);
     const int64_t T = s.x.dim(1);
     const Segment rest = {tokens(s.reset, stop, T), 7};
-    const Var a = mixer->chunked(tokens(s.x, stop, T), rest, &state);
-    const Var b = mixer->chunked(tokens(s.x, stop, T), rest, &restored);
+    const Var a = carried.chunked(*mixer, tokens(s.x, stop, T), rest);
+    const Var b = restored.chunked(*mixer, tokens(s.x, stop, T), rest);
     CHECK(same_bits(a.value, b.value));
-    const Named first = state_values(state), second = state_values(restored);
+    const Named first = state_values(carried.state), second = state_values(restored.state);
     REQUIRE(first.size() == second.size());
     for (const auto& [name, value] : first) CHECK(same_bits(value, second.at(name)));
   }
 }
 
 /// One row of a batch's state.
-inline MixerState row_of(const MixerState& state, int64_t b) {
-  MixerState row = state.clone();
-  row.for_each(
+inline Carried row_of(const Carried& all, int64_t b) {
+  Carried row = {all.state.clone(), all.position.slice(b, b + 1).clone()};
+  row.state.for_each(
       [&](const std::string&, Tensor& tensor) { tensor = tensor.slice(b, b + 1).clone(); });
   return row;
 }
@@ -290,13 +340,14 @@ inline void check_mixer_resets(const TestMixer& mixer, Settings s) {
   s.seed_state = false;
   s.chunk = 16;
   const Named whole = run_segments(mixer, s);
+  const Tensor resets = s.reset.on(Device{});
   Named apart;
   Tensors ys, d_xs;
   for (int64_t b = 0; b < mixer.n.B; ++b) {
-    const MixerState start = row_of(*s.start, b);
+    const Carried start = row_of(*s.start, b);
     Tensors y_parts, d_x_parts;
     for (int64_t begin = 0, end = 0; begin < mixer.n.T; begin = end) {
-      const int32_t* reset = s.reset.data<int32_t>() + b * mixer.n.T;
+      const int32_t* reset = resets.data<int32_t>() + b * mixer.n.T;
       for (end = begin + 1; end < mixer.n.T && reset[end] == 0;) ++end;
       Settings part = s;
       part.x = tokens(s.x.slice(b, b + 1), begin, end);
@@ -332,26 +383,26 @@ inline void check_mixer_resets(const TestMixer& mixer, Settings s) {
 inline void check_mixer_contract(const MixerMaker& make, bool sees_the_future = false,
                                  const ContractSizes& sizes = {}) {
   const TestMixer exact(make, sizes, DType::F64), single(make, sizes, DType::F32);
-  const MixerState start = exact.start();
+  const Carried start = exact.start();
   Tensor reset = random_mask({sizes.B, sizes.T}, 8, 0.06);
   reset.data<int32_t>()[sizes.T] = 1;  // the second sequence begins with one
   Settings s;
-  s.x = normal_tensor({sizes.B, sizes.T, sizes.hidden}, DType::F64, 1);
-  s.d_y = normal_tensor(s.x.shape(), DType::F64, 2);
+  s.x = exact.normal({sizes.B, sizes.T, sizes.hidden}, 1, DType::F64);
+  s.d_y = exact.normal(s.x.shape(), 2, DType::F64);
   const auto sections = [&](const std::string& what) {
     INFO(what);
     check_mixer_chunks(exact, single, s);
     check_mixer_splits(exact, s);
     if (s.reset) return;
     if (!sees_the_future) return check_mixer_steps(exact, s, 1e-10);
-    MixerState state = start.clone();
-    CHECK_THROWS_WITH(exact->step(tokens(s.x, 0, 1).reshape({sizes.B, sizes.hidden}), state),
+    Carried state = start.clone();
+    CHECK_THROWS_WITH(state.step(*exact, tokens(s.x, 0, 1).reshape({sizes.B, sizes.hidden})),
                       Contains("cannot be decoded token by token"));
   };
   sections("from nothing");
   s.start = &start;
   sections("from a state");
-  s.reset = reset;
+  s.reset = reset.on(sizes.device);
   sections("from a state, with resets");
   check_mixer_resets(exact, s);
   check_saved_state(exact, s);

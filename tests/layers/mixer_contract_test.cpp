@@ -131,7 +131,7 @@ TEST_CASE("gates that never or always forget: values agree and gradients stay fi
         config.refine_bias = refine;
         for (DType dtype : {DType::F64, DType::F32}) {
           const TestMixer mixer(config, {}, dtype);
-          const MixerState start = mixer.start();
+          const Carried start = mixer.start();
           Settings s;
           s.x = normal_tensor({2, 70, 12}, dtype, 1);
           s.d_y = normal_tensor(s.x.shape(), dtype, 2);

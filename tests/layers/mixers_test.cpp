@@ -284,18 +284,19 @@ TEST_CASE("whole mixers have the gradients of finite differences, the normaliser
     if (kinks) continue;
     INFO(name);
     const TestMixer mixer(config, kOracleSizes, DType::F64);
-    const MixerState start = mixer.start();
+    const Carried start = mixer.start();
     Settings s;
     s.x = normal_tensor({2, 7, 12}, DType::F64, 1);
     s.d_y = normal_tensor({2, 7, 12}, DType::F64, 2);
     s.start = &start;
     s.chunk = 3;
     const Named result = run_segments(mixer, s);
-    MixerState moved = start.clone();
+    Carried moved = start.clone();
     const auto loss = [&] {
-      MixerState state = moved.clone();
+      Carried carried = moved.clone();
       const NoGrad guard;
-      double sum = dot(mixer->chunked(s.x, {{}, 3}, &state).value, s.d_y);
+      double sum = dot(carried.chunked(*mixer, s.x, {{}, 3}).value, s.d_y);
+      const MixerState& state = carried.state;
       sum += dot(state.S.value, normal_tensor(state.S.shape(), DType::F64, 31));
       if (!state.m.defined()) return sum;
       return sum + dot(state.m.value, normal_tensor(state.m.shape(), DType::F64, 32));
@@ -317,8 +318,8 @@ TEST_CASE("whole mixers have the gradients of finite differences, the normaliser
     for (Parameter* parameter : mixer.parameters) {
       check_gradient(parameter->value, "d " + parameter->name);
     }
-    check_gradient(moved.S.value, "d S");
-    if (moved.m.defined()) check_gradient(moved.m.value, "d m");
+    check_gradient(moved.state.S.value, "d S");
+    if (moved.state.m.defined()) check_gradient(moved.state.m.value, "d m");
   }
 }
 

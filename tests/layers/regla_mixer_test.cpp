@@ -228,7 +228,7 @@ TEST_CASE("the whole mixer's gradient is exact with the norm off") {
         config.key_max = key_max;
         config.norm = norm;
         const TestMixer mixer(config, sizes(), DType::F64);
-        const MixerState start = mixer.start();
+        const Carried start = mixer.start();
         Settings s = settings();
         s.x = tokens(s.x, 0, 9);
         s.d_y = tokens(s.d_y, 0, 9);
@@ -236,11 +236,12 @@ TEST_CASE("the whole mixer's gradient is exact with the norm off") {
                                                           0, 0, 0, 0, 0, 0, 1, 0, 0});
         if (carried) s.start = &start;
         const Named result = run_segments(mixer, s);
-        MixerState moved = start.clone();
+        Carried moved = start.clone();
         const auto loss = [&] {
-          MixerState state = carried ? moved.clone() : mixer->initial_state(B);
+          Carried past = carried ? moved.clone() : mixer.initial(B);
           const NoGrad guard;
-          double sum = dot(mixer->chunked(s.x, {s.reset, 0}, &state).value, s.d_y);
+          double sum = dot(past.chunked(*mixer, s.x, {s.reset, 0}).value, s.d_y);
+          const MixerState& state = past.state;
           sum += dot(state.S.value, normal_tensor(state.S.shape(), DType::F64, 31));
           if (!state.m.defined()) return sum;
           return sum + dot(state.m.value, normal_tensor(state.m.shape(), DType::F64, 32));
@@ -261,8 +262,8 @@ TEST_CASE("the whole mixer's gradient is exact with the norm off") {
           check_gradient(parameter->value, "d " + parameter->name);
         }
         if (!carried) continue;
-        check_gradient(moved.S.value, "d S");
-        if (moved.m.defined()) check_gradient(moved.m.value, "d m");
+        check_gradient(moved.state.S.value, "d S");
+        if (moved.state.m.defined()) check_gradient(moved.state.m.value, "d m");
       }
     }
   }

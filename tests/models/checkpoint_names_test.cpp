@@ -190,11 +190,12 @@ TEST_CASE("docs/checkpoints.md has the name and the shape of every tensor that i
     const Tensor reset = Tensor::of({B, kLength}, std::vector<int32_t>{1, 0, 0, 0, 1, 0});
     const NoGrad guard;
     decoder.hidden(random_ids({B, kLength}, 1, model.vocab), {reset, 0}, &state);
-    state[0].for_each([&](const std::string& name, Tensor& tensor) {
+    state.layers[0].for_each([&](const std::string& name, Tensor& tensor) {
       check_tensor(name, tensor);
-      const bool integers = name == "first" || name == "position";
-      CHECK(tensor.dtype() == (integers ? DType::I32 : DType::F32));
+      CHECK(tensor.dtype() == DType::F32);
     });
+    check_tensor("position", state.position);
+    CHECK(state.position.dtype() == DType::I32);
   }
   for (const auto& [name, shape] : shapes) {
     if (!met.contains(name)) wrong.insert(name + " is in no model");

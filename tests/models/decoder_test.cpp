@@ -2,12 +2,16 @@
 
 #include <cmath>
 #include <set>
+#include <tuple>
 
+#include "backends/kernels.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
 namespace regla::test {
 namespace {
+
+Tensor number(int32_t n) { return Tensor::of({1}, std::vector<int32_t>{n}); }
 
 MixerConfig regla_mixer() { return {}; }
 MixerConfig softmax_mixer() { return {.type = MixerType::Softmax}; }
@@ -68,19 +72,19 @@ class Optimizer {
   }
   void step(double rate) {
     ++count_;
+    const std::vector<double> rates = {rate, 1 - std::pow(0.9, count_), 1 - std::pow(0.99, count_)};
     for (size_t i = 0; i < parameters_.size(); ++i) {
       kernels({}).adamw({.value = parameters_[i]->value,
                          .gradient = parameters_[i]->gradient,
                          .m = moments_[i].first,
                          .v = moments_[i].second,
-                         .rate = rate,
+                         .copy = {},
+                         .rates = Tensor::of({3}, rates),
+                         .factor = Tensor::full({1}, 1, DType::F64),
                          .beta1 = 0.9,
                          .beta2 = 0.99,
                          .epsilon = 1e-8,
-                         .decay = 0,
-                         .gradient_scale = 1,
-                         .correction1 = 1 - std::pow(0.9, count_),
-                         .correction2 = 1 - std::pow(0.99, count_)});
+                         .decay = 0});
     }
   }
 
@@ -196,6 +200,81 @@ TEST_CASE("full chunks, chunks of one, carried tokens and steps give the same lo
   }
 }
 
+TEST_CASE("decoding moves the state in place, with room that is made once or doubled") {
+  for (const NamedModel& model : models()) {
+    Decoder decoder(model.config, 1);
+    shake(decoder);
+    INFO(model.name);
+    const Tensor prompt = random_ids({2, 9}, 3, 37), ids = random_ids({2, 150}, 4, 37);
+    const NoGrad guard;
+    const auto decoded = [&](bool reserved) {
+      DecoderState state = decoder.initial_state(2);
+      decoder.hidden(prompt, {}, &state);
+      if (reserved) decoder.reserve(state, 150);
+      int moves = 0;
+      const Tensor logits = token_by_token(decoder, ids, [&](const Tensor& token) {
+        const DecoderState before = state;
+        const bool in_place = decoder.steps_ahead(state) > 0;
+        const Tensor scores = decoder.step(token, state);
+        CHECK(state.position.shares_memory_with(before.position));
+        for (size_t layer = 0; in_place && layer < state.layers.size(); ++layer) {
+          const MixerState &a = before.layers[layer], &b = state.layers[layer];
+          CHECK(a.S.value.shares_memory_with(b.S.value));
+          CHECK(a.m.value.shares_memory_with(b.m.value));
+          CHECK(a.keys.value.shares_memory_with(b.keys.value));
+          CHECK(a.values.value.shares_memory_with(b.values.value));
+          CHECK(a.used.shares_memory_with(b.used));
+        }
+        moves += in_place ? 0 : 1;
+        return scores;
+      });
+      CHECK(state.position.values() == std::vector<double>{159, 159});
+      int64_t capacity = 0;
+      for (const MixerState& layer : state.layers) {
+        if (!layer.used) continue;
+        capacity = layer.keys.dim(1);
+        CHECK(layer.used.values()[0] == static_cast<double>(layer.length));
+      }
+      return std::tuple(logits, moves, capacity);
+    };
+    const auto [once, moves, capacity] = decoded(true);
+    const auto [doubled, more_moves, more_capacity] = decoded(false);
+    CHECK(same_bits(once, doubled));
+    const bool grows = model.name == "softmax" || model.name == "hybrid", slides = capacity == 64;
+    CHECK(slides == (model.name == "parallel, tied, tanh, window"));
+    CHECK(moves == (slides ? 2 : 0));  // a window of 5 leaves 4 of 64 entries
+    CHECK(capacity == (grows ? 159 : slides ? 64 : 0));
+    CHECK(more_moves == (grows || slides ? 3 : 0));  // to 64, 128, 256
+    CHECK(more_capacity == (grows ? 256 : capacity));
+  }
+}
+
+TEST_CASE("a decoder's state has the batch outermost: rows of it are the states of its sequences") {
+  for (const NamedModel& model : models()) {
+    Decoder decoder(model.config, 1, DType::F64);
+    shake(decoder);
+    INFO(model.name);
+    const Tensor ids = random_ids({3, 20}, 3, 37), more = random_ids({3, 8}, 4, 37);
+    const NoGrad guard;
+    DecoderState whole = decoder.initial_state(3);
+    decoder.hidden(ids, {}, &whole);
+    DecoderState copy = whole.clone();
+    copy.position.fill(0);
+    copy.copy_from(whole);
+    const Tensor expected = decoder.hidden(more, {}, &whole).value;
+    for (int64_t row = 0; row < 3; ++row) {
+      DecoderState part = copy.rows(row, row + 1);
+      CHECK(part.position.shares_memory_with(copy.position));
+      const Tensor got = decoder.hidden(more.slice(row, row + 1), {}, &part).value;
+      CHECK(relative_error(got, expected.slice(row, row + 1)) < 1e-12);
+      CHECK(part.position.values() == std::vector<double>{28});
+    }
+    CHECK(copy.position.values() == std::vector<double>{20, 20, 20});  // as it was
+    CHECK_THROWS_AS(copy.copy_from(copy.rows(0, 2)), Error);
+    CHECK_THROWS_AS(copy.copy_from({}), Error);
+  }
+}
+
 TEST_CASE("micro-batches along B are one batch, dropout and uneven counts included") {
   for (const NamedModel& model : models()) {
     Decoder decoder(model.config, 1, DType::F64);
@@ -208,7 +287,7 @@ TEST_CASE("micro-batches along B are one batch, dropout and uneven counts includ
       double loss = 0;
       for (int64_t row = 0; row < 4; row += rows) {
         Tape tape;
-        DropoutSource dropout(9, 5, 0.25, row);
+        DropoutSource dropout(9, number(5), 0.25, row);
         const Var hidden = decoder.hidden(ids.slice(row, row + rows), {}, nullptr, &dropout);
         const Var part = decoder.loss(hidden, targets.slice(row, row + rows), 44 - 8);
         tape.backward(part);
@@ -244,7 +323,7 @@ TEST_CASE("the whole decoder's gradient is exact") {
     const Segment segment = {Tensor::of({2, 7}, std::vector<int32_t>{0, 0, 0, 0, 1, 0, 0,  //
                                                                      0, 0, 1, 0, 0, 0, 0})};
     const auto loss = [&] {
-      DropoutSource dropout(9, 5, 0.1);
+      DropoutSource dropout(9, number(5), 0.1);
       return decoder.loss(decoder.hidden(ids, segment, nullptr, &dropout), targets);
     };
     {
@@ -367,7 +446,7 @@ TEST_CASE("initial weights have the deviations of the configuration") {
 
 TEST_CASE("dropout changes with the step and the place, not with the part of the batch") {
   const Tensor x = Tensor::full({4, 3, 50}, 1, DType::F64);
-  DropoutSource a(1, 2, 0.5), b(1, 2, 0.5, 2), next_step(1, 3, 0.5);
+  DropoutSource a(1, number(2), 0.5), b(1, number(2), 0.5, 2), next_step(1, number(3), 0.5);
   const Tensor first = a(x).value, second = a(x).value;
   CHECK(relative_error(b(x.slice(2, 4)).value, first.slice(2, 4)) == 0);
   CHECK_FALSE(same_bits(first, second));
@@ -390,12 +469,13 @@ TEST_CASE("a decoder refuses what it cannot read") {
   for (const ModelConfig& config : {models()[0].config, models()[1].config}) {
     Decoder any(config, 1);
     DecoderState two = any.initial_state(2);
-    CHECK_THROWS_WITH(any.step(random_ids({3}, 1, 37), two), Contains("[mixer]"));
-    CHECK_THROWS_WITH(any.hidden(random_ids({3, 4}, 1, 37), {}, &two), Contains("[mixer]"));
+    const auto expected = Contains("[decoder] expected a state of 3 sequences");
+    CHECK_THROWS_WITH(any.step(random_ids({3}, 1, 37), two), expected);
+    CHECK_THROWS_WITH(any.hidden(random_ids({3, 4}, 1, 37), {}, &two), expected);
     const Segment wrong = {Tensor::zeros({4, 2}, DType::I32)};
     CHECK_THROWS_WITH(any.hidden(random_ids({2, 4}, 1, 37), wrong), Contains("[mixer]"));
   }
-  state.pop_back();
+  state.layers.pop_back();
   CHECK_THROWS_WITH(decoder.hidden(random_ids({2, 3}, 1, 37), {}, &state), Contains("[decoder]"));
   ModelConfig config = small_model({regla_mixer()});
   config.vocab = 0;

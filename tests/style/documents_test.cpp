@@ -132,5 +132,5 @@ TEST_CASE("comments cite documents and headings that exist") {
   }
   CHECK(broken_citations("/// docs/math.md, \"Three forms\", \"The\n  /// gate\"; README.md")
             .empty());
-  CHECK(broken_citations("// MATH.md, docs/math.md, \"Four forms\"").size() == 2);
+  CHECK(broken_citations("// NOTES.md, docs/math.md, \"Four forms\"").size() == 2);
 }

@@ -70,21 +70,6 @@ TEST_CASE("an epoch shows each of its inputs once", "[text]") {
   }
 }
 
-TEST_CASE("micro-batches are rows of the batch", "[text]") {
-  const Ids ids = counting(100);
-  const Batch batch = Batches(ids, 4, 5, 7).at(0);
-  const Batch part = batch.rows(1, 3);
-  CHECK(part.batch == 2);
-  CHECK(part.length == 5);
-  CHECK(part.first);
-  CHECK(part.inputs == Ids(batch.inputs.begin() + 5, batch.inputs.begin() + 15));
-  CHECK(part.targets == Ids(batch.targets.begin() + 5, batch.targets.begin() + 15));
-  CHECK(part.reset == Ids(batch.reset.begin() + 5, batch.reset.begin() + 15));
-  CHECK_THROWS_AS(batch.rows(2, 2), Error);
-  CHECK_THROWS_AS(batch.rows(-1, 2), Error);
-  CHECK_THROWS_AS(batch.rows(3, 5), Error);
-}
-
 TEST_CASE("too little data or a batch of nothing is refused", "[text]") {
   const Ids ids = counting(7);
   CHECK(Batches(ids, 2, 3, 0).segments() == 1);

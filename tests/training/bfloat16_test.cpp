@@ -49,7 +49,7 @@ struct Training {
 };
 
 Training resumed(const TemporaryFolder& folder, std::optional<Precision> precision = {}) {
-  Training training(load_model(folder.path(), precision));
+  Training training(load_model(folder.path(), {}, precision));
   restore_training(folder.path(), training.trainer, read_training_state(folder.path()));
   return training;
 }

@@ -1,5 +1,6 @@
 #include "training/checkpoint.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "backends/copies.h"
@@ -132,7 +133,7 @@ TEST_CASE("moments and carried states are checked too") {
   Saved saved;
   CHECK(saved.restore_error() == "no error");
   const std::string before = read_file(saved.folder / "optimizer.safetensors");
-  for (const std::string name : {"m.embed_in.weight", "state.0.S", "state.1.position"}) {
+  for (const std::string name : {"m.embed_in.weight", "state.0.S", "state.position"}) {
     saved.edit("optimizer.safetensors", [&](auto& tensors) {
       std::erase_if(tensors, [&](const NamedTensor& entry) { return entry.name == name; });
     });
@@ -143,6 +144,73 @@ TEST_CASE("moments and carried states are checked too") {
     tensors.push_back({"state.7.S", Tensor::zeros({1}, DType::F32)});
   });
   CHECK_THAT(saved.restore_error(), Contains("\"state.7.S\": is no part"));
+}
+
+TEST_CASE("a run of an earlier version, with a clock in every layer, goes on") {
+  Saved saved;
+  const std::string file = "optimizer.safetensors", before = read_file(saved.folder / file);
+  const auto clocks = [&](const std::vector<int32_t>& first, const std::vector<int32_t>& second) {
+    write_file(saved.folder / file, before);
+    saved.edit(file, [&](auto& tensors) {
+      std::erase_if(tensors,
+                    [](const NamedTensor& entry) { return entry.name == "state.position"; });
+      if (!first.empty()) tensors.push_back({"state.0.position", Tensor::of({4}, first)});
+      if (!second.empty()) tensors.push_back({"state.1.position", Tensor::of({4}, second)});
+    });
+  };
+  std::vector<int32_t> positions;
+  for (const double p : saved.trainer.carried_state().position.values()) {
+    positions.push_back(static_cast<int32_t>(p));
+  }
+  CHECK(*std::min_element(positions.begin(), positions.end()) < 16);  // documents begin on the way
+  clocks(positions, positions);
+  Model loaded = load_model(saved.folder.path());
+  Trainer again(loaded.config, *loaded.decoder, saved.text, test::kEnd);
+  restore_training(saved.folder.path(), again, saved.state);
+  CHECK(again.carried_state().position.values() == saved.trainer.carried_state().position.values());
+  for (int step = 0; step < 3; ++step) {
+    const StepResult a = saved.trainer.step(), b = again.step();
+    CHECK(a.loss == b.loss);
+    CHECK(a.gradient_norm == b.gradient_norm);
+  }
+  std::vector<int32_t> other = positions;
+  other[2] += 1;
+  clocks(positions, other);
+  CHECK_THAT(saved.restore_error(),
+             Contains("expected the position of layer 1 to be that of layer 0"));
+  clocks(positions, {});
+  CHECK_THAT(saved.restore_error(), Contains("\"state.1.position\": missing"));
+  clocks({}, positions);
+  CHECK_THAT(saved.restore_error(), Contains("\"state.position\": missing"));
+}
+
+TEST_CASE("a run of an earlier version, with as many entries of a window as tokens, goes on") {
+  TrainingConfig config = config_of(kSmall);
+  config.model.mixer[1].window = 31;  // 16 tokens leave 16 entries of 30
+  TemporaryFolder folder;
+  const Model model = make_model(config, byte_tokenizer());
+  const TokenStream text = test::small_text(300);
+  Trainer trainer(model.config, *model.decoder, text, test::kEnd);
+  trainer.step();
+  trainer.step();
+  const TrainingState state = {.step = 2, .tokens = 64, .text = ""};
+  write_training(folder.path(), model, trainer, state);
+  std::vector<NamedTensor> tensors = read_safetensors(folder / "optimizer.safetensors").tensors;
+  for (auto& [name, tensor] : tensors) {
+    if (!name.ends_with(".keys") && !name.ends_with(".values")) continue;
+    REQUIRE(tensor.shape() == Shape{4, 30, 2, 8});
+    const NoGrad guard;
+    tensor = last(tensor, 16).value;
+  }
+  write_safetensors(folder / "optimizer.safetensors", tensors);
+  Model loaded = load_model(folder.path());
+  Trainer again(loaded.config, *loaded.decoder, text, test::kEnd);
+  restore_training(folder.path(), again, state);
+  for (int step = 0; step < 3; ++step) {
+    const StepResult a = trainer.step(), b = again.step();
+    CHECK(a.loss == b.loss);
+    CHECK(a.gradient_norm == b.gradient_norm);
+  }
 }
 
 TEST_CASE("a state of another version or with missing keys is an error") {

@@ -52,12 +52,15 @@ void check_same_training(Trainer& a, Trainer& b) {
     CHECK(same_bits(p.value, q.value));
   }
   DecoderState x = a.carried_state(), y = b.carried_state();
-  REQUIRE(x.size() == y.size());
-  for (size_t layer = 0; layer < x.size(); ++layer) {
-    CHECK(x[layer].length == y[layer].length);
-    const Vars p = x[layer].list(), q = y[layer].list();
-    for (size_t i = 0; i < p.size(); ++i) CHECK(same_bits(p[i].value, q[i].value));
-  }
+  std::vector<std::pair<std::string, Tensor>> values;
+  x.for_each([&](const std::string& name, Tensor& value) { values.emplace_back(name, value); });
+  size_t next = 0;
+  y.for_each([&](const std::string& name, Tensor& value) {
+    REQUIRE(next < values.size());
+    CHECK(values[next].first == name);
+    CHECK(same_bits(values[next++].second, value));
+  });
+  CHECK(next == values.size());
 }
 
 }  // namespace

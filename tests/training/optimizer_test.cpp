@@ -34,7 +34,7 @@ TEST_CASE("AdamW follows its definition") {
     give(matrix, gradient);
     give(bias, gradient);
     const double rate = 0.1 / step, scale = 0.5;
-    adam.update(step, rate, scale);
+    adam.update(step, rate, Tensor::full({1}, scale, DType::F64));
     for (size_t i = 0; i < 2; ++i) {
       const double g = scale * gradient[i];
       m[i] = 0.9 * m[i] + 0.1 * g;
@@ -54,15 +54,37 @@ TEST_CASE("AdamW follows its definition") {
 TEST_CASE("the gradient norm is global and clipping never makes it longer") {
   Parameter a = parameter("a", {0, 0}, Role::Matrix), b = parameter("b", {0, 0}, Role::Matrix);
   AdamW adam({&a, &b}, TrainingConfig{});
+  using Numbers = std::vector<double>;
+  const Tensor losses = Tensor::of({2}, Numbers{0.5, 1.5});
   give(a, {3, 0});
-  CHECK(adam.gradient_norm() == 3);  // b has none yet
+  CHECK(adam.clip(losses, 0).values() == Numbers{2, 3, 1});  // b has no gradient yet
   give(b, {0, 4});
-  CHECK(adam.gradient_norm() == 5);
+  CHECK(adam.clip(losses, 0).values() == Numbers{2, 5, 1});
+  CHECK(adam.clip(losses, 1).values() == Numbers{2, 5, 0.2});
+  CHECK(adam.clip(losses, 6).values() == Numbers{2, 5, 1});
   adam.clear_gradients();
-  CHECK(adam.gradient_norm() == 0);
-  CHECK(clip_factor(5, 1) == Approx(0.2));
-  CHECK(clip_factor(0.5, 1) == 1);
-  CHECK(clip_factor(5, 0) == 1);
+  CHECK(adam.clip(losses, 1).values() == Numbers{2, 0, 1});
+}
+
+TEST_CASE("after an update that went bad none changes anything until it is forgotten") {
+  Parameter a = parameter("a", {1, 2}, Role::Matrix);
+  AdamW adam({&a}, TrainingConfig{});
+  const auto update = [&](double gradient, double loss) {
+    give(a, {gradient, 1});
+    const Tensor report = adam.clip(Tensor::full({1}, loss, DType::F64), 1);
+    adam.update(1, 0.1, report.slice(2, 3));
+    return a.value.values() != std::vector<double>{1, 2};
+  };
+  CHECK_FALSE(update(1, INFINITY));
+  CHECK_FALSE(update(1, 0));
+  adam.forget_bad_updates();
+  CHECK_FALSE(update(NAN, 0));
+  CHECK_FALSE(update(1, 0));
+  adam.for_each([](const std::string&, Tensor& moment) {
+    CHECK(moment.values() == std::vector<double>{0, 0});
+  });
+  adam.forget_bad_updates();
+  CHECK(update(1, 0));
 }
 
 TEST_CASE("AdamW renews the copy that products read in the same pass") {
@@ -72,7 +94,7 @@ TEST_CASE("AdamW renews the copy that products read in the same pass") {
   matrix.gradient = Tensor::of({2}, std::vector<float>{0.3f, 0.7f});
   matrix.gradient_empty = false;
   AdamW adam({&matrix}, TrainingConfig{});
-  adam.update(1, 0.01, 1);
+  adam.update(1, 0.01, Tensor::full({1}, 1, DType::F64));
   CHECK(matrix.value.values()[0] < 1);
   CHECK(matrix.copy.values() == converted(matrix.value, DType::BF16).values());
   CHECK(matrix.copy.values() != matrix.value.values());

@@ -9,6 +9,7 @@ MovingAverageMixer::MovingAverageMixer(const MixerSizes& sizes, const ParameterF
     : heads_(sizes.heads),
       V_(sizes.hidden / sizes.heads),
       sums_(make.sums()),
+      device_(make.device()),
       value_(make, name + ".value", sizes.hidden, sizes.hidden, sizes.deviation),
       decay_(make.constant(name + ".decay", {heads_}, 2)),
       output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {}
@@ -21,13 +22,16 @@ Var MovingAverageMixer::chunked(const Var& x, const Segment& segment, MixerState
   return output_(reshape(average.o, x.shape()));
 }
 
-Tensor MovingAverageMixer::step(const Tensor& x, MixerState& state) {
-  return chunked(x.reshape({x.dim(0), 1, x.dim(1)}), {}, &state).value.reshape(x.shape());
+Tensor MovingAverageMixer::step(const Tensor& x, const Tensor&, MixerState& state) {
+  MixerState after = state;
+  const Var y = chunked(x.reshape({x.dim(0), 1, x.dim(1)}), {}, &after);
+  state.S.value.copy_from(after.S.value);
+  return y.value.reshape(x.shape());
 }
 
 MixerState MovingAverageMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, 1, V_}, sums_);
+  state.S = Tensor::zeros({batch, heads_, 1, V_}, sums_, device_);
   return state;
 }
 

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backends/cuda/elements.cuh"
+#include "backends/cuda/loops.cuh"
+
+// Sums over the rows of a matrix, in an order that depends on its size alone: blocks of rows by
+// themselves, then their sums.
+namespace regla::cuda {
+
+constexpr int kColumnLanes = 32, kRowLanes = 8;
+
+/// partial[block, m, c] = the sum over the block's rows of the M numbers that f adds to `total`.
+template <int W, int M, class S, class F>
+__global__ __launch_bounds__(kColumnLanes* kRowLanes) void sum_row_blocks(int64_t rows,
+                                                                          int64_t columns,
+                                                                          int64_t block_rows, F f,
+                                                                          S* partial) {
+  __shared__ S shared[kRowLanes][M][kColumnLanes * W];
+  const int64_t c = (int64_t{blockIdx.x} * kColumnLanes + threadIdx.x) * W;
+  const int64_t begin = blockIdx.y * block_rows;
+  const int64_t end = begin + block_rows < rows ? begin + block_rows : rows;
+  S total[M][W] = {};
+  if (c < columns) {
+#pragma unroll 4
+    for (int64_t r = begin + threadIdx.y; r < end; r += kRowLanes) f(r, c, total);
+  }
+  for (int m = 0; m < M; ++m) {
+    for (int w = 0; w < W; ++w) shared[threadIdx.y][m][threadIdx.x * W + w] = total[m][w];
+  }
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= columns) return;
+  for (int m = 0; m < M; ++m) {
+    for (int w = 0; w < W; ++w) {
+      S sum = 0;
+      for (int y = 0; y < kRowLanes; ++y) sum += shared[y][m][threadIdx.x * W + w];
+      partial[(int64_t{blockIdx.y} * M + m) * columns + c + w] = sum;
+    }
+  }
+}
+
+template <class S, int M>
+struct ColumnSums {
+  Result<S> at[M];
+};
+
+template <int M, class S>
+__global__ void sum_partial(int64_t blocks, int64_t columns, const S* partial,
+                            ColumnSums<S, M> out) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= columns * M) return;
+  S sum = 0;
+#pragma unroll 8
+  for (int64_t block = 0; block < blocks; ++block) sum += partial[block * M * columns + i];
+  if (out.at[i / columns]) out.at[i / columns].put(i % columns, sum);
+}
+
+/// out[m][c] (+)= the sum over rows r of what f(r, c, total) adds to total[m][0..W), which are
+/// columns [c, c + W).
+template <int W, int M, class S, class F>
+void sum_columns(const Context& on, int64_t rows, int64_t columns, const F& f,
+                 const ColumnSums<S, M>& out) {
+  if (columns == 0) return;
+  constexpr int64_t kMostBlocks = 128, kFewestRows = 4 * kRowLanes;
+  const int64_t block_rows = std::max(kFewestRows, (rows + kMostBlocks - 1) / kMostBlocks);
+  const int64_t blocks = (rows + block_rows - 1) / block_rows;
+  const int64_t tiles = (columns + kColumnLanes * W - 1) / (kColumnLanes * W);
+  Tensor partial =
+      Tensor::empty({std::max<int64_t>(blocks, 1), M, columns}, dtype_of<S>, on.device);
+  S* sums = partial.data<S>();
+  if (blocks > 0) {
+    const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(blocks));
+    sum_row_blocks<W, M>
+        <<<grid, dim3(kColumnLanes, kRowLanes), 0, on.stream>>>(rows, columns, block_rows, f, sums);
+  }
+  const auto threads = static_cast<unsigned>((columns * M + kThreads - 1) / kThreads);
+  sum_partial<M><<<threads, kThreads, 0, on.stream>>>(blocks, columns, sums, out);
+  require_launched("sums of columns");
+}
+
+}  // namespace regla::cuda

@@ -1,0 +1,71 @@
+#include "backends/copies.h"
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/map.cuh"
+#include "backends/cuda/product.h"
+
+// y_h = x_h W_h^T (+ c_h) for every head h, as one call for all heads: the matrices of a head lie
+// between those of the others, a row pitch of all heads apart.
+namespace regla::cuda {
+namespace {
+
+/// The heads of a tensor [R, H, N], each a matrix [R, N].
+Matrices heads_of(const Tensor& x) {
+  Tensor handle = x;
+  const int64_t R = x.dim(0), H = x.dim(1), N = x.dim(2);
+  return {handle.raw(), x.dtype(), R, N, H * N, N};
+}
+
+/// The heads of a weight [H F, N], each a matrix [F, N].
+Matrices weights_of(const Tensor& weight, int64_t H) {
+  Tensor handle = weight;
+  const int64_t F = weight.dim(0) / H, N = weight.dim(1);
+  return {handle.raw(), weight.dtype(), F, N, N, F * N};
+}
+
+template <class S>
+void spread(const Tensor& row, const Tensor& y) {
+  const Elements<S> from(row);
+  const Result<S> to(y);
+  const int64_t N = row.numel();
+  for_each(context(y), y.numel(), [=] __device__(int64_t i) { to.put(i, from[i % N]); });
+}
+
+}  // namespace
+
+void head_linear(const HeadLinearArgs& args, Tensor y) {
+  if (args.bias) {
+    for_sum_type(args.x.dtype(), "head_linear",
+                 [&](auto tag) { spread<decltype(tag)>(args.bias, y); });
+  }
+  const int64_t H = args.x.dim(1);
+  const Tensor weight = converted(args.weight, args.x.dtype());
+  multiply(context(y), {.a = heads_of(args.x),
+                        .b = weights_of(weight, H),
+                        .c = heads_of(y),
+                        .transpose_b = true,
+                        .accumulate = args.bias.defined(),
+                        .count = H});
+}
+
+void head_linear_backward(const HeadLinearArgs& args, const Tensor& d_y, Sink d_x, Sink d_weight) {
+  const int64_t H = args.x.dim(1);
+  const Tensor d = converted(d_y, args.x.dtype());
+  if (d_x) {  // d_x_h = d_y_h W_h
+    const Tensor weight = converted(args.weight, args.x.dtype());
+    multiply(context(d_y), {.a = heads_of(d),
+                            .b = weights_of(weight, H),
+                            .c = heads_of(d_x.tensor),
+                            .accumulate = d_x.accumulate,
+                            .count = H});
+  }
+  if (d_weight) {  // d_W_h = d_y_h^T x_h
+    multiply(context(d_y), {.a = heads_of(d),
+                            .b = heads_of(args.x),
+                            .c = weights_of(d_weight.tensor, H),
+                            .transpose_a = true,
+                            .accumulate = d_weight.accumulate,
+                            .count = H});
+  }
+}
+
+}  // namespace regla::cuda

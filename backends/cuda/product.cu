@@ -1,0 +1,132 @@
+#include <algorithm>
+#include <memory>
+
+#include "backends/cuda/product.h"
+#include "core/check.h"
+
+namespace regla::cuda {
+namespace {
+
+/// Destroys a description of cuBLASLt's at the end of a scope.
+template <class T, cublasStatus_t (*Destroy)(T)>
+struct Destroyed {
+  void operator()(T description) const { Destroy(description); }
+};
+template <class T, cublasStatus_t (*Destroy)(T)>
+using Owned = std::unique_ptr<std::remove_pointer_t<T>, Destroyed<T, Destroy>>;
+using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+cudaDataType_t type_of(DType dtype) {
+  switch (dtype) {
+    case DType::F64:
+      return CUDA_R_64F;
+    case DType::BF16:
+      return CUDA_R_16BF;
+    default:
+      return CUDA_R_32F;
+  }
+}
+
+/// cuBLASLt counts columns: a row-major [rows, columns] is its column-major [columns, rows].
+Layout layout_of(const Matrices& x, int64_t count) {
+  cublasLtMatrixLayout_t layout;
+  require(cublasLtMatrixLayoutCreate(&layout, type_of(x.dtype), static_cast<uint64_t>(x.columns),
+                                     static_cast<uint64_t>(x.rows), x.pitch),
+          "describe a matrix");
+  Layout owned(layout);
+  if (count > 1) {
+    const auto matrices = static_cast<int32_t>(count);
+    require(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &matrices,
+                                             sizeof matrices),
+            "describe matrices");
+    require(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                             &x.step, sizeof x.step),
+            "describe matrices");
+  }
+  return owned;
+}
+
+template <class T>
+void set(const Description& product, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  require(cublasLtMatmulDescSetAttribute(product.get(), attribute, &value, sizeof value),
+          "describe a product");
+}
+
+Description describe(const Product& product) {
+  const bool is_double = product.c.dtype == DType::F64;
+  cublasLtMatmulDesc_t description;
+  require(
+      cublasLtMatmulDescCreate(&description, is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+                               is_double ? CUDA_R_64F : CUDA_R_32F),
+      "describe a product");
+  Description owned(description);
+  // c^T = op(b)^T op(a)^T
+  set(owned, CUBLASLT_MATMUL_DESC_TRANSA, product.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(owned, CUBLASLT_MATMUL_DESC_TRANSB, product.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (product.bias != nullptr) {
+    set(owned, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(owned, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+    set(owned, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(product.c.dtype));
+  }
+  return owned;
+}
+
+/// The largest power of two up to 256 that an address is a multiple of.
+uint32_t alignment_of(const void* address) {
+  const auto place = reinterpret_cast<uintptr_t>(address);
+  return static_cast<uint32_t>(std::min<uintptr_t>(256, place & (~place + 1)));
+}
+
+/// What an algorithm may use: the workspace, and addresses no rounder than these.
+Preference preference_of(const Context& on, const Product& product) {
+  cublasLtMatmulPreference_t made;
+  require(cublasLtMatmulPreferenceCreate(&made), "describe a product");
+  Preference owned(made);
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    require(cublasLtMatmulPreferenceSetAttribute(made, attribute, &value, sizeof value),
+            "describe a product");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, on.workspace_bytes);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.c.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product.c.data));
+  return owned;
+}
+
+/// The first of the algorithms that cuBLASLt thinks best for a product.
+cublasLtMatmulAlgo_t chosen(const Context& on, const Description& product,
+                            const Preference& preference, const Layout& a, const Layout& b,
+                            const Layout& c) {
+  cublasLtMatmulHeuristicResult_t found;
+  int count = 0;
+  require(cublasLtMatmulAlgoGetHeuristic(on.products, product.get(), a.get(), b.get(), c.get(),
+                                         c.get(), preference.get(), 1, &found, &count),
+          "choose an algorithm for a product");
+  check(count > 0, "[cuda] cuBLASLt has no algorithm for a product");
+  return found.algo;
+}
+
+}  // namespace
+
+void multiply(const Context& on, const Product& product) {
+  const Matrices& c = product.c;
+  if (c.rows == 0 || c.columns == 0 || product.count == 0) return;
+  const Description description = describe(product);
+  const Layout a = layout_of(product.b, product.count), b = layout_of(product.a, product.count);
+  const Layout to = layout_of(c, product.count);
+  const cublasLtMatmulAlgo_t algorithm =
+      chosen(on, description, preference_of(on, product), a, b, to);
+  const auto run = [&](auto one) {
+    const auto beta = static_cast<decltype(one)>(product.accumulate ? 1 : 0);
+    require(cublasLtMatmul(on.products, description.get(), &one, product.b.data, a.get(),
+                           product.a.data, b.get(), &beta, c.data, to.get(), c.data, to.get(),
+                           &algorithm, on.workspace, on.workspace_bytes, on.stream),
+            "multiply");
+  };
+  c.dtype == DType::F64 ? run(1.0) : run(1.0F);
+}
+
+}  // namespace regla::cuda

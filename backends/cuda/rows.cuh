@@ -1,0 +1,144 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "backends/cuda/elements.cuh"
+#include "backends/cuda/loops.cuh"
+
+// Loops over rows that need a sum or a maximum of each: a team of threads shares a row. A team is a
+// power of two of neighbouring lanes of a warp or, for long rows, the whole block.
+namespace regla::cuda {
+
+/// The threads of one row. All threads of a block call `sum`, `max` and `min` together; threads
+/// whose row does not exist have `is_active` false and no elements.
+struct Team {
+  int lanes, lane;
+  bool is_active;
+
+  template <class S>
+  __device__ S sum(S x) const {
+    return reduce(x, [](S a, S b) { return a + b; });
+  }
+  template <class S>
+  __device__ S max(S x) const {
+    return reduce(x, [](S a, S b) { return a > b ? a : b; });
+  }
+  template <class S>
+  __device__ S min(S x) const {
+    return reduce(x, [](S a, S b) { return a < b ? a : b; });
+  }
+  /// The one thread that writes what a row has one of.
+  __device__ bool leads() const { return is_active && lane == 0; }
+
+  /// Calls f(j) for this thread's j: every W-th of [0, count) in turns.
+  template <int W, class F>
+  __device__ void each(int64_t count, F f) const {
+    if (!is_active) return;
+    for (int64_t j = lane * W; j < count; j += lanes * W) f(j);
+  }
+
+ private:
+  template <class S, class F>
+  __device__ S reduce(S x, F f) const {
+    const int within = lanes < 32 ? lanes : 32;
+    for (int offset = within / 2; offset > 0; offset /= 2) {
+      x = f(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    }
+    if (lanes <= 32) return x;
+    __shared__ S of_warps[32];
+    const int warps = lanes / 32;
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = of_warps[threadIdx.x % warps];
+    for (int offset = warps / 2; offset > 0; offset /= 2) {
+      x = f(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    }
+    __syncthreads();  // before another sum writes here
+    return x;
+  }
+};
+
+/// A row that is read several times: up to P loads of W elements per thread stay in registers, what
+/// is beyond them is loaded again.
+template <class S, int W, int P>
+class HeldRow {
+ public:
+  /// The `size` elements of x from `start`.
+  __device__ HeldRow(const Team& team, const Elements<S>& x, int64_t start, int64_t size)
+      : team_(team), x_(x), start_(start), count_(team.is_active ? size : 0) {
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      const int64_t j = place(p);
+      if (j < count_) x_.load(start_ + j, held_[p]);
+    }
+  }
+
+  /// Calls f(j, elements [j, j + W)) for this thread's part of the row.
+  template <class F>
+  __device__ void each(F f) const {
+    walk(f);
+  }
+
+  /// The same over this row and others of its size: `with(others..., f)` calls f(j, these,
+  /// those...).
+  template <class F>
+  __device__ void with(const HeldRow& b, F f) const {
+    walk(f, b);
+  }
+  template <class F>
+  __device__ void with(const HeldRow& b, const HeldRow& c, const HeldRow& d, F f) const {
+    walk(f, b, c, d);
+  }
+
+ private:
+  struct Loaded {
+    S v[W];
+    __device__ Loaded(const HeldRow& row, int64_t j) { row.x_.load(row.start_ + j, v); }
+  };
+
+  template <class F, class... Rows>
+  __device__ void walk(F f, const Rows&... others) const {
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      const int64_t j = place(p);
+      if (j < count_) f(j, held_[p], others.held_[p]...);
+    }
+    for (int64_t j = place(P); j < count_; j += team_.lanes * W) {
+      f(j, Loaded(*this, j).v, Loaded(others, j).v...);
+    }
+  }
+
+  __device__ int64_t place(int p) const { return (int64_t{p} * team_.lanes + team_.lane) * W; }
+
+  Team team_;
+  Elements<S> x_;
+  int64_t start_, count_;
+  S held_[P][W];
+};
+
+template <int Threads, class F>
+__global__ __launch_bounds__(Threads) void each_row(int64_t rows, int lanes, F f) {
+  const int64_t teams = Threads / lanes;
+  for (int64_t first = blockIdx.x * teams; first < rows; first += gridDim.x * teams) {
+    const int64_t row = first + threadIdx.x / lanes;
+    f(Team{lanes, static_cast<int>(threadIdx.x) % lanes, row < rows}, row);
+  }
+}
+
+/// Calls `f(team, row)` for every row, each of `size` elements that are loaded W at once.
+template <int W, int Threads = kThreads, class F>
+void for_each_row(const Context& on, int64_t rows, int64_t size, const F& f) {
+  if (rows == 0) return;
+  constexpr int64_t kLongest = 32 * W * 8;  // of rows that a warp shares
+  int lanes = 1;
+  while (lanes < 32 && lanes * W < size) lanes *= 2;
+  if (size > kLongest) lanes = Threads;
+  const int64_t teams = Threads / lanes, most = int64_t{on.multiprocessors} * (2048 / Threads);
+  const auto blocks = static_cast<unsigned>(std::min((rows + teams - 1) / teams, most));
+  each_row<Threads><<<blocks, Threads, 0, on.stream>>>(rows, lanes, f);
+  require_launched("a kernel of rows");
+}
+
+}  // namespace regla::cuda

@@ -1,0 +1,68 @@
+#include "models/decoder_state.h"
+
+#include <utility>
+
+#include "core/check.h"
+
+namespace regla {
+
+void DecoderState::for_each(const std::function<void(const std::string&, Tensor&)>& f) {
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    layers[layer].for_each([&](const std::string& name, Tensor& tensor) {
+      f(std::to_string(layer) + "." + name, tensor);
+    });
+  }
+  if (position) f("position", position);
+}
+
+void DecoderState::check_values(const std::string& where, int64_t tokens) const {
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    layers[layer].check_values(where + ", layer " + std::to_string(layer) + ":");
+  }
+  if (!position) return;
+  for (const double value : position.values()) {
+    check(value >= 0 && value <= static_cast<double>(tokens), where,
+          ": expected position from 0 to ", tokens, ", got ", value);
+  }
+}
+
+DecoderState DecoderState::detached() const {
+  DecoderState copy = *this;
+  for (MixerState& layer : copy.layers) layer = layer.detached();
+  return copy;
+}
+
+DecoderState DecoderState::clone() const {
+  DecoderState copy = detached();
+  copy.for_each([](const std::string&, Tensor& tensor) { tensor = tensor.clone(); });
+  return copy;
+}
+
+DecoderState DecoderState::rows(int64_t begin, int64_t end) const {
+  DecoderState part = detached();
+  part.for_each([=](const std::string&, Tensor& tensor) { tensor = tensor.slice(begin, end); });
+  return part;
+}
+
+void DecoderState::copy_from(const DecoderState& other) {
+  std::vector<std::pair<std::string, Tensor>> values;
+  DecoderState source = other;
+  source.for_each(
+      [&](const std::string& name, Tensor& tensor) { values.emplace_back(name, tensor); });
+  size_t next = 0;
+  for_each([&](const std::string& name, Tensor& tensor) {
+    check(next < values.size() && values[next].first == name,
+          "[decoder] expected a state with the tensor ", name);
+    tensor.copy_from(values[next++].second);
+  });
+  check(next == values.size(), "[decoder] expected a state of ", next, " tensors, got ",
+        values.size());
+}
+
+void DecoderState::advance(int64_t steps) {
+  for (MixerState& layer : layers) {
+    if (layer.used) layer.length += steps;
+  }
+}
+
+}  // namespace regla

@@ -1,0 +1,95 @@
+// Every op on every device: the samples run on a walled device, whose bits must be the CPU's, and
+// on a GPU where there is one.
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <string>
+
+#include "tests/all_ops.h"
+#include "tests/catch.h"
+#include "tests/gpu.h"
+#include "tests/walled_device.h"
+
+namespace regla::test {
+namespace {
+
+bool same(const Tensors& a, const Tensors& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_bits);
+}
+
+/// Whether what is defined lies there.
+bool all_on(Device device, const Tensors& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [=](const Tensor& x) { return !x || x.device() == device; });
+}
+
+/// The kernel that an Error says a backend lacks; empty for other Errors.
+std::string lacking(const std::string& message) {
+  const size_t end = message.find("] this backend has no such kernel");
+  return end == message.npos ? "" : message.substr(1, end - 1);
+}
+
+}  // namespace
+
+TEST_CASE("every op computes the CPU's bits behind the wall") {
+  const Device device = walled_device();
+  for (const auto& list : {all_ops(), large_ops()}) {
+    for (const OpSample& sample : list) {
+      for (const DType dtype : {DType::F32, DType::F64}) {
+        INFO(sample.name() << ", " << name_of(dtype));
+        const Result expected = run(sample, sample.make(dtype), 800),
+                     got = run(sample, sample.make(dtype, device), 800);
+        CHECK(all_on(device, got.outputs));
+        CHECK(all_on(device, got.gradients));
+        CHECK(same(got.outputs, expected.outputs));
+        CHECK(same(got.gradients, expected.gradients));
+      }
+    }
+  }
+}
+
+TEST_CASE("every op whose kernels a GPU has computes there what the CPU does", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  std::set<std::string> computed, missing;
+  for (const auto& list : {all_ops(), large_ops()}) {
+    for (const OpSample& sample : list) {
+      INFO(sample.name());
+      const Result expected = run(sample, sample.make(DType::F32), 800);
+      Result got;
+      try {
+        got = run(sample, sample.make(DType::F32, *device), 800);
+      } catch (const Error& error) {
+        const std::string kernel = lacking(error.what());
+        INFO(error.what());
+        CHECK(kernel != "");
+        missing.insert(kernel);
+        continue;
+      }
+      computed.insert(sample.op);
+      REQUIRE(got.outputs.size() == expected.outputs.size());
+      for (size_t i = 0; i < expected.outputs.size(); ++i) {
+        CHECK(relative_error(got.outputs[i], expected.outputs[i]) < 1e-4);
+      }
+      for (size_t i = 0; i < expected.gradients.size(); ++i) {
+        CHECK(relative_error(got.gradients[i], expected.gradients[i]) < 1e-4);
+      }
+    }
+  }
+  std::string list;
+  for (const std::string& kernel : missing) list += " " + kernel;
+  if (!list.empty()) WARN("kernels that the GPU lacks:" << list);
+  CHECK(computed.size() > 2);
+}
+
+TEST_CASE("an op refuses inputs of two devices") {
+  const Tensor x = Tensor::zeros({2, 3}, DType::F32), y = x.on(walled_device());
+  CHECK(error_of([&] { add(x, y); }) == "[add] expected all tensors on cpu, got one on walled");
+  CHECK(error_of([&] { linear(y, y, Tensor::zeros({2}, DType::F32)); }) ==
+        "[linear] expected all tensors on walled, got one on cpu");
+  // Those that are no inputs of the tape, too.
+  CHECK(error_of([&] { embedding(i32({2}), y); }) ==
+        "[embedding] expected all tensors on cpu, got one on walled");
+}
+
+}  // namespace regla::test

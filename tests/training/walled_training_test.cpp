@@ -1,0 +1,209 @@
+// A model's whole life on a device whose memory nothing but kernels and Memory may touch, bit for
+// bit what it is on the CPU: training, checkpoints, scores, generation.
+#include <string>
+#include <vector>
+
+#include "models/generation.h"
+#include "models/inspection.h"
+#include "scoring/perplexity.h"
+#include "tests/matchers.h"
+#include "tests/support.h"
+#include "tests/temporary_folder.h"
+#include "tests/training/support.h"
+#include "tests/walled_device.h"
+#include "text/byte_tokenizer.h"
+#include "training/checkpoint.h"
+#include "training/run_folder.h"
+#include "training/training_loop.h"
+
+namespace regla::test {
+namespace {
+
+/// Micro-batches, a carried state, resets and dropout, of every mixer with tensors of its own.
+TrainingConfig walled_config(const std::string& mixer) {
+  TrainingConfig config = small_config(mixer);
+  config.precision = Precision::Fp32;
+  config.tokenizer = "byte";
+  config.model.vocab = 0;
+  config.model.dropout = 0.2;
+  config.micro_batches = 2;
+  config.carry_state = config.reset_at_documents = true;
+  return config;
+}
+
+std::vector<TrainingConfig> walled_configs() {
+  std::vector<TrainingConfig> configs;
+  for (const std::string& mixer : small_mixers()) configs.push_back(walled_config(mixer));
+  configs.push_back(walled_config(R"({"type": "rfa", "redraw_every": 2})"));
+  configs.back().carry_state = false;  // redrawn features belong to no carried state
+  configs.push_back(walled_config(R"("delta_net")"));
+  configs.push_back(walled_config(R"("regla")"));
+  configs.back().activation_checkpointing = true;
+  configs.back().model.tie_embeddings = true;
+  configs.push_back(walled_config(R"({"type": "softmax", "window": 6})"));
+  configs.back().activation_checkpointing = true;
+  return configs;
+}
+
+/// What sets a configuration apart, for messages.
+std::string name_of(const TrainingConfig& config) {
+  std::string name;
+  for (const MixerConfig& mixer : config.model.mixer) {
+    name += std::string(name_of(mixer.type)) + " ";
+  }
+  return name + (config.activation_checkpointing ? "recomputed" : "");
+}
+
+void check_same_weights(const Decoder& a, const Decoder& b) {
+  REQUIRE(a.parameters().size() == b.parameters().size());
+  for (size_t i = 0; i < a.parameters().size(); ++i) {
+    INFO(a.parameters()[i]->name);
+    CHECK(same_bits(a.parameters()[i]->value, b.parameters()[i]->value));
+  }
+}
+
+void check_same_step(const StepResult& a, const StepResult& b) {
+  CHECK(a.loss == b.loss);
+  CHECK(a.gradient_norm == b.gradient_norm);
+  CHECK(a.learning_rate == b.learning_rate);
+}
+
+/// A model on a device and its training.
+struct Run {
+  Model model;
+  TokenStream text = small_text(200);  // 6 steps per epoch
+  Trainer trainer;
+
+  Run(const TrainingConfig& config, Device device)
+      : model(make_model(config, byte_tokenizer(), device)),
+        trainer(model.config, *model.decoder, text, kEnd) {}
+  explicit Run(Model loaded)
+      : model(std::move(loaded)), trainer(model.config, *model.decoder, text, kEnd) {}
+};
+
+TrainingState state_of(const Run& run) {
+  const int64_t step = run.trainer.steps_done();
+  return {.step = step, .tokens = step * run.trainer.tokens_per_step(), .text = "abc"};
+}
+
+}  // namespace
+
+TEST_CASE("training behind the wall has the CPU's bits") {
+  for (const TrainingConfig& config : walled_configs()) {
+    INFO(name_of(config));
+    Run cpu(config, {}), walled(config, walled_device());
+    check_same_weights(*walled.model.decoder, *cpu.model.decoder);
+    for (int step = 0; step < 8; ++step) {  // over the border of an epoch
+      check_same_step(walled.trainer.step(), cpu.trainer.step());
+    }
+    walled.trainer.require_finite_weights();
+    for (const Parameter* parameter : walled.model.decoder->parameters()) {
+      CHECK(parameter->value.device() == walled_device());
+      CHECK(parameter->gradient.device() == walled_device());
+    }
+    check_same_weights(*walled.model.decoder, *cpu.model.decoder);
+  }
+}
+
+TEST_CASE("a checkpoint of one device goes on on another") {
+  for (const TrainingConfig& config : walled_configs()) {
+    INFO(name_of(config));
+    TemporaryFolder folder;
+    Run walled(config, walled_device());
+    for (int step = 0; step < 3; ++step) walled.trainer.step();
+    write_training(folder.path(), walled.model, walled.trainer, state_of(walled));
+    const TrainingState state = read_training_state(folder.path());
+    Run on_cpu(load_model(folder.path())), on_wall(load_model(folder.path(), walled_device()));
+    CHECK(on_wall.model.decoder->device() == walled_device());
+    for (Run* run : {&on_cpu, &on_wall}) restore_training(folder.path(), run->trainer, state);
+    for (int step = 0; step < 2; ++step) {
+      const StepResult expected = walled.trainer.step();
+      check_same_step(on_cpu.trainer.step(), expected);
+      check_same_step(on_wall.trainer.step(), expected);
+    }
+    check_same_weights(*on_cpu.model.decoder, *walled.model.decoder);
+    check_same_weights(*on_wall.model.decoder, *walled.model.decoder);
+  }
+}
+
+TEST_CASE("a run of the training loop is written behind the wall") {
+  TrainingConfig config = walled_config(R"(["regla", {"type": "softmax", "window": 6}])");
+  config.steps = 4;
+  config.log_every = config.eval_every = config.checkpoint_every = 2;
+  std::vector<double> losses;
+  for (const Device device : {Device{}, walled_device()}) {
+    TemporaryFolder folder;
+    RunFolder folder_of_run = create_run(folder / "run");
+    Run run(config, device);
+    const TokenStream valid = small_text(90, 2);
+    TrainingEvents events;
+    events.on_evaluation = [&](const EvalMetrics& metrics) { losses.push_back(metrics.loss); };
+    CHECK(run_training(folder_of_run, run.model, run.trainer, &valid, {.text = "abc"}, events));
+    CHECK(load_model(folder / "run", walled_device()).decoder->device() == walled_device());
+  }
+  REQUIRE(losses.size() == 4);
+  CHECK(losses[0] == losses[2]);
+  CHECK(losses[1] == losses[3]);
+}
+
+TEST_CASE("weights that diverge behind the wall are named") {
+  const TrainingConfig config = walled_config(R"("regla")");
+  Run run(config, walled_device());
+  Parameter& weight = *run.model.decoder->parameters()[5];
+  weight.value.fill(std::numeric_limits<double>::quiet_NaN());
+  CHECK_THROWS_WITH(run.trainer.step(), Contains("the loss is not finite; the first tensor that"));
+  CHECK_THROWS_WITH(run.trainer.require_finite_weights(), Contains(weight.name));
+}
+
+TEST_CASE("scores behind the wall are the CPU's") {
+  for (const TrainingConfig& config : walled_configs()) {
+    INFO(name_of(config));
+    const TokenStream text = small_text(70, 3);
+    for (const Context context : {Context::Window, Context::Carried}) {
+      const auto score = [&](Device device) {
+        const Model model = make_model(config, byte_tokenizer(), device);
+        EvaluationOptions options = model.config.evaluation();
+        options.context = context;
+        return evaluate(*model.decoder, text, kEnd, options).nats;
+      };
+      CHECK(score(walled_device()) == score({}));
+    }
+  }
+}
+
+TEST_CASE("tokens behind the wall are the CPU's, in every form and from stored weights") {
+  for (const TrainingConfig& config : walled_configs()) {
+    INFO(name_of(config));
+    const Model cpu = make_model(config, byte_tokenizer()),
+                walled = make_model(config, byte_tokenizer(), walled_device());
+    const Tensor ids = random_ids({2, 11}, 4, 257), reset = random_mask({2, 11}, 5, 0.2);
+    for (const Form form : {Form::Chunked, Form::Recurrent, Form::Step}) {
+      const Tensor scores = all_logits(*walled.decoder, ids, form, {.reset = reset});
+      CHECK(scores.device() == walled_device());
+      CHECK(same_bits(scores, all_logits(*cpu.decoder, ids, form, {.reset = reset})));
+    }
+    const std::vector<int32_t> prompt = {1, 2, 3, 4, 5, 6, 7};
+    GenerationOptions options;
+    options.max_new_tokens = 60;  // the cache grows on the way
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+      cpu.decoder->store_weights(dtype);
+      walled.decoder->store_weights(dtype);
+      CHECK(generate(*walled.decoder, prompt, options) == generate(*cpu.decoder, prompt, options));
+    }
+    CHECK(parameter_count(*walled.decoder) == parameter_count(*cpu.decoder));
+    CHECK(state_bytes(*walled.decoder, 100) == state_bytes(*cpu.decoder, 100));
+  }
+}
+
+TEST_CASE("ids without an entry in the vocabulary are refused on the host") {
+  const Model model = make_model(walled_config(R"("regla")"), byte_tokenizer(), walled_device());
+  const std::string expected = "[decoder] expected ids from 0 to 383, got one outside that range";
+  CHECK(error_of([&] { model.decoder->ids({1}, {384}); }) == expected);
+  CHECK(error_of([&] { model.decoder->ids({2}, {0, -1}); }) == expected);
+  CHECK(error_of([&] {
+          all_logits(*model.decoder, Tensor::full({1, 2}, 400, DType::I32));
+        }) == expected);
+  CHECK(error_of([&] { generate(*model.decoder, std::vector<int32_t>{9999}, {}); }) == expected);
+}
+
+}  // namespace regla::test
