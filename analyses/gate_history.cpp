@@ -44,7 +44,8 @@ GateHistory train_gates(const Model& model, const TokenStream& text, const TextS
 
 GateHistory gates_of_run(const Model& trained, const TextSample& sample) {
   const TrainingConfig& config = trained.config;
-  Decoder initial(config.model, config.seed, config.element_type(), trained.decoder->device());
+  Decoder initial(config.model, config.seed, activation_type(config.precision),
+                  trained.decoder->device());
   return {.before = observe_gates(initial, sample.ids, sample.reset),
           .after = gates_on(trained, sample),
           .loss = 0};

@@ -40,15 +40,27 @@ Split split_named(const std::string& name) {
   return name == "train" ? Split::Train : name == "test" ? Split::Test : Split::Valid;
 }
 
-void add_weights_option(CLI::App& command, std::string& weights) {
+void InferenceArguments::add_to(CLI::App& command) {
+  const auto names = names_of(Precision{});
+  add_choice(command, "--precision", precision, {names.begin(), names.end()},
+             "what to compute in; default: as the run was trained");
   add_choice(command, "--weights", weights, {"f32", "bf16"},
              "how weights are kept in memory: bf16 halves what each new token reads; default: as "
-             "they were trained");
+             "products read them");
+  add_device(command, device);
 }
 
-DType weights_type(const std::string& weights, DType otherwise) {
-  if (weights.empty()) return otherwise;
-  return weights == "bf16" ? DType::BF16 : DType::F32;
+Model InferenceArguments::load(const std::string& run) const {
+  std::optional<Precision> asked;
+  if (!precision.empty()) asked = named_value<Precision>(precision);
+  Model model = load_model(run, opened_device(device), asked);
+  // Products in BF16 read nothing else; masters are for training.
+  const bool is_narrow =
+      weights == "bf16" || (weights.empty() && model.decoder->dtype() == DType::BF16);
+  if (is_narrow || !weights.empty()) {
+    model.decoder->store_weights(is_narrow ? DType::BF16 : DType::F32);
+  }
+  return model;
 }
 
 std::string json_text(const Json& value, int indent) {

@@ -56,10 +56,15 @@ struct SampleArguments {
 /// The split that `--split` names (app/options.h).
 Split split_named(const std::string& name);
 
-/// Adds `--weights f32|bf16`: how a command that does not train keeps the weights in memory.
-void add_weights_option(CLI::App& command, std::string& weights);
-/// The type that the option names; `otherwise` where it was not given.
-DType weights_type(const std::string& weights, DType otherwise);
+/// How a command that does not train computes, where, and how it keeps the weights in memory:
+/// `--precision`, `--weights` and `--device`.
+struct InferenceArguments {
+  std::string precision, weights, device = "cpu";
+
+  void add_to(CLI::App& command);
+  /// The model of a run, ready. An Error for weights that the precision does not read.
+  Model load(const std::string& run) const;
+};
 
 /// JSON as text, for people and programs: in a path what is not UTF-8 is replaced, and no control
 /// character stands as it is.

@@ -10,17 +10,19 @@ namespace regla::app {
 namespace {
 
 struct EvalArguments {
-  std::string run, data, split = "test", text, weights, context, device = "cpu";
+  std::string run, data, split = "test", text, context;
+  InferenceArguments inference;
   bool json = false;
 };
 
-void print_result(const EvalArguments& arguments, const std::string& file, DType weights,
+void print_result(const EvalArguments& arguments, const std::string& file, const Model& model,
                   const EvaluationOptions& options, const TokenStream& text,
                   const Evaluation& result) {
   const Json json = {{"split", arguments.split},
                      {"file", file},
                      {"context", std::string(name_of(options.context))},
-                     {"weights", name_of(weights)},
+                     {"precision", std::string(name_of(model.config.precision))},
+                     {"weights", name_of(model.decoder->weights_type())},
                      {"tokens", result.tokens},
                      {"loss", result.loss()},
                      {"ppl", result.perplexity()},
@@ -40,9 +42,7 @@ void print_result(const EvalArguments& arguments, const std::string& file, DType
 }
 
 int eval(const EvalArguments& arguments) {
-  const Model model = load_model(arguments.run, opened_device(arguments.device));
-  const DType weights = weights_type(arguments.weights, model.decoder->dtype());
-  if (!arguments.weights.empty()) model.decoder->store_weights(weights);
+  const Model model = arguments.inference.load(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Corpus corpus =
       Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
@@ -60,7 +60,7 @@ int eval(const EvalArguments& arguments) {
                                      });
   end_scoring();
   check_finite(*model.decoder, Tensor::full({1}, result.loss(), DType::F64), "[eval] the loss is");
-  print_result(arguments, file, weights, options, text, result);
+  print_result(arguments, file, model, options, text, result);
   return 0;
 }
 
@@ -78,8 +78,7 @@ void add_eval(CLI::App& program, Action& action) {
              "window: windows of length T every T/2; carried: one pass with carried state; "
              "default: what training did");
   add_kind(*command, arguments->text);
-  add_weights_option(*command, arguments->weights);
-  add_device(*command, arguments->device);
+  arguments->inference.add_to(*command);
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });
 }

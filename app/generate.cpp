@@ -14,7 +14,8 @@ namespace regla::app {
 namespace {
 
 struct GenerateArguments {
-  std::string run, prompt, weights, device = "cpu";
+  std::string run, prompt;
+  InferenceArguments inference;
   GenerationOptions options;
   bool json = false;
 };
@@ -30,11 +31,8 @@ std::span<const int32_t> remembered(const Model& model, std::span<const int32_t>
 
 int generate_text(const GenerateArguments& arguments) {
   arguments.options.sampling.validate();
-  const Model model = load_model(arguments.run, opened_device(arguments.device));
+  const Model model = arguments.inference.load(arguments.run);
   model.config.model.require_step_form();  // before anything is printed
-  if (!arguments.weights.empty()) {
-    model.decoder->store_weights(weights_type(arguments.weights, model.decoder->dtype()));
-  }
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tokenizer& tokenizer = *model.tokenizer;
   std::vector<int32_t> prompt = tokenizer.encode_with_specials(arguments.prompt);
@@ -85,8 +83,7 @@ void add_generate(CLI::App& program, Action& action) {
   add_number(*command, "--top-p", sampling.top_p,
              "draw from the most probable tokens that together reach p");
   add_number(*command, "--seed", sampling.seed, "of the draws");
-  add_weights_option(*command, arguments->weights);
-  add_device(*command, arguments->device);
+  arguments->inference.add_to(*command);
   add_json(*command, arguments->json, "print prompt, text, ids and prompt_ids as JSON");
   command->callback(
       [arguments, &action] { action = [arguments] { return generate_text(*arguments); }; });

@@ -14,7 +14,8 @@ namespace {
 constexpr uint64_t kIdsLimit = uint64_t{1} << 28;  // bytes of JSON
 
 struct LogitsArguments {
-  std::string run, ids, out, form = "chunked", device = "cpu";
+  std::string run, ids, out, form = "chunked";
+  InferenceArguments inference;
   int64_t chunk = 0;
 };
 
@@ -40,14 +41,9 @@ Tensor read_ids(const std::string& path, int64_t vocab) {
   return Tensor::of({static_cast<int64_t>(json.size()), static_cast<int64_t>(json[0].size())}, ids);
 }
 
-Form form_named(const std::string& name) {
-  const auto names = names_of(Form{});
-  return static_cast<Form>(std::find(names.begin(), names.end(), name) - names.begin());
-}
-
 int write_logits(const LogitsArguments& arguments) {
   check(arguments.chunk >= 0, "[logits] expected a chunk of at least 0, got ", arguments.chunk);
-  const Model model = load_model(arguments.run, opened_device(arguments.device));
+  const Model model = arguments.inference.load(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   const Tensor ids = read_ids(arguments.ids, model.config.model.vocab);
   Segment segment = {.reset = {}, .chunk = arguments.chunk};
@@ -55,8 +51,8 @@ int write_logits(const LogitsArguments& arguments) {
     const std::span<const int32_t> all(ids.data<int32_t>(), static_cast<size_t>(ids.numel()));
     segment.reset = Tensor::of(ids.shape(), document_resets(all, model.tokenizer->end_of_text()));
   }
-  const Tensor logits =
-      converted(all_logits(*model.decoder, ids, form_named(arguments.form), segment), DType::F32);
+  const Tensor logits = converted(
+      all_logits(*model.decoder, ids, named_value<Form>(arguments.form), segment), DType::F32);
   write_safetensors(arguments.out, std::vector<NamedTensor>{{"logits", logits}}, {}, NamedBy::User);
   return 0;
 }
@@ -72,7 +68,7 @@ void add_logits(CLI::App& program, Action& action) {
       ->required();
   add_text(*command, "--out", arguments->out, "safetensors: logits, float32 [B, T, vocab]", "FILE")
       ->required();
-  add_device(*command, arguments->device);
+  arguments->inference.add_to(*command);
   // Not in the help: to compare the forms with each other from outside.
   add_choice(*command, "--form", arguments->form, {"chunked", "recurrent", "step"}, "")->group("");
   add_number(*command, "--chunk", arguments->chunk, "")->group("");

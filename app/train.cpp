@@ -97,15 +97,17 @@ Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
   const std::string file =
       arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
   TrainingConfig config = read_config(file, overrides(arguments)).resolved();
-  Model model = load_model(folder, opened_device(config.device));
+  Model model = load_model(folder, opened_device(config.device), config.precision);
   before = model.config;
+  before.precision = read_config(folder / "config.json", {}, NamedBy::Program).precision;
   if (config.model.vocab == 0) config.model.vocab = model.config.model.vocab;
   std::string changed;
-  for (const std::string& key : changed_keys(model.config, config)) {
+  for (const std::string& key : changed_keys(before, config)) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   check(changed.empty(), "[train] --resume with other values than the run's for ", changed,
-        "; only steps, threads, device and the keys of logging, validation and checkpoints may "
+        "; only steps, threads, device, precision and the keys of logging, validation and "
+        "checkpoints may "
         "change");
   model.config = config;
   return model;
@@ -247,6 +249,11 @@ void print_job(const Job& job, const Trainer& trainer) {
   print_model(job.model, trainer);
   if (const int64_t step = trainer.steps_done(); step > 0) {
     print_row("resumed at step", grouped(step));
+    const Precision before = job.before->precision, now = job.model.config.precision;
+    if (now != before) {
+      print_row("precision", "goes on in " + std::string(name_of(now)) + " after " +
+                                 std::string(name_of(before)));
+    }
     print_jump(*job.before, job.model.config, step);
   }
   std::fflush(stdout);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "autograd/tape.h"
 #include "backends/maximum.h"
 
@@ -7,28 +9,35 @@
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
 // with the op's name in brackets. What depends on a NaN is NaN; masks, dropout's and that of later
 // tokens, may be factors of 0, so that it reaches further than numbers do.
+//
+// Inputs are activations (A, backends/kernels.h) but for gains, biases, states and what there is
+// one of per head, which have the type of sums (S). Norms, gates, `add`, `scale`, and maps with an
+// exponential take either. `out`, A or S, is the type of the result where it is not to be that of
+// the first input.
 
 namespace regla {
 
-/// a + b, equal shapes.
+/// a + b, equal shapes, in the type of sums.
 Var add(const Var& a, const Var& b);
 /// factor * x
-Var scale(const Var& x, double factor);
+Var scale(const Var& x, double factor, std::optional<DType> out = {});
 /// The same elements under another shape.
 Var reshape(const Var& x, const Shape& shape);
 
 /// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined. Beside an
 /// x in F32 the weight may be stored in BF16, for inference: nothing on a tape.
-Var linear(const Var& x, const Var& weight, const Var& bias);
-/// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D]; F32 from a table stored in BF16.
+Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out = {});
+/// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D] in the type of sums.
 Var embedding(const Tensor& ids, const Var& table);
 
 /// LayerNorm over the inner axis; gain and bias [N].
-Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon);
+Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon,
+               std::optional<DType> out = {});
 /// The stable norm of a mixer's output [B, T, H, V] with a gain per head [H, V]: RMSNorm, or
 /// LayerNorm without bias when `center`.
-Var head_norm(const Var& x, const Var& gain, double epsilon, bool center);
-Var softmax(const Var& x);
+Var head_norm(const Var& x, const Var& gain, double epsilon, bool center,
+              std::optional<DType> out = {});
+Var softmax(const Var& x, std::optional<DType> out = {});
 
 enum class Gelu { Erf, Tanh };
 Var gelu(const Var& x, Gelu kind);
@@ -42,7 +51,7 @@ struct DropoutKey {
 };
 /// Zeroes each element with probability `rate` and divides the others by 1 - rate.
 Var dropout(const Var& x, double rate, const DropoutKey& key);
-/// residual + dropout(x), equal shapes.
+/// residual + dropout(x), equal shapes, in the type of sums, as the residual is.
 Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key);
 
 /// Rotary position embedding (Su et al. 2024) of x [B, T, H, K] at positions [B, T] I32: the first
@@ -60,9 +69,9 @@ Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tens
 /// sigma(z) = 1 / (1 + e^-z)
 Var sigmoid(const Var& z);
 /// log sigma(z), the log of the vanilla gate.
-Var log_sigmoid(const Var& z);
+Var log_sigmoid(const Var& z, std::optional<DType> out = {});
 /// log F of the refined gate (Eq. 16): F = g (g + 2r(1-g)), g = sigma(z_g), r = sigma(z_r).
-Var refined_gate(const Var& z_g, const Var& z_r);
+Var refined_gate(const Var& z_g, const Var& z_r, std::optional<DType> out = {});
 
 /// The safe exponential feature map (docs/math.md, "The feature map").
 struct SafeExp {
@@ -71,11 +80,12 @@ struct SafeExp {
   Var m;         // [B, H]: the maximum after the last token; undefined for Token
 };
 /// z [B, T, H, K]; m0 [B, H] the maximum so far or undefined; reset [B, T] I32 or undefined.
-SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale);
+SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale,
+                 std::optional<DType> out = {});
 
 /// A matrix of its own per head: x [B, T, H, N], weight [H F, N], bias [H F] or undefined ->
 /// [B, T, H, F].
-Var head_linear(const Var& x, const Var& weight, const Var& bias);
+Var head_linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out = {});
 /// max(x, 0)
 Var relu(const Var& x);
 /// elu(x) + 1 (Katharopoulos et al. 2020), as x > 0 ? x + 1 : e^x.
@@ -85,9 +95,9 @@ Var elu_plus_one(const Var& x);
 Var favor_exponent(const Var& z, const Var& x);
 /// HedgeHog (Zhang et al. 2024): z [..., N] -> [softmax(z), softmax(-z)] [..., 2N], or
 /// softmax([2z, -2z]) when `joint`.
-Var hedgehog(const Var& z, bool joint);
+Var hedgehog(const Var& z, bool joint, std::optional<DType> out = {});
 /// Random Fourier features (Peng et al. 2021): z [..., N] -> [sin z, cos z] [..., 2N].
-Var cos_sin(const Var& z);
+Var cos_sin(const Var& z, std::optional<DType> out = {});
 /// DPFP (Schlag et al. 2021): with x' = [relu(x), relu(-x)], x [..., N] -> the products
 /// x' * roll(x', i) for i = 1..nu, divided by their sum + 1e-5 [..., 2 N nu].
 Var dpfp(const Var& x, int64_t nu);

@@ -3,24 +3,39 @@
 #include <string>
 #include <vector>
 
+#include "backends/copies.h"
 #include "core/tensor.h"
 
 namespace regla {
+
+/// What a weight does: weight decay, copies for products and FLOPs follow from it.
+enum class Role {
+  Matrix,      ///< tokens are multiplied with it (`linear`)
+  HeadMatrix,  ///< the vectors of heads are (`head_linear`)
+  Table,       ///< rows are looked up: an embedding
+  Vector,      ///< biases, gains, and other numbers that enter one by one
+};
+
+/// Whether a weight is a factor of products. Weight decay acts on those alone.
+constexpr bool is_matrix(Role role) { return role == Role::Matrix || role == Role::HeadMatrix; }
 
 /// A weight that lives across training steps, with its gradient. Layers own their parameters; the
 /// name is the same in code, configuration and checkpoint.
 struct Parameter {
   std::string name;
-  Tensor value;
-  Tensor gradient;
+  Tensor value;          ///< the master, S (backends/kernels.h): what is trained and saved
+  Tensor copy = {};      ///< the same rounded to A, what products read; undefined: they read value
+  Tensor gradient = {};  ///< S
+  Role role = Role::Vector;
   /// True until a backward pass writes the gradient: the first write makes it, later ones add.
   bool gradient_empty = true;
-  /// Whether weight decay applies: not to biases, norms and embeddings.
-  bool decay = true;
-  /// Whether it is a matrix that tokens are multiplied with (`linear`): such weights may be stored
-  /// in BF16 for inference.
-  bool multiplies = false;
 
+  /// Makes or renews the copy; none where the value is of that type.
+  void keep_copy(DType activations) {
+    copy = activations == value.dtype() ? Tensor{} : converted(value, activations);
+  }
+  /// What products read.
+  const Tensor& factor() const { return copy ? copy : value; }
   /// Gives the memory back: while the next step computes forward, activations may have it.
   void clear_gradient() {
     gradient = {};

@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "backends/copies.h"
 #include "backends/kernels.h"
 #include "core/check.h"
 
@@ -50,7 +51,7 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
     borrowed_ = false;
     return {slot(), true};
   }
-  slot() = Tensor::empty(shape, dtype, device);
+  slot() = Tensor::empty(shape, type_for(dtype), device);
   if (parameter_) parameter_->gradient_empty = false;
   if (shared_) slot().fill(0);
   return {slot(), shared_};
@@ -58,6 +59,7 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
+  if (empty()) gradient = converted(std::move(gradient), type_for(dtype_));
   // A parameter's gradient outlives the tape, so it borrows nothing.
   if (empty() && (!parameter_ || gradient.unique())) {
     borrowed_ = !gradient.unique();
@@ -65,8 +67,11 @@ void Gradient::give(Tensor gradient) {
     if (parameter_) parameter_->gradient_empty = false;
     return;
   }
-  kernels(gradient.device()).accumulate(gradient, 1, sink(gradient));
+  const Sink sum = sink(gradient.shape(), dtype_, gradient.device());
+  kernels(gradient.device()).accumulate(gradient, 1, sum);
 }
+
+Tensor Gradient::taken() { return converted(std::exchange(tensor_, {}), dtype_); }
 
 Tape::Tape() : first_index_(next_first_index()), outer_(current_tape) { current_tape = this; }
 
@@ -78,9 +83,10 @@ Tape::~Tape() {
 
 Tape* Tape::current() { return current_tape; }
 
-int64_t Tape::add_gradient(Parameter* parameter) {
+int64_t Tape::add_gradient(DType dtype, Parameter* parameter) {
   Gradient gradient;
   gradient.wanted_ = true;
+  gradient.dtype_ = dtype;
   gradient.parameter_ = parameter;
   gradients_.push_back(std::move(gradient));
   return first_index_ + static_cast<int64_t>(gradients_.size()) - 1;
@@ -91,12 +97,15 @@ int64_t Tape::place_of(int64_t index) const {
   return place >= 0 && place < static_cast<int64_t>(gradients_.size()) ? place : -1;
 }
 
-Var Tape::leaf(Tensor value) { return {std::move(value), add_gradient(nullptr)}; }
+Var Tape::leaf(Tensor value) {
+  const int64_t index = add_gradient(value.dtype(), nullptr);
+  return {std::move(value), index};
+}
 
 Var Tape::parameter(Parameter& parameter) {
   auto [place, is_new] = parameters_.try_emplace(&parameter, 0);
-  if (is_new) place->second = add_gradient(&parameter);
-  return {parameter.value, place->second};
+  if (is_new) place->second = add_gradient(parameter.value.dtype(), &parameter);
+  return {parameter.factor(), place->second};
 }
 
 Vars apply(std::unique_ptr<Op> op, const Vars& in) {
@@ -131,6 +140,9 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
     wanted = wanted || var.index >= 0;
   }
   if (!wanted) return;
+  for (const Var& var : in) {
+    if (var.index >= 0) ++gradient_at(var.index).uses_;
+  }
   node.repeats = node.op->is_cheap();
   for (size_t i = 0; i < in.size(); ++i) {
     Tensor* kept = node.op->kept_input(i);
@@ -139,7 +151,7 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
     node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
   }
   for (Var& var : out) {
-    const int64_t index = add_gradient(nullptr);
+    const int64_t index = add_gradient(var.value.dtype(), nullptr);
     gradient_at(index).node_ = size();
     if (var.defined()) var.index = index;
   }
@@ -183,6 +195,7 @@ void Tape::backward(Vars outputs, Tensors seeds) {
     check(seeds[i].shape() == outputs[i].shape(), "[backward] expected a gradient of ",
           outputs[i].shape(), ", got ", seeds[i].shape());
     check(place_of(outputs[i].index) >= 0, "[backward] got a value of another tape");
+    ++gradient_at(outputs[i].index).uses_;
     gradient_at(outputs[i].index).give(std::move(seeds[i]));
   }
   outputs.clear();  // the values are no longer needed
@@ -200,8 +213,7 @@ void Tape::run_backward(Node& node) {
   for (int64_t i = 0; i < node.outputs; ++i) {
     Gradient& gradient = gradient_at(node.first_output + i);
     reached = reached || gradient.tensor_.defined();
-    d_out.push_back(std::move(gradient.tensor_));
-    gradient.tensor_ = {};
+    d_out.push_back(gradient.taken());
   }
   if (!reached) return;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -226,12 +238,13 @@ void Tape::run_backward(Node& node) {
 
 Tensor Tape::gradient(const Var& leaf) const {
   check(place_of(leaf.index) >= 0, "[tape] expected a leaf of this tape");
-  return gradients_[static_cast<size_t>(place_of(leaf.index))].tensor_;
+  const Gradient& gradient = gradients_[static_cast<size_t>(place_of(leaf.index))];
+  return converted(gradient.tensor_, gradient.dtype_);
 }
 
 Tensor Tape::take_gradient(const Var& leaf) {
   check(place_of(leaf.index) >= 0, "[tape] expected a leaf of this tape");
-  return std::exchange(gradient_at(leaf.index).tensor_, {});
+  return gradient_at(leaf.index).taken();
 }
 
 NoGrad::NoGrad() : hidden_(current_tape) { current_tape = nullptr; }
@@ -250,8 +263,14 @@ Scope::Scope(const std::string& name) : outer_(current_scope) {
 Scope::~Scope() { current_scope = outer_; }
 
 Var use(Parameter& parameter) {
-  Tape* tape = Tape::current();
-  return tape ? tape->parameter(parameter) : Var(parameter.value);
+  if (Tape* tape = Tape::current()) return tape->parameter(parameter);
+  return parameter.factor();
+}
+
+Var use_master(Parameter& parameter) {
+  Var var = use(parameter);
+  var.value = parameter.value;
+  return var;
 }
 
 }  // namespace regla

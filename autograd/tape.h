@@ -31,11 +31,13 @@ struct Var {
 
 using Vars = std::vector<Var>;
 
-/// The gradient of one tape entry while backward runs.
+/// The gradient of one tape entry while backward runs. It has the type of its value; a sum of
+/// several is taken in the type of sums, and rounded when it is complete.
 class Gradient {
  public:
   bool wanted() const { return wanted_; }
-  /// Memory to write or add to, of the given kind; an undefined sink when nobody wants it.
+  /// Memory to write or add to, for a value of the given kind; an undefined sink when nobody wants
+  /// it.
   Sink sink(const Shape& shape, DType dtype, Device device);
   Sink sink(const Tensor& like) { return sink(like.shape(), like.dtype(), like.device()); }
   /// Takes a finished gradient. The first is adopted, and copied only if it is added to while
@@ -45,13 +47,19 @@ class Gradient {
  private:
   friend class Tape;
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
+  /// What it is added up in for a value of that type.
+  DType type_for(DType value) const { return parameter_ || uses_ > 1 ? sum_type(value) : value; }
+  /// In the type of the value, and no longer here.
+  Tensor taken();
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
   bool wanted_ = false;
   bool borrowed_ = false;  // others may hold the memory
   bool shared_ = false;    // two inputs of the running op end here: both add to zeros
   Parameter* parameter_ = nullptr;
-  int64_t node_ = -1;  // whose output this is the gradient of
+  DType dtype_ = DType::F32;  // of the value
+  int64_t uses_ = 0;          // ops that read the value, and seeds
+  int64_t node_ = -1;         // whose output this is the gradient of
   Tensor tensor_;
 };
 
@@ -91,7 +99,7 @@ class Tape {
 
   /// A value whose gradient is wanted, readable by `gradient` after `backward`.
   Var leaf(Tensor value);
-  /// A parameter; its gradient adds up in the parameter itself.
+  /// A parameter as products read it; its gradient adds up in the parameter itself.
   Var parameter(Parameter& parameter);
 
   /// Runs the recorded ops in reverse from a scalar (seed 1) or from the given gradients.
@@ -126,7 +134,7 @@ class Tape {
     Tensors again;         // those outputs, once backward asked for one
   };
 
-  int64_t add_gradient(Parameter* parameter);
+  int64_t add_gradient(DType dtype, Parameter* parameter);
   /// Where the gradient of that index is kept; -1 when it belongs to another tape.
   int64_t place_of(int64_t index) const;
   Gradient& gradient_at(int64_t index) { return gradients_[static_cast<size_t>(place_of(index))]; }
@@ -174,7 +182,10 @@ class Scope {
   int64_t outer_;
 };
 
-/// A parameter on the current tape, or as a constant when none records.
+/// A parameter on the current tape, or as a constant when none records: its copy where there is
+/// one, for products.
 Var use(Parameter& parameter);
+/// The same, but always the master.
+Var use_master(Parameter& parameter);
 
 }  // namespace regla

@@ -38,7 +38,7 @@ constexpr size_t member_count() {
 template <class T>
 auto members_of(T& s) {
   constexpr size_t N = member_count<std::remove_const_t<T>>();
-  static_assert(N >= 3 && N <= 12, "write a line for this number of members");
+  static_assert(N >= 3 && N <= 13, "write a line for this number of members");
   if constexpr (N == 3) {
     auto& [a, b, c] = s;
     return std::tie(a, b, c);
@@ -66,9 +66,12 @@ auto members_of(T& s) {
   } else if constexpr (N == 11) {
     auto& [a, b, c, d, e, f, g, h, i, j, k] = s;
     return std::tie(a, b, c, d, e, f, g, h, i, j, k);
-  } else {
+  } else if constexpr (N == 12) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l] = s;
     return std::tie(a, b, c, d, e, f, g, h, i, j, k, l);
+  } else {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m] = s;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, m);
   }
 }
 
@@ -86,6 +89,38 @@ void for_each_tensor(T& argument, F&& visit) {
     std::apply([&](auto&... member) { (for_each_tensor(member, visit), ...); },
                members_of(argument));
   }
+}
+
+/// How many tensors `for_each_tensor` visits in an argument of type T.
+template <class T>
+constexpr size_t tensor_count();
+
+template <class... Member>
+constexpr size_t tensors_in(const std::tuple<Member...>*) {
+  return (size_t{0} + ... + tensor_count<Member>());
+}
+
+template <class T>
+constexpr size_t tensor_count() {
+  using Plain = std::remove_cvref_t<T>;
+  if constexpr (std::is_same_v<Plain, Tensor> || std::is_same_v<Plain, Sink>) {
+    return 1;
+  } else if constexpr (std::is_class_v<Plain>) {
+    return tensors_in(static_cast<decltype(members_of(std::declval<Plain&>()))*>(nullptr));
+  } else {
+    return 0;
+  }
+}
+
+/// Calls `visit(letter, tensor)` for every tensor among the arguments, with its letter in `types`
+/// (kernels.h).
+template <class F, class... Arguments>
+void for_each_typed(const char* types, F&& visit, Arguments&... arguments) {
+  const auto next = [&](auto& tensor) {
+    while (*types == ' ') ++types;
+    visit(*types++, tensor);
+  };
+  (for_each_tensor(arguments, next), ...);
 }
 
 }  // namespace regla

@@ -18,6 +18,33 @@ struct FixedString {
   constexpr FixedString(const char (&literal)[N]) { std::copy_n(literal, N, text); }  // NOLINT
 };
 
+/// The types that the letters of kernels.h stand for in one call. They follow from its tensors.
+struct ArgumentTypes {
+  DType activations = DType::I32, sums = DType::I32;  // I32: not known
+
+  static char plain(char letter) {  // without what it says about writing
+    return letter >= 'a' ? static_cast<char>(letter - 'a' + 'A') : letter;
+  }
+
+  void add(char letter, const Tensor& tensor) {
+    letter = plain(letter);
+    if (!tensor.defined() || letter == 'I' || letter == 'D' || letter == '-') return;
+    if (letter == 'A' && activations == DType::I32) activations = tensor.dtype();
+    if (sums == DType::I32) sums = sum_type(tensor.dtype());
+  }
+
+  bool allow(char letter, DType dtype) const {
+    letter = plain(letter);
+    if (letter == '-') return true;
+    if (letter == 'I') return dtype == DType::I32;
+    if (letter == 'D') return dtype == DType::F64;
+    if (dtype == DType::I32 || sum_type(dtype) != sums) return false;
+    if (letter == 'S') return dtype == sums;
+    if (letter == 'W' && dtype == DType::BF16) return true;
+    return letter == '*' || activations == DType::I32 || dtype == activations;
+  }
+};
+
 /// The device that all tensors among the arguments of an op or a kernel lie on; an Error when two
 /// differ.
 template <class... Arguments>
@@ -33,7 +60,23 @@ Device common_device(const char* who, const Arguments&... arguments) {
   return first == nullptr ? Device{} : first->device();
 }
 
-/// What a kernel is by its signature; `Named` has the name.
+/// An Error unless every tensor among the arguments has the type that its letter says (kernels.h).
+template <class... Arguments>
+void require_types(const char* kernel, const char* types, const Arguments&... arguments) {
+  ArgumentTypes found;
+  for_each_typed(
+      types, [&](char letter, const Tensor& tensor) { found.add(letter, tensor); }, arguments...);
+  for_each_typed(
+      types,
+      [&](char letter, const Tensor& tensor) {
+        if (!tensor.defined()) return;
+        check(found.allow(letter, tensor.dtype()), "[", kernel, "] expected tensors of the types ",
+              types, ", got ", name_of(tensor.dtype()), " for ", letter);
+      },
+      arguments...);
+}
+
+/// What a kernel is by its signature; `Named` has the name and the types.
 template <class Named, class Signature>
 class KernelOf;
 
@@ -41,12 +84,15 @@ template <class Named, class... Arguments>
 class KernelOf<Named, void(Arguments...)> {
  public:
   using Function = void(Arguments...);
+  /// The tensors among the arguments, those of structs included.
+  static constexpr size_t kTensors = (size_t{0} + ... + tensor_count<Arguments>());
 
   constexpr KernelOf() = default;
   constexpr KernelOf(Function* function) : function_(function) {}  // NOLINT
 
   void operator()(Arguments... arguments) const {
     check(function_ != nullptr, "[", Named::kName, "] this backend has no such kernel");
+    require_types(Named::kName, Named::kTypes, arguments...);
     const Device device = common_device(Named::kName, arguments...);
     CallRecorder* recorder = device.is_cpu() ? nullptr : CallRecorder::current();
     const KernelScope scope(device);
@@ -61,11 +107,12 @@ class KernelOf<Named, void(Arguments...)> {
 
 /// One entry of a kernel table: a plain function, or nothing. Calling nothing is an Error that
 /// names the kernel; no backend ever falls back silently. While the function runs, and only then,
-/// it may ask for the addresses of its tensors.
-template <FixedString Name, class Signature>
-class Kernel : public KernelOf<Kernel<Name, Signature>, Signature> {
+/// it may ask for the addresses of its tensors, whose types are as `Types` says (kernels.h).
+template <FixedString Name, FixedString Types, class Signature>
+class Kernel : public KernelOf<Kernel<Name, Types, Signature>, Signature> {
  public:
   static constexpr const char* kName = Name.text;
+  static constexpr const char* kTypes = Types.text;
   using KernelOf<Kernel, Signature>::KernelOf;
 };
 

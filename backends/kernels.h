@@ -8,19 +8,28 @@
 #include "core/tensor.h"
 
 // Everything a backend may implement, on one page. Sizes: B batch, T time, H heads, K features of a
-// head, V values of a head, R rows (all outer axes together), N the inner axis. Floats are all F32
-// or all F64 (F64: CPU only), indices I32; weights marked so may be stored in BF16 beside F32,
-// where nobody wants a gradient. Kernels trust their arguments; ops check them, but for the values
-// of ids, targets and first keys: the CPU's kernels look at those, and for other devices whoever
-// brings them there does, on the host (Decoder::ids). A result that a kernel shapes itself (`kept`)
-// is written where it is, once it is there.
+// head, V values of a head, R rows (all outer axes together), N the inner axis. Kernels trust their
+// arguments; ops check them, but for the values of ids, targets and first keys: the CPU's kernels
+// look at those, and for other devices whoever brings them there does, on the host (Decoder::ids).
+// A result that a kernel shapes itself (`kept`) is written where it is, once it is there.
+//
+// Types: norms narrow, additions widen. Beside its name each kernel has a letter for every tensor
+// among its arguments, in their order, members of structs included:
+//   A  the type of activations: F32, BF16 or F64 (F64: CPU only)
+//   S  the type of sums: F32 where A is BF16, else A
+//   *  A or S, as the caller likes. Gradients have the type of their value, but S where several
+//      are added up, and for parameters
+//   W  A, or a weight stored in BF16 beside activations in F32, where nobody wants a gradient
+//   D  F64      I  I32      -  any type, or what only the backend reads
+// A small letter is a tensor of the arguments that is updated in place.
+// At F32 and F64 A and S are the same type.
 
 namespace regla {
 
 /// out = op(a) op(b) (+ bias on every row)
 struct MatmulArgs {
   Tensor a;     // [M, K], or [K, M] when transpose_a
-  Tensor b;     // [K, N], or [N, K] when transpose_b, then maybe BF16
+  Tensor b;     // [K, N], or [N, K] when transpose_b
   Tensor bias;  // [N] or undefined
   bool transpose_a = false;
   bool transpose_b = false;
@@ -61,7 +70,7 @@ struct DropoutArgs {
 /// never exist.
 struct CrossEntropyArgs {
   Tensor hidden;   // [R, D]
-  Tensor weight;   // [vocab, D], maybe BF16
+  Tensor weight;   // [vocab, D]
   Tensor targets;  // [R] I32; -1: this row does not count
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
@@ -184,143 +193,160 @@ struct CopyRowsArgs {
 struct KernelTable {
   const char* backend = "";
 
-  Kernel<"convert", void(const Tensor& x, Tensor y)> convert;  // between any two types, rounding
-  Kernel<"copy_rows", void(const CopyRowsArgs&)> copy_rows;
+  Kernel<"convert", "- -", void(const Tensor& x, Tensor y)>
+      convert;  // between any two types, rounding
+  Kernel<"copy_rows", "- -", void(const CopyRowsArgs&)> copy_rows;
   // out (+)= scale * x;  out = a + b
-  Kernel<"accumulate", void(const Tensor& x, double scale, Sink out)> accumulate;
-  Kernel<"add", void(const Tensor& a, const Tensor& b, Tensor out)> add;
+  Kernel<"accumulate", "* *", void(const Tensor& x, double scale, Sink out)> accumulate;
+  Kernel<"add", "* * S", void(const Tensor& a, const Tensor& b, Tensor out)> add;
   // out (+)= factor[0] x, the factor [1] F64
-  Kernel<"scale_by", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
+  Kernel<"scale_by", "* D *", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
   // total[0] = scale * (sum of x, in order), [1] F64
-  Kernel<"sum", void(const Tensor& x, double scale, Tensor total)> sum;
-  Kernel<"matmul", void(const MatmulArgs&, Sink out)> matmul;
-  Kernel<"column_sums", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
+  Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
+  Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
+  Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
-  Kernel<"norm", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
-  Kernel<"norm_backward", void(const NormArgs&, const Tensor& mean, const Tensor& inverse,
-                               const Tensor& d_y, Sink d_x, Sink d_gain, Sink d_bias)>
+  Kernel<"norm", "* S S A S S", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
+  Kernel<"norm_backward", "* S S S S A * S S",
+         void(const NormArgs&, const Tensor& mean, const Tensor& inverse, const Tensor& d_y,
+              Sink d_x, Sink d_gain, Sink d_bias)>
       norm_backward;
-  Kernel<"gelu", void(const Tensor& x, bool tanh, Tensor y)> gelu;
-  Kernel<"gelu_backward", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
+  Kernel<"gelu", "A A", void(const Tensor& x, bool tanh, Tensor y)> gelu;
+  Kernel<"gelu_backward", "A A *", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
       gelu_backward;
-  Kernel<"softmax", void(const Tensor& x, Tensor y)> softmax;
-  Kernel<"softmax_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)> softmax_backward;
-  Kernel<"embedding", void(const Tensor& ids, const Tensor& table, Tensor y)>
-      embedding;  // table maybe BF16
-  Kernel<"embedding_backward", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
+  Kernel<"softmax", "* A", void(const Tensor& x, Tensor y)> softmax;
+  Kernel<"softmax_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
+      softmax_backward;
+  Kernel<"embedding", "I W S", void(const Tensor& ids, const Tensor& table, Tensor y)> embedding;
+  Kernel<"embedding_backward", "I S S", void(const Tensor& ids, const Tensor& d_y, Sink d_table)>
       embedding_backward;
   // positions [B, T] I32 of tokens that begin at start [B] (undefined: 0), and at 0 again where
   // reset [B, T] (undefined: nowhere) is 1; next [B] is the position after them, maybe in start
-  Kernel<"positions", void(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next)>
+  Kernel<"positions", "I I I I",
+         void(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next)>
       positions;
   // first[b, t] = max(0, past + t - positions[b, t]): where the document of token t begins among
   // the keys, of which `past` lie before token 0
-  Kernel<"first_keys", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
-  Kernel<"rope", void(const RopeArgs&, Sink y)> rope;
-  Kernel<"dropout", void(const DropoutArgs&, Sink y)> dropout;
+  Kernel<"first_keys", "I I", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
+  Kernel<"rope", "* I *", void(const RopeArgs&, Sink y)> rope;
+  Kernel<"dropout", "* S *", void(const DropoutArgs&, Sink y)> dropout;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
   // of scale * losses, both or neither
-  Kernel<"cross_entropy",
+  Kernel<"cross_entropy", "A W I S A S",
          void(const CrossEntropyArgs&, Tensor losses, Tensor d_hidden, Tensor d_weight)>
       cross_entropy;
 
-  Kernel<"sigmoid", void(const Tensor& z, Tensor y)> sigmoid;
-  Kernel<"sigmoid_backward", void(const Tensor& z, const Tensor& d_y, Sink d_z)> sigmoid_backward;
-  Kernel<"log_sigmoid", void(const Tensor& z, Tensor y)> log_sigmoid;
-  Kernel<"log_sigmoid_backward", void(const Tensor& z, const Tensor& d_y, Sink d_z)>
+  Kernel<"sigmoid", "* *", void(const Tensor& z, Tensor y)> sigmoid;
+  Kernel<"sigmoid_backward", "* * *", void(const Tensor& z, const Tensor& d_y, Sink d_z)>
+      sigmoid_backward;
+  Kernel<"log_sigmoid", "* *", void(const Tensor& z, Tensor y)> log_sigmoid;
+  Kernel<"log_sigmoid_backward", "* * *", void(const Tensor& z, const Tensor& d_y, Sink d_z)>
       log_sigmoid_backward;
   // log F of the refined gate (Eq. 16) from the two pre-activations
-  Kernel<"refined_gate", void(const Tensor& z_g, const Tensor& z_r, Tensor log_f)> refined_gate;
-  Kernel<"refined_gate_backward",
+  Kernel<"refined_gate", "* * *", void(const Tensor& z_g, const Tensor& z_r, Tensor log_f)>
+      refined_gate;
+  Kernel<"refined_gate_backward", "* * * * *",
          void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g, Sink d_z_r)>
       refined_gate_backward;
-  Kernel<"safe_exp", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
-  Kernel<"safe_exp_backward",
+  Kernel<"safe_exp", "* S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
+  Kernel<"safe_exp_backward", "* S I A S S I A S S * S",
          void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
               const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
       safe_exp_backward;
 
   // The feature maps of the other linear attentions; equations in their files and in ops.h.
-  Kernel<"head_linear", void(const HeadLinearArgs&, Tensor y)> head_linear;
-  Kernel<"head_linear_backward",
+  Kernel<"head_linear", "A A S *", void(const HeadLinearArgs&, Tensor y)> head_linear;
+  Kernel<"head_linear_backward", "A A S A * *",
          void(const HeadLinearArgs&, const Tensor& d_y, Sink d_x, Sink d_weight)>
       head_linear_backward;
-  Kernel<"relu", void(const Tensor& x, Tensor y)> relu;
-  Kernel<"relu_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)> relu_backward;
-  Kernel<"elu_plus_one", void(const Tensor& x, Tensor y)> elu_plus_one;
-  Kernel<"elu_plus_one_backward", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
+  Kernel<"relu", "A A", void(const Tensor& x, Tensor y)> relu;
+  Kernel<"relu_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
+      relu_backward;
+  Kernel<"elu_plus_one", "A A", void(const Tensor& x, Tensor y)> elu_plus_one;
+  Kernel<"elu_plus_one_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
       elu_plus_one_backward;
   // y[r, f] = z[r, f] - |x[r]|^2 / 2; the gradient of z is d_y itself
-  Kernel<"favor_exponent", void(const Tensor& z, const Tensor& x, Tensor y)> favor_exponent;
-  Kernel<"favor_exponent_backward", void(const Tensor& x, const Tensor& d_y, Sink d_x)>
+  Kernel<"favor_exponent", "S * S", void(const Tensor& z, const Tensor& x, Tensor y)>
+      favor_exponent;
+  Kernel<"favor_exponent_backward", "* S *", void(const Tensor& x, const Tensor& d_y, Sink d_x)>
       favor_exponent_backward;
-  Kernel<"hedgehog", void(const Tensor& z, bool joint, Tensor y)> hedgehog;  // [R, N] -> [R, 2N]
-  Kernel<"hedgehog_backward", void(const Tensor& y, bool joint, const Tensor& d_y, Sink d_z)>
+  Kernel<"hedgehog", "* A", void(const Tensor& z, bool joint, Tensor y)>
+      hedgehog;  // [R, N] -> [R, 2N]
+  Kernel<"hedgehog_backward", "A A *",
+         void(const Tensor& y, bool joint, const Tensor& d_y, Sink d_z)>
       hedgehog_backward;
-  Kernel<"cos_sin", void(const Tensor& z, Tensor y)> cos_sin;  // [R, N] -> [R, 2N]
-  Kernel<"cos_sin_backward", void(const Tensor& y, const Tensor& d_y, Sink d_z)> cos_sin_backward;
-  Kernel<"dpfp", void(const Tensor& x, int64_t nu, Tensor y)> dpfp;  // [R, N] -> [R, 2 N nu]
-  Kernel<"dpfp_backward",
+  Kernel<"cos_sin", "* A", void(const Tensor& z, Tensor y)> cos_sin;  // [R, N] -> [R, 2N]
+  Kernel<"cos_sin_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_z)>
+      cos_sin_backward;
+  Kernel<"dpfp", "A A", void(const Tensor& x, int64_t nu, Tensor y)> dpfp;  // [R, N] -> [R, 2 N nu]
+  Kernel<"dpfp_backward", "A A A *",
          void(const Tensor& x, int64_t nu, const Tensor& y, const Tensor& d_y, Sink d_x)>
       dpfp_backward;
 
   // y = (1 - e^log_g) x, log_g [R, N] or [R, 1] for x [R, N]
-  Kernel<"write_gate", void(const Tensor& x, const Tensor& log_g, Tensor y)> write_gate;
-  Kernel<"write_gate_backward",
+  Kernel<"write_gate", "A * A", void(const Tensor& x, const Tensor& log_g, Tensor y)> write_gate;
+  Kernel<"write_gate_backward", "A * A * *",
          void(const Tensor& x, const Tensor& log_g, const Tensor& d_y, Sink d_x, Sink d_log_g)>
       write_gate_backward;
   // y = x z sigma(z)
-  Kernel<"swish_gate", void(const Tensor& x, const Tensor& z, Tensor y)> swish_gate;
-  Kernel<"swish_gate_backward",
+  Kernel<"swish_gate", "A A A", void(const Tensor& x, const Tensor& z, Tensor y)> swish_gate;
+  Kernel<"swish_gate_backward", "A A A * *",
          void(const Tensor& x, const Tensor& z, const Tensor& d_y, Sink d_x, Sink d_z)>
       swish_gate_backward;
   // [R, V] -> [R, V + 1] with ones in the last column, and o[R, V + 1] -> o[:, :V] / o[:, V]
-  Kernel<"append_one", void(const Tensor& v, Tensor y)> append_one;
-  Kernel<"append_one_backward", void(const Tensor& d_y, Sink d_v)> append_one_backward;
-  Kernel<"sum_norm", void(const Tensor& o, bool changes_sign, Tensor y)> sum_norm;
-  Kernel<"sum_norm_backward",
+  Kernel<"append_one", "A A", void(const Tensor& v, Tensor y)> append_one;
+  Kernel<"append_one_backward", "A *", void(const Tensor& d_y, Sink d_v)> append_one_backward;
+  Kernel<"sum_norm", "A A", void(const Tensor& o, bool changes_sign, Tensor y)> sum_norm;
+  Kernel<"sum_norm_backward", "A A A *",
          void(const Tensor& o, bool changes_sign, const Tensor& y, const Tensor& d_y, Sink d_o)>
       sum_norm_backward;
 
-  Kernel<"linear_attention", void(const LinearAttentionArgs&, RecurrenceResult&)> linear_attention;
-  Kernel<"linear_attention_backward",
+  Kernel<"linear_attention", "A A A A A S I S A S -",
+         void(const LinearAttentionArgs&, RecurrenceResult&)>
+      linear_attention;
+  Kernel<"linear_attention_backward", "A A A A A S I S A S - A S * * * * * S S",
          void(const LinearAttentionArgs&, const RecurrenceResult&, const LinearAttentionGradients&)>
       linear_attention_backward;
   // T = 1, in place on args.state
-  Kernel<"linear_attention_step", void(const LinearAttentionArgs&, Tensor o)> linear_attention_step;
-  Kernel<"delta_rule", void(const DeltaRuleArgs&, RecurrenceResult&)> delta_rule;
-  Kernel<"delta_rule_backward",
+  Kernel<"linear_attention_step", "A A A A A S I s A", void(const LinearAttentionArgs&, Tensor o)>
+      linear_attention_step;
+  Kernel<"delta_rule", "A A A S I S A S -", void(const DeltaRuleArgs&, RecurrenceResult&)>
+      delta_rule;
+  Kernel<"delta_rule_backward", "A A A S I S A S - A S * * * S S",
          void(const DeltaRuleArgs&, const RecurrenceResult&, const DeltaRuleGradients&)>
       delta_rule_backward;
   // T = 1, in place on args.state
-  Kernel<"delta_rule_step", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;
+  Kernel<"delta_rule_step", "A A A S I s A", void(const DeltaRuleArgs&, Tensor o)> delta_rule_step;
   // log_sum: [B, T, H], kept for the backward pass
-  Kernel<"softmax_attention", void(const SoftmaxAttentionArgs&, Tensor o, Tensor log_sum)>
+  Kernel<"softmax_attention", "A A A I A S",
+         void(const SoftmaxAttentionArgs&, Tensor o, Tensor log_sum)>
       softmax_attention;
-  Kernel<"softmax_attention_backward",
+  Kernel<"softmax_attention_backward", "A A A I A S A * * *",
          void(const SoftmaxAttentionArgs&, const Tensor& o, const Tensor& log_sum,
               const Tensor& d_o, Sink d_q, Sink d_k, Sink d_v)>
       softmax_attention_backward;
   // in place on keys, values and used
-  Kernel<"softmax_attention_step", void(const SoftmaxAttentionStepArgs&, Tensor o)>
+  Kernel<"softmax_attention_step", "A A A a a i I A",
+         void(const SoftmaxAttentionStepArgs&, Tensor o)>
       softmax_attention_step;
 
   // report [3] F64: loss (the sum of losses [m] F64), norm (the root of the sum of squares [n]
   // F64), factor = min(1, largest / norm), or 1 where largest is 0. The latch [1] I32 becomes 1
   // where loss or norm is not finite, and while it is 1 the factor is 0: nothing may change
-  Kernel<"clip_factor", void(const Tensor& squares, const Tensor& losses, double largest,
-                             Tensor latch, Tensor report)>
+  Kernel<"clip_factor", "D D I D",
+         void(const Tensor& squares, const Tensor& losses, double largest, Tensor latch,
+              Tensor report)>
       clip_factor;
-  Kernel<"adamw", void(const AdamWArgs&)> adamw;
+  Kernel<"adamw", "s S s s a D D", void(const AdamWArgs&)> adamw;
   // to = factor[0] != 0 ? from : to, of any type; factor [1] F64
-  Kernel<"commit", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
+  Kernel<"commit", "D - -", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
   // x = flag[0] != 0 ? value : x, of any type; flag [1] I32
-  Kernel<"restart", void(const Tensor& flag, double value, Tensor x)> restart;
+  Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
   // ids [B] I32, -1 where a score that may be drawn is not finite
-  Kernel<"sample", void(const SampleArgs&, Tensor ids)> sample;
-  Kernel<"sum_of_squares", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
-  // [1] I32: 1 if all of x, maybe BF16, is
-  Kernel<"is_finite", void(const Tensor& x, Tensor finite)> is_finite;
+  Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
+  Kernel<"sum_of_squares", "S D", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
+  // [1] I32: 1 if all of x is
+  Kernel<"is_finite", "* I", void(const Tensor& x, Tensor finite)> is_finite;
 
   /// The same, waiting for the answer.
   bool all_finite(const Tensor& x) const {

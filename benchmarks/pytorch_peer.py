@@ -27,7 +27,7 @@ from pytorch_model import Decoder, Regla, chunked_recurrence, naive_recurrence  
 
 IMPORT_MEMORY = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 CHUNKS = (8, 16, 32)  # tried when none is given
-ONLY = {"tie_embeddings": False, "parallel_residual": False, "gelu": "erf", "dtype": "f32",
+ONLY = {"tie_embeddings": False, "parallel_residual": False, "gelu": "erf", "precision": "fp32",
         "micro_batches": 1, "layer_norm_epsilon": 1e-5, "carry_state": False,
         "reset_at_documents": False, "schedule": "constant"}
 ONLY_MIXER = {"regla": {"feature_map": "safe_exp", "rope": "full", "rope_base": 10000,

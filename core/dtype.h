@@ -8,8 +8,8 @@
 
 namespace regla {
 
-/// Element types. F64 exists so that gradients can be checked in double; BF16 is storage for GPUs
-/// and for weights at rest (bfloat16.h), never a type that sums are taken in.
+/// Element types. F64 exists so that gradients can be checked in double; BF16 (bfloat16.h) is a
+/// type of activations and of weights as products read them, never one that sums are taken in.
 enum class DType : uint8_t { F32, F64, BF16, I32 };
 
 constexpr size_t size_of(DType dtype) {
@@ -34,6 +34,11 @@ constexpr const char* name_of(DType dtype) {
     default:
       return "I32";
   }
+}
+
+/// S beside activations of type A (backends/kernels.h): what sums of such values are taken in.
+constexpr DType sum_type(DType activations) {
+  return activations == DType::BF16 ? DType::F32 : activations;
 }
 
 template <class T>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <string_view>
@@ -20,6 +21,13 @@ concept NamedEnum = std::is_enum_v<E> && requires {
 template <NamedEnum E>
 constexpr std::string_view name_of(E value) {
   return names_of(E{})[static_cast<size_t>(value)];
+}
+
+/// The value of that name, one of the table's.
+template <NamedEnum E>
+constexpr E named_value(std::string_view name) {
+  const auto names = names_of(E{});
+  return static_cast<E>(std::find(names.begin(), names.end(), name) - names.begin());
 }
 
 }  // namespace regla

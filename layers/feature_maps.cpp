@@ -42,17 +42,18 @@ Maximum maximum_of(KeyMax key_max) {
 }  // namespace
 
 UnitLength::UnitLength(const ParameterFactory& make, int64_t heads, int64_t size)
-    : gain_(Tensor::full({heads, size}, 1 / std::sqrt(static_cast<double>(size)), make.dtype(),
-                         make.device())) {}
+    : gain_(Tensor::full({heads, size}, 1 / std::sqrt(static_cast<double>(size)), make.sums(),
+                         make.device())),
+      dtype_(make.dtype()) {}
 
 Var UnitLength::operator()(const Var& x) const {
   constexpr double kEpsilon = 1e-12;  // under the root of the mean square
-  return head_norm(x, gain_, kEpsilon, false);
+  return head_norm(x, gain_, kEpsilon, false, dtype_);
 }
 
 HeadLinear::HeadLinear(const ParameterFactory& make, const std::string& name, int64_t heads,
                        int64_t in, int64_t out, bool with_bias)
-    : weight(make.normal(name + ".weight", {heads * out, in},
+    : weight(make.normal(name + ".weight", {heads * out, in}, Role::HeadMatrix,
                          1 / std::sqrt(static_cast<double>(in)))) {
   if (with_bias) bias = make.constant(name + ".bias", {heads * out}, 0);
 }
@@ -97,8 +98,9 @@ Features Phi::operator()(const Var& z_q, const Var& z_k, const Var& m0, const Te
 
 Features Phi::stabilised(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset,
                          double q_scale, double k_scale) {
-  const SafeExp q = safe_exp(z_q, {}, {}, Maximum::Token, q_scale);                  // Eq. 11
-  const SafeExp k = safe_exp(z_k, m0, reset, maximum_of(config_.key_max), k_scale);  // Eq. 12
+  const SafeExp q = safe_exp(z_q, {}, {}, Maximum::Token, q_scale, dtype_);  // Eq. 11
+  const SafeExp k =
+      safe_exp(z_k, m0, reset, maximum_of(config_.key_max), k_scale, dtype_);  // Eq. 12
   return {q.features, k.features, k.log_rho, k.m};
 }
 
@@ -108,15 +110,18 @@ Features Phi::favor(const Var& x_q, const Var& x_k, const Var& m0, const Tensor&
                     double factor) {
   const double root = std::pow(static_cast<double>(qk_dim_), -0.25);
   const double share = 1 / std::sqrt(static_cast<double>(K_));
-  const Var q = scale(x_q, root), k = scale(x_k, root);
-  return stabilised(head_linear(q, random_, {}), favor_exponent(head_linear(k, random_, {}), k), m0,
-                    reset, factor * share, share);
+  const Var q = scale(x_q, root, dtype_), k = scale(x_k, root, dtype_);
+  const auto exponents = [&](const Var& x) {
+    return head_linear(x, random_, {}, sum_type(dtype_));
+  };
+  return stabilised(exponents(q), favor_exponent(exponents(k), k), m0, reset, factor * share,
+                    share);
 }
 
 Var Phi::mapped(const Var& x, std::optional<HeadLinear>& learned) {
   switch (config_.feature_map) {
     case FeatureMap::Lse:
-      return softmax(x);
+      return softmax(x, dtype_);
     case FeatureMap::Relu:
       return relu(x);
     case FeatureMap::ReluLearned:
@@ -124,9 +129,10 @@ Var Phi::mapped(const Var& x, std::optional<HeadLinear>& learned) {
     case FeatureMap::Elu1:
       return elu_plus_one(x);
     case FeatureMap::Hedgehog:
-      return hedgehog((*learned)(x), config_.hedgehog_form == HedgehogForm::Joint2x);
+      return hedgehog((*learned)(x, sum_type(dtype_)),
+                      config_.hedgehog_form == HedgehogForm::Joint2x, dtype_);
     case FeatureMap::CosSin:
-      return cos_sin(head_linear((*unit_)(x), random_, {}));
+      return cos_sin(head_linear((*unit_)(x), random_, {}, sum_type(dtype_)), dtype_);
     case FeatureMap::Dpfp:
       return dpfp(x, config_.dpfp_nu);
     default:

@@ -28,7 +28,9 @@ struct HeadLinear {
 
   HeadLinear(const ParameterFactory& make, const std::string& name, int64_t heads, int64_t in,
              int64_t out, bool with_bias);
-  Var operator()(const Var& x) { return head_linear(x, use(weight), bias ? use(*bias) : Var{}); }
+  Var operator()(const Var& x, std::optional<DType> type = {}) {
+    return head_linear(x, use(weight), bias ? use(*bias) : Var{}, type);
+  }
   void parameters(ParameterList& list);
 };
 
@@ -40,6 +42,7 @@ class UnitLength {
 
  private:
   Tensor gain_;  // [H, N] of 1/sqrt(N): RMSNorm makes |x| = sqrt(N)
+  DType dtype_;  // of the result
 };
 
 /// The feature map phi of queries and keys, per head:
@@ -83,7 +86,7 @@ class Phi {
   void draw(int64_t number);
 
   MixerConfig config_;
-  DType dtype_;
+  DType dtype_;  // of features
   Device device_;
   std::string name_;
   int64_t heads_, qk_dim_, K_;

@@ -40,7 +40,6 @@ GateLinear gate_linear(const MixerConfig& config, const MixerSizes& sizes, int64
     const std::string draws = name + ".gate_bias_init" + suffix;
     gate.up.bias = make.uniform(draws, {outputs}, edge, 1 - edge, uniform);
     gate.up.bias.name = full + ".bias";
-    gate.up.bias.decay = false;
   } else {
     gate.up.bias = make.constant(full + ".bias", {outputs}, bias);
   }
@@ -57,6 +56,7 @@ AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t o
                    const ParameterFactory& make, const std::string& name, const std::string& suffix)
     : suffix_(suffix),
       temperature_(config.gate_temperature),
+      dtype_(config.gate_projection == GateProjection::PerHead ? make.sums() : make.dtype()),
       forget_(gate_linear(config, sizes, outputs, make, name, "gate", suffix, config.gate_bias,
                           uniform_gate)) {
   if (config.gate == Gate::Refined) {
@@ -66,10 +66,11 @@ AxisGate::AxisGate(const MixerConfig& config, const MixerSizes& sizes, int64_t o
 }
 
 Var AxisGate::operator()(const Var& x, const Segment& segment) {
-  const Var z_g = forget_(x), z_r = refine_ ? (*refine_)(x) : Var{};
-  const Var log_gate = refine_ ? refined_gate(z_g, z_r)  // Eq. 16
-                               : log_sigmoid(z_g);
-  const Var log_decay = temperature_ == 1 ? log_gate : scale(log_gate, 1 / temperature_);
+  const Var z_g = forget_(x, dtype_), z_r = refine_ ? (*refine_)(x, dtype_) : Var{};
+  const DType type = temperature_ == 1 ? dtype_ : sum_type(dtype_);
+  const Var log_gate = refine_ ? refined_gate(z_g, z_r, type)  // Eq. 16
+                               : log_sigmoid(z_g, type);
+  const Var log_decay = temperature_ == 1 ? log_gate : scale(log_gate, 1 / temperature_, dtype_);
   if (segment.observer) {
     segment.show("gate" + suffix_, z_g);
     segment.show("refine" + suffix_, z_r);

@@ -15,7 +15,9 @@ struct GateLinear {
 
   GateLinear(const MixerConfig& config, const ParameterFactory& make, const std::string& name,
              int64_t hidden, int64_t outputs, double deviation);
-  Var operator()(const Var& x) { return up(down ? (*down)(x) : x); }
+  Var operator()(const Var& x, std::optional<DType> type = {}) {
+    return up(down ? (*down)(x) : x, type);
+  }
   void parameters(ParameterList& list);
 };
 
@@ -35,6 +37,7 @@ class AxisGate {
  private:
   std::string suffix_;
   double temperature_;
+  DType dtype_;  // of log F
   GateLinear forget_;
   std::optional<GateLinear> refine_;
 };
@@ -65,7 +68,7 @@ class WriteStrength {
                 const std::string& name);
 
   /// x [B, T, D] -> g [B, T, H]
-  Var operator()(const Var& x) { return sigmoid(gate_(x)); }
+  Var operator()(const Var& x) { return sigmoid(gate_(x, sum_type(x.value.dtype()))); }
   void parameters(ParameterList& list) { gate_.parameters(list); }
 
  private:

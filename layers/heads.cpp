@@ -9,6 +9,7 @@ HeadProjections::HeadProjections(const MixerConfig& config, const MixerSizes& si
       V_(sizes.hidden / sizes.heads),
       rotary_(rotary_dim(config, qk_dim)),
       rope_base_(config.rope_base),
+      qk_type_(takes_exact(config) ? make.sums() : make.dtype()),
       query_(make, name + ".query", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       key_(make, name + ".key", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation) {}
@@ -22,10 +23,10 @@ HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment&
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };
-  const auto turned = [&](const Var& z) {
-    return rope(heads(z, qk_dim_), positions, rotary_, rope_base_);
+  const auto turned = [&](Linear& project) {
+    return rope(heads(project(x, qk_type_), qk_dim_), positions, rotary_, rope_base_);
   };
-  const Result result = {turned(query_(x)), turned(key_(x)), heads(value_(x), V_), positions};
+  const Result result = {turned(query_), turned(key_), heads(value_(x), V_), positions};
   segment.show("query", result.q);
   segment.show("key", result.k);
   return result;

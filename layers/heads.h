@@ -29,6 +29,7 @@ class HeadProjections {
   int64_t heads_, qk_dim_, V_;
   int64_t rotary_;  // leading elements of a query and key that turn
   double rope_base_;
+  DType qk_type_;  // S where the feature map says so
   Linear query_, key_, value_;
 };
 

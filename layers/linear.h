@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "autograd/ops.h"
@@ -7,33 +8,36 @@
 
 namespace regla {
 
-/// y = x weight^T + bias. weight [out, in], bias [out].
+/// y = x weight^T + bias. weight [out, in], bias [out]. Of the type of x unless told.
 struct Linear {
   Parameter weight, bias;
 
   Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
          double deviation);
-  Var operator()(const Var& x) { return linear(x, use(weight), use(bias)); }
+  Var operator()(const Var& x, std::optional<DType> type = {}) {
+    return linear(x, use(weight), use(bias), type);
+  }
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };
 
-/// LayerNorm over the model width. weight, bias [D].
+/// LayerNorm over the model width, which gives activations. weight, bias [D].
 struct LayerNorm {
   Parameter weight, bias;
   double epsilon;
+  DType out;
 
   LayerNorm(const ParameterFactory& make, const std::string& name, int64_t width, double eps);
-  Var operator()(const Var& x) { return layer_norm(x, use(weight), use(bias), epsilon); }
+  Var operator()(const Var& x) { return layer_norm(x, use(weight), use(bias), epsilon, out); }
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };
 
-/// Rows by id. weight [vocab, D], without weight decay.
+/// Rows by id, exact. weight [vocab, D].
 struct Embedding {
   Parameter weight;
 
   Embedding(const ParameterFactory& make, const std::string& name, int64_t vocab, int64_t width,
             double deviation);
-  Var operator()(const Tensor& ids) { return embedding(ids, use(weight)); }
+  Var operator()(const Tensor& ids) { return embedding(ids, use_master(weight)); }
   void parameters(ParameterList& list) { list.push_back(&weight); }
 };
 

@@ -100,7 +100,7 @@ class Mixer {
   /// Floating-point operations per token beyond the products with weights, forward, when `length`
   /// tokens are processed as one segment.
   virtual double flops_per_token(int64_t length) const = 0;
-  /// Bytes of state per sequence after `length` tokens, in the given type.
+  /// Bytes of state per sequence after `length` tokens beside activations of the given type.
   virtual int64_t state_bytes(int64_t length, DType dtype) const = 0;
 };
 

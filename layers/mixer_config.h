@@ -236,6 +236,14 @@ constexpr bool has_key_max(FeatureMap map) {
   return map == FeatureMap::SafeExp || map == FeatureMap::Favor;
 }
 
+/// Whether queries and keys stay unrounded before the feature map: an exponential or a turn makes
+/// more of a rounding the larger they are.
+constexpr bool takes_exact(const MixerConfig& config) {
+  return config.type != MixerType::Softmax &&
+         (config.feature_map == FeatureMap::SafeExp || config.feature_map == FeatureMap::Lse ||
+          config.feature_map == FeatureMap::Favor || config.feature_map == FeatureMap::CosSin);
+}
+
 /// How many leading elements of a head's query and key are rotated, of `qk_dim`.
 constexpr int64_t rotary_dim(const MixerConfig& config, int64_t qk_dim) {
   switch (config.rope) {

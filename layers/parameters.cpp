@@ -35,35 +35,37 @@ Tensor made(const Shape& shape, DType dtype, F&& f) {
 }  // namespace
 
 template <class F>
-Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, F&& initial) const {
-  const Tensor values = source_ ? source_(name, shape, dtype_) : initial();
-  return {.name = name, .value = converted(values, dtype_).on(device_), .gradient = {}};
+Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, Role role,
+                                   F&& initial) const {
+  const Tensor values = source_ ? source_(name, shape, sums()) : initial();
+  Parameter parameter = {
+      .name = name, .value = converted(values, sums()).on(device_), .role = role};
+  if (is_matrix(role)) parameter.keep_copy(dtype_);
+  return parameter;
 }
 
 Random random_numbers(uint64_t seed, const std::string& name) { return {seed, stream_of(name)}; }
 
-Parameter ParameterFactory::normal(const std::string& name, const Shape& shape,
+Parameter ParameterFactory::normal(const std::string& name, const Shape& shape, Role role,
                                    double deviation) const {
   const Random numbers = random_numbers(seed_, name);
-  return filled(name, shape, [&] {
-    return made(shape, dtype_, [&](uint64_t i) { return deviation * numbers.normal(i); });
+  return filled(name, shape, role, [&] {
+    return made(shape, sums(), [&](uint64_t i) { return deviation * numbers.normal(i); });
   });
 }
 
 Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
                                     double high, double (*map)(double)) const {
   const Random numbers = random_numbers(seed_, name);
-  return filled(name, shape, [&] {
-    return made(shape, dtype_,
+  return filled(name, shape, Role::Vector, [&] {
+    return made(shape, sums(),
                 [&](uint64_t i) { return map(low + (high - low) * numbers.uniform(i)); });
   });
 }
 
 Parameter ParameterFactory::constant(const std::string& name, const Shape& shape,
                                      double value) const {
-  Parameter parameter = filled(name, shape, [&] { return Tensor::full(shape, value, DType::F64); });
-  parameter.decay = false;
-  return parameter;
+  return filled(name, shape, Role::Vector, [&] { return Tensor::full(shape, value, DType::F64); });
 }
 
 }  // namespace regla

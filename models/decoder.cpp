@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "autograd/recompute.h"
 #include "backends/copies.h"
@@ -109,10 +110,10 @@ Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
     blocks_.emplace_back(config_, layer, make);
   }
   if (!config_.tie_embeddings) {
-    output_ =
-        make.normal("embed_out.weight", {config_.vocab, config_.hidden}, small_deviation(config_));
+    output_ = make.normal("embed_out.weight", {config_.vocab, config_.hidden}, Role::Matrix,
+                          small_deviation(config_));
   }
-  output_weight().multiplies = true;
+  output_weight().keep_copy(dtype_);
   embedding_.parameters(parameters_);
   for (Block& block : blocks_) block.parameters(parameters_);
   final_norm_.parameters(parameters_);
@@ -157,10 +158,12 @@ Var Decoder::loss(const Var& hidden, const Tensor& targets, int64_t count) {
 }
 
 Tensor Decoder::losses(const Var& hidden, const Tensor& targets) {
-  return cross_entropy_rows(hidden.value, output_weight().value, targets);
+  return cross_entropy_rows(hidden.value, output_weight().factor(), targets);
 }
 
-Var Decoder::logits(const Var& hidden) { return linear(hidden, use(output_weight()), {}); }
+Var Decoder::logits(const Var& hidden) {
+  return linear(hidden, use(output_weight()), {}, sum_type(dtype_));
+}
 
 Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   check(ids.rank() == 1, "[decoder] expected ids [B], got ", ids.shape());
@@ -201,11 +204,16 @@ void Decoder::begin_step(int64_t updates_done) {
 }
 
 void Decoder::store_weights(DType dtype) {
-  check(dtype_ == DType::F32 && (dtype == DType::F32 || dtype == DType::BF16),
-        "[decoder] weights can be stored in F32 or BF16 beside computations in F32, got ",
+  check((dtype_ == DType::F32 && dtype == DType::F32) ||
+            (dtype_ != DType::F64 && dtype == DType::BF16),
+        "[decoder] weights can be stored in F32 beside activations in F32, or in BF16 beside those "
+        "in F32 or BF16, got ",
         name_of(dtype), " beside ", name_of(dtype_));
   for (Parameter* parameter : parameters_) {
-    if (parameter->multiplies) parameter->value = converted(parameter->value, dtype);
+    const bool is_wide = parameter->role == Role::Matrix || parameter == &output_weight();
+    if (!parameter->copy && !is_wide) continue;
+    parameter->keep_copy(dtype);
+    if (parameter->copy) parameter->value = std::exchange(parameter->copy, {});
   }
   // What the weights took before goes back to the system.
   memory(device_).trim();

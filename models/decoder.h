@@ -36,8 +36,9 @@ struct Block {
 class Decoder {
  public:
   /// Initial weights follow from `seed` alone.
-  Decoder(const ModelConfig& config, uint64_t seed, DType dtype = DType::F32, Device device = {})
-      : Decoder(config, ParameterFactory(seed, dtype, device)) {}
+  Decoder(const ModelConfig& config, uint64_t seed, DType activations = DType::F32,
+          Device device = {})
+      : Decoder(config, ParameterFactory(seed, activations, device)) {}
   /// Weights as `make` gives them, on its device.
   Decoder(const ModelConfig& config, const ParameterFactory& make);
 
@@ -54,7 +55,7 @@ class Decoder {
   Var loss(const Var& hidden, const Tensor& targets, int64_t count = 0);
   /// The cross-entropy of every target [B, T], without gradients.
   Tensor losses(const Var& hidden, const Tensor& targets);
-  /// Scores [..., vocab] of hidden values [..., D].
+  /// Scores [..., vocab] of hidden values [..., D], in the type of sums.
   Var logits(const Var& hidden);
   /// One token per sequence, for decoding: ids [B] -> scores [B, vocab]; the state moves on in
   /// place.
@@ -66,10 +67,12 @@ class Decoder {
   /// `step` asked for be done again without it. DecoderState::advance tells the state of such.
   int64_t steps_ahead(const DecoderState& state) const;
 
-  /// Stores the matrices that tokens are multiplied with in another type, for inference: BF16
-  /// halves what decoding reads for each token. An Error unless the decoder computes in F32;
-  /// training one whose weights are stored so is an Error too.
+  /// Keeps of the matrices that tokens are multiplied with nothing but a copy in this type, for
+  /// inference: BF16 halves what decoding reads for each token. An Error in F64; training a decoder
+  /// whose weights are stored so is an Error too.
   void store_weights(DType dtype);
+  /// What the matrices that tokens are multiplied with are read in.
+  DType weights_type() { return output_weight().factor().dtype(); }
 
   /// What it remembers before the first token.
   DecoderState initial_state(int64_t batch) const;
@@ -84,6 +87,7 @@ class Decoder {
   /// Every parameter, in the order of the computation. Names are those of the checkpoint.
   const ParameterList& parameters() const { return parameters_; }
   const ModelConfig& config() const { return config_; }
+  /// The type of activations.
   DType dtype() const { return dtype_; }
   /// Where its weights and states lie, and where it computes: ids and resets have to be there.
   Device device() const { return device_; }

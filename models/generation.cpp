@@ -83,7 +83,7 @@ class Continuation {
 /// Scores [B, T, vocab] of ids on the CPU, every sequence from an empty state, token by token.
 Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
   const int64_t B = ids.dim(0), steps = ids.dim(1), vocab = decoder.config().vocab;
-  Tensor out = Tensor::empty({B, steps, vocab}, decoder.dtype(), decoder.device());
+  Tensor out = Tensor::empty({B, steps, vocab}, sum_type(decoder.dtype()), decoder.device());
   Tensor rows = out.reshape({B * steps, vocab});
   DecoderState state = decoder.initial_state(B);
   decoder.reserve(state, steps);
@@ -104,7 +104,7 @@ Tensor stepped_logits(Decoder& decoder, const Tensor& ids, const Tensor& reset) 
   const int64_t steps = ids.dim(1), count = ids.numel(), vocab = decoder.config().vocab;
   const Tensor row_of_ids = ids.reshape({count});
   const int32_t* resets = reset.data<int32_t>();
-  Tensor rows = Tensor::empty({count, vocab}, decoder.dtype(), decoder.device());
+  Tensor rows = Tensor::empty({count, vocab}, sum_type(decoder.dtype()), decoder.device());
   for (int64_t begin = 0, end = 0; begin < count; begin = end) {
     for (end = begin + 1; end % steps != 0 && resets[end] == 0;) ++end;
     const Tensor sequence = row_of_ids.slice(begin, end).reshape({1, end - begin});

@@ -23,11 +23,9 @@ std::string part_of(const ModelConfig& config, const std::string& name) {
   return name.starts_with("embed_out") ? "head" : "norms";
 }
 
-/// Operations per token of a matrix; 0 for other parameters. Weight decay acts on exactly the
-/// matrices that tokens are multiplied with.
+/// Operations per token of a matrix; 0 for other parameters.
 double matrix_flops(const Parameter& parameter) {
-  const bool is_matrix = parameter.decay && parameter.value.rank() == 2;
-  return is_matrix ? 2 * static_cast<double>(parameter.value.numel()) : 0;
+  return is_matrix(parameter.role) ? 2 * static_cast<double>(parameter.value.numel()) : 0;
 }
 
 }  // namespace

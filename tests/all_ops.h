@@ -15,28 +15,41 @@
 namespace regla::test {
 
 inline void add_basic_samples(std::vector<OpSample>& list) {
-  list.push_back({"add", "", {{{3, 5, 7}}, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
-                    return {add(in[0], in[1])};
-                  }});
-  list.push_back(
-      {"scale", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars { return {scale(in[0], -0.7)}; }});
+  for (const Input& a : {Input{{3, 5, 7}}, sums({3, 5, 7})}) {
+    const std::string flags = a.is_sum ? "sums" : "";
+    list.push_back({"add", flags, {a, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
+                      return {add(in[0], in[1])};
+                    }});
+    list.push_back({"scale", flags, {a, activations()}, [](const Vars& in) -> Vars {
+                      return {scale(in[0], -0.7, type_of(in[1]))};
+                    }});
+  }
   list.push_back({"reshape", "", {{{3, 5, 7}}}, [](const Vars& in) -> Vars {
                     return {reshape(in[0], {5, 21})};
                   }});
-  list.push_back({"linear", "bias", {{{2, 5, 7}}, {{11, 7}}, {{11}}}, [](const Vars& in) -> Vars {
-                    return {linear(in[0], in[1], in[2])};
-                  }});
+  list.push_back(
+      {"linear", "bias", {{{2, 5, 7}}, {{11, 7}}, sums({11})}, [](const Vars& in) -> Vars {
+         return {linear(in[0], in[1], in[2])};
+       }});
+  list.push_back({"linear",
+                  "to sums",
+                  {{{2, 5, 7}}, {{11, 7}}, sums({11})},
+                  [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[1], in[2], sum_type(type_of(in[0])))};
+                  },
+                  "S"});
   list.push_back({"linear", "no bias", {{{13, 19}}, {{3, 19}}}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], {})};
                   }});
-  list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, {{1}}}, [](const Vars& in) -> Vars {
+  list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, sums({1})}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], in[2])};
                   }});
   list.push_back({"linear",
                   "weight in BF16",
                   {constant({2, 5, 7}, DType::F32), constant({11, 7}, DType::BF16),
                    constant({11}, DType::F32)},
-                  [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; }});
+                  [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; },
+                  "S"});
   list.push_back({"embedding",
                   "in BF16",
                   {constant({7, 5}, DType::BF16), integers(random_ids({3, 11}, 1, 7))},
@@ -44,20 +57,29 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   // Row 6 is never used.
   list.push_back({"embedding",
                   "",
-                  {{{7, 5}}, integers(random_ids({3, 11}, 1, 6))},
+                  {sums({7, 5}), integers(random_ids({3, 11}, 1, 6))},
                   [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
-  list.push_back({"layer_norm", "", {{{3, 2, 7}}, {{7}}, {{7}}}, [](const Vars& in) -> Vars {
-                    return {layer_norm(in[0], in[1], in[2], 1e-5)};
-                  }});
+  for (const Input& x : {Input{{3, 2, 7}}, sums({3, 2, 7})}) {
+    list.push_back({"layer_norm",
+                    x.is_sum ? "sums" : "",
+                    {x, sums({7}), sums({7}), activations()},
+                    [](const Vars& in) -> Vars {
+                      return {layer_norm(in[0], in[1], in[2], 1e-5, type_of(in[3]))};
+                    }});
+  }
   for (bool center : {false, true}) {
     list.push_back(
         {"head_norm",
          center ? "center" : "no center",
-         {{{2, 3, 3, 5}}, {{3, 5}}},
+         {{{2, 3, 3, 5}}, sums({3, 5})},
          [=](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-3, center)}; }});
   }
-  list.push_back(
-      {"softmax", "", {{{3, 4, 7}}}, [](const Vars& in) -> Vars { return {softmax(in[0])}; }});
+  for (const Input& x : {Input{{3, 4, 7}}, sums({3, 4, 7})}) {
+    list.push_back(
+        {"softmax", x.is_sum ? "sums" : "", {x, activations()}, [](const Vars& in) -> Vars {
+           return {softmax(in[0], type_of(in[1]))};
+         }});
+  }
   for (Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
     list.push_back({"gelu",
                     kind == Gelu::Erf ? "erf" : "tanh",
@@ -80,7 +102,7 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
   for (double rate : {0.0, 0.3}) {
     list.push_back({"add_dropout",
                     rate > 0 ? "" : "rate 0",
-                    {{{3, 37}}, {{3, 37}}},
+                    {sums({3, 37}), {{3, 37}}},
                     [=](const Vars& in) -> Vars {
                       return {add_dropout(in[0], in[1], rate, {1, 2, 7})};
                     }});
@@ -137,13 +159,15 @@ inline void add_gate_samples(std::vector<OpSample>& list) {
   list.push_back({"sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
                     return {sigmoid(in[0])};
                   }});
-  list.push_back({"log_sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
-                    return {log_sigmoid(in[0])};
-                  }});
-  list.push_back(
-      {"refined_gate", "", {{{5, 17}, -8, 8}, {{5, 17}, -8, 8}}, [](const Vars& in) -> Vars {
-         return {refined_gate(in[0], in[1])};
-       }});
+  for (const Input& z : {Input{{5, 17}, -12, 12}, sums({5, 17}, -12, 12)}) {
+    const std::string flags = z.is_sum ? "sums" : "";
+    list.push_back({"log_sigmoid", flags, {z, activations()}, [](const Vars& in) -> Vars {
+                      return {log_sigmoid(in[0], type_of(in[1]))};
+                    }});
+    list.push_back({"refined_gate", flags, {z, z, activations()}, [](const Vars& in) -> Vars {
+                      return {refined_gate(in[0], in[1], type_of(in[2]))};
+                    }});
+  }
   list.push_back({"refined_gate",
                   "extremes",
                   {{{5, 17}, -60, 60}, {{5, 17}, -60, 60}},
@@ -162,7 +186,7 @@ inline void add_safe_exp_samples(std::vector<OpSample>& list) {
     m0.data<float>()[1] = -0.5f;
     m0.data<float>()[2] = 3;
   };
-  const Input z = {{2, 5, 3, 4}}, m0 = {{2, 3}, -2, 2, true, seen};
+  const Input z = {{2, 5, 3, 4}}, m0 = {.shape = {2, 3}, .edit = seen, .is_sum = true};
   for (Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
     for (bool reset : {false, true}) {
       std::vector<Input> inputs = {z};
@@ -196,9 +220,9 @@ inline std::vector<Input> attention_inputs(const AttentionSizes& n, const std::s
     const Shape shape = axis == 'a'   ? Shape{n.B, n.T, n.H, n.K}
                         : axis == 'b' ? Shape{n.B, n.T, n.H, n.V}
                                       : Shape{n.B, n.T, n.H};
-    inputs.push_back({shape, -1.5, 0});
+    inputs.push_back(axis == 's' ? sums(shape, -1.5, 0) : Input{shape, -1.5, 0});
   }
-  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+  if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
   if (reset) inputs.push_back(integers(reset));
   return inputs;
 }
@@ -244,8 +268,8 @@ inline std::vector<Input> delta_rule_inputs(const AttentionSizes& n, double key,
   std::vector<Input> inputs = {{{n.B, n.T, n.H, n.K}},
                                {{n.B, n.T, n.H, n.K}, -key, key},
                                {{n.B, n.T, n.H, n.V}},
-                               {{n.B, n.T, n.H}, 0, 1}};
-  if (state) inputs.push_back({{n.B, n.H, n.K, n.V}});
+                               sums({n.B, n.T, n.H}, 0, 1)};
+  if (state) inputs.push_back(sums({n.B, n.H, n.K, n.V}));
   if (reset) inputs.push_back(integers(reset));
   return inputs;
 }
@@ -379,23 +403,23 @@ inline std::vector<OpSample> large_ops() {
   };
   for (const Shape& s : {Shape{64, 64, 4096}, Shape{32, 64, 4096}, Shape{1, 48, 3000},
                          Shape{700, 150, 90}, Shape{5, 3000, 33}, Shape{3, 700, 300}}) {
-    push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, {{s[1]}}},
+    push("linear", s.text(), {{{s[0], s[2]}}, {{s[1], s[2]}}, sums({s[1]})},
          [](const Vars& in) -> Vars { return {linear(in[0], in[1], in[2])}; });
   }
-  push("layer_norm", "many rows", {{{3000, 33}}, {{33}}, {{33}}},
+  push("layer_norm", "many rows", {{{3000, 33}}, sums({33}), sums({33})},
        [](const Vars& in) -> Vars { return {layer_norm(in[0], in[1], in[2], 1e-5)}; });
-  push("head_norm", "many rows", {{{3, 300, 5, 19}}, {{5, 19}}},
+  push("head_norm", "many rows", {{{3, 300, 5, 19}}, sums({5, 19})},
        [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; });
   push("cross_entropy", "several slices",
        {{{250, 8}}, {{40000, 8}}, integers(some_targets({250}, 40000))},
        [](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], in[2].value)}; });
-  push("embedding", "", {{{50, 200}}, integers(random_ids({4, 100}, 1, 50))},
+  push("embedding", "", {sums({50, 200}), integers(random_ids({4, 100}, 1, 50))},
        [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; });
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });
   push("dropout", "", {{{7, 9001}}}, [](const Vars& in) -> Vars {
     return {dropout(in[0], 0.5, {3, 4, 2})};
   });
-  push("add_dropout", "", {{{7, 9001}}, {{7, 9001}}}, [](const Vars& in) -> Vars {
+  push("add_dropout", "", {sums({7, 9001}), {{7, 9001}}}, [](const Vars& in) -> Vars {
     return {add_dropout(in[0], in[1], 0.5, {3, 4, 2})};
   });
   push("add", "", {{{7, 9001}}, {{7, 9001}}},

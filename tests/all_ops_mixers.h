@@ -10,31 +10,42 @@
 namespace regla::test {
 
 inline void add_feature_map_samples(std::vector<OpSample>& list) {
-  const auto push = [&](const std::string& op, const std::string& flags,
-                        const std::vector<Input>& inputs,
-                        const std::function<Vars(const Vars&)>& apply) {
-    list.push_back({op, flags, inputs, apply});
-  };
+  const auto push =
+      [&](const std::string& op, const std::string& flags, const std::vector<Input>& inputs,
+          const std::function<Vars(const Vars&)>& apply, const std::string& types = {}) {
+        list.push_back({op, flags, inputs, apply, types});
+      };
   // Even numbers of elements: no value lies on a kink at 0.
   push("relu", "", {{{3, 5, 2}}}, [](const Vars& in) -> Vars { return {relu(in[0])}; });
   push("elu_plus_one", "", {{{3, 5, 2}, -4, 4}},
        [](const Vars& in) -> Vars { return {elu_plus_one(in[0])}; });
   for (bool bias : {false, true}) {
     std::vector<Input> inputs = {{{2, 3, 3, 4}}, {{3 * 5, 4}}};
-    if (bias) inputs.push_back({{3 * 5}});
+    if (bias) inputs.push_back(sums({3 * 5}));
     push("head_linear", bias ? "bias" : "no bias", inputs,
          [=](const Vars& in) -> Vars { return {head_linear(in[0], in[1], bias ? in[2] : Var{})}; });
   }
-  push("favor_exponent", "more features", {{{2, 3, 2, 5}}, {{2, 3, 2, 3}}},
+  push(
+      "head_linear", "to sums", {{{2, 3, 3, 4}}, {{3 * 5, 4}}},
+      [=](const Vars& in) -> Vars {
+        return {head_linear(in[0], in[1], {}, sum_type(type_of(in[0])))};
+      },
+      "S");
+  push("favor_exponent", "more features", {sums({2, 3, 2, 5}), {{2, 3, 2, 3}}},
        [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
-  push("favor_exponent", "as many", {{{2, 3, 2, 4}}, {{2, 3, 2, 4}}},
+  push("favor_exponent", "as many, sums", {sums({2, 3, 2, 4}), sums({2, 3, 2, 4})},
        [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
   for (bool joint : {false, true}) {
-    push("hedgehog", joint ? "joint" : "separate", {{{2, 3, 2, 5}}},
-         [=](const Vars& in) -> Vars { return {hedgehog(in[0], joint)}; });
+    for (const Input& z : {Input{{2, 3, 2, 5}}, sums({2, 3, 2, 5})}) {
+      push("hedgehog", std::string(joint ? "joint" : "separate") + (z.is_sum ? ", sums" : ""),
+           {z, activations()},
+           [=](const Vars& in) -> Vars { return {hedgehog(in[0], joint, type_of(in[1]))}; });
+    }
   }
-  push("cos_sin", "", {{{2, 3, 2, 5}, -9, 9}},
-       [](const Vars& in) -> Vars { return {cos_sin(in[0])}; });
+  for (const Input& z : {Input{{2, 3, 2, 5}, -9, 9}, sums({2, 3, 2, 5}, -9, 9)}) {
+    push("cos_sin", z.is_sum ? "sums" : "", {z, activations()},
+         [](const Vars& in) -> Vars { return {cos_sin(in[0], type_of(in[1]))}; });
+  }
   for (int64_t nu : {1, 3, 7}) {
     push("dpfp", "nu " + std::to_string(nu), {{{3, 2, 4}}},
          [=](const Vars& in) -> Vars { return {dpfp(in[0], nu)}; });
@@ -46,7 +57,7 @@ inline void add_mixer_gate_samples(std::vector<OpSample>& list) {
     const Shape gate = per_head ? Shape{2, 3, 2} : Shape{2, 3, 2, 5};
     list.push_back({"write_gate",
                     per_head ? "per head" : "per component",
-                    {{{2, 3, 2, 5}}, {gate, -3, 0}},
+                    {{{2, 3, 2, 5}}, per_head ? sums(gate, -3, 0) : Input{gate, -3, 0}},
                     [](const Vars& in) -> Vars { return {write_gate(in[0], in[1])}; }});
   }
   list.push_back({"swish_gate", "", {{{5, 7}}, {{5, 7}, -6, 6}}, [](const Vars& in) -> Vars {
@@ -79,15 +90,16 @@ inline void add_mixer_samples(std::vector<OpSample>& list) {
 /// At sizes where work is split between threads and blocks.
 inline void add_large_mixer_samples(std::vector<OpSample>& list) {
   const auto push = [&](const std::string& op, const std::vector<Input>& inputs,
-                        const std::function<Vars(const Vars&)>& apply) {
-    list.push_back({op, "large", inputs, apply});
+                        const std::function<Vars(const Vars&)>& apply,
+                        const std::string& types = {}) {
+    list.push_back({op, "large", inputs, apply, types});
   };
   push("relu", {{{6, 9001}}}, [](const Vars& in) -> Vars { return {relu(in[0])}; });
   push("elu_plus_one", {{{6, 9001}, -90, 3}},
        [](const Vars& in) -> Vars { return {elu_plus_one(in[0])}; });
-  push("head_linear", {{{3, 200, 3, 33}}, {{3 * 20, 33}}, {{3 * 20}}},
+  push("head_linear", {{{3, 200, 3, 33}}, {{3 * 20, 33}}, sums({3 * 20})},
        [](const Vars& in) -> Vars { return {head_linear(in[0], in[1], in[2])}; });
-  push("favor_exponent", {{{3, 200, 3, 33}}, {{3, 200, 3, 20}}},
+  push("favor_exponent", {sums({3, 200, 3, 33}), {{3, 200, 3, 20}}},
        [](const Vars& in) -> Vars { return {favor_exponent(in[0], in[1])}; });
   for (bool joint : {false, true}) {
     push("hedgehog", {{{3, 200, 3, 33}, -20, 20}},
@@ -96,7 +108,7 @@ inline void add_large_mixer_samples(std::vector<OpSample>& list) {
   push("cos_sin", {{{3, 200, 3, 33}, -300, 300}},
        [](const Vars& in) -> Vars { return {cos_sin(in[0])}; });
   push("dpfp", {{{3, 200, 3, 34}}}, [](const Vars& in) -> Vars { return {dpfp(in[0], 3)}; });
-  push("write_gate", {{{3, 200, 3, 33}}, {{3, 200, 3}, -20, 0}},
+  push("write_gate", {{{3, 200, 3, 33}}, sums({3, 200, 3}, -20, 0)},
        [](const Vars& in) -> Vars { return {write_gate(in[0], in[1])}; });
   push("write_gate", {{{3, 200, 3, 33}}, {{3, 200, 3, 33}, -20, 0}},
        [](const Vars& in) -> Vars { return {write_gate(in[0], in[1])}; });

@@ -20,7 +20,8 @@ struct Input {
   bool differentiable = true;
   /// Replaces the values where given; they are in F32, or integers.
   std::function<void(Tensor&)> edit = {};
-  std::optional<DType> type = {};  // none: the float type that the sample is run in
+  std::optional<DType> type = {};  // none: as the sample is run
+  bool is_sum = false;             // then of the type of sums, not of activations
 
   bool is_float() const { return type != DType::I32; }
 };
@@ -37,12 +38,26 @@ inline Input constant(const Shape& shape, DType type) {
   return {.shape = shape, .differentiable = false, .type = type};
 }
 
+/// One of the type of sums (S in backends/kernels.h).
+inline Input sums(const Shape& shape, double low = -2, double high = 2) {
+  return {.shape = shape, .low = low, .high = high, .is_sum = true};
+}
+/// One that nobody reads: it tells the type of activations where all others are sums.
+inline Input activations() { return {.shape = {1}, .differentiable = false}; }
+inline DType type_of(const Var& x) { return x.value.dtype(); }
+
+/// A, S or D (backends/kernels.h) beside activations of that type.
+inline DType type_named(char letter, DType activations) {
+  return letter == 'D' ? DType::F64 : letter == 'S' ? sum_type(activations) : activations;
+}
+
 struct OpSample {
   std::string op;             // the function in autograd/ops.h
   std::string flags;          // what this sample is about
   std::vector<Input> inputs;  // every tensor there is, so that it runs on any device
   /// The op; an entry that is undefined is an absent optional output.
   std::function<Vars(const Vars&)> apply;
+  std::string types = {};  // of the outputs, as in backends/kernels.h; empty: all A
 
   std::string name() const { return op + ", " + flags; }
 
@@ -53,7 +68,8 @@ struct OpSample {
       Tensor value = in.is_float() ? spaced_tensor(in.shape, DType::F32, 11 + i, in.low, in.high)
                                    : Tensor::zeros(in.shape, DType::I32);
       if (in.edit) in.edit(value);
-      values.push_back(converted(value, in.type.value_or(dtype)).on(device));
+      const DType own = in.is_sum ? sum_type(dtype) : dtype;
+      values.push_back(converted(value, in.type.value_or(own)).on(device));
     }
     return values;
   }

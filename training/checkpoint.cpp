@@ -23,9 +23,10 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 10> kFreeKeys = {
+constexpr std::array<std::string_view, 11> kFreeKeys = {
     "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device"};
+    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device",
+    "precision"};
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
@@ -33,15 +34,23 @@ constexpr const char* kCarried = "state.";  // before the names of a carried sta
 /// those.
 class TensorReader {
  public:
-  explicit TensorReader(const fs::path& path) : path_(path), source_(path) {
+  /// What is in the file was written beside activations of that type.
+  TensorReader(const fs::path& path, DType activations)
+      : path_(path), source_(path), activations_(activations) {
     for (const TensorSource::Entry& entry : source_.entries()) {
       tensors_.emplace(entry.name, Place{&entry});
     }
   }
 
-  /// Fills a tensor, whose shape and type the file's must have.
+  /// Fills a tensor, whose shape the file's must have, and whose type it had when the file was
+  /// written.
   void read_into(const std::string& name, Tensor& tensor) {
-    source_.read(find(name, tensor.shape(), tensor.dtype()), tensor);
+    const DType stored = tensor.dtype() == DType::I32 ? DType::I32 : stored_type(name);
+    if (stored == tensor.dtype()) {
+      source_.read(find(name, tensor.shape(), stored), tensor);
+    } else {
+      tensor.copy_from(converted(take(name, tensor.shape(), stored), tensor.dtype()));
+    }
   }
 
   /// A tensor that must have that shape and type.
@@ -78,6 +87,13 @@ class TensorReader {
     bool is_taken = false;  // more than once is fine: a part may make a parameter anew
   };
 
+  /// Of numbers: cached keys and values are activations, everything else is sums.
+  DType stored_type(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    const bool is_narrow = found != tensors_.end() && found->second.entry->dtype == activations_;
+    return is_narrow ? activations_ : sum_type(activations_);
+  }
+
   const TensorSource::Entry& find(const std::string& name, const Shape& shape, DType dtype) {
     const auto found = tensors_.find(name);
     check(found != tensors_.end(), where(name), " missing");
@@ -96,6 +112,7 @@ class TensorReader {
 
   fs::path path_;
   TensorSource source_;
+  DType activations_;
   std::map<std::string, Place> tensors_;
 };
 
@@ -177,21 +194,25 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
 
 Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
                  Device device) {
-  return assembled(config, std::move(tokenizer), {config.seed, config.element_type(), device});
+  return assembled(config, std::move(tokenizer),
+                   {config.seed, activation_type(config.precision), device});
 }
 
-Model load_model(const fs::path& run, Device device) {
+Model load_model(const fs::path& run, Device device, std::optional<Precision> precision) {
   const HeldCheckpoint held(run);
   const fs::path& folder = held.path();
-  const TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
+  TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
   auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
-  TensorReader file(folder / "model.safetensors");
+  const DType activations = activation_type(config.precision);
+  TensorReader file(folder / "model.safetensors", activations);
   // Made of the tensors that are there: a configuration that asks for more is refused before
   // anything is made for it.
-  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
-    return file.take(name, shape, dtype);
+  const auto take = [&](const std::string& name, const Shape& shape, DType) {
+    return file.take(name, shape, sum_type(activations));
   };
-  Model model = assembled(config, std::move(tokenizer), {take, config.element_type(), device});
+  config.precision = precision.value_or(config.precision);
+  Model model =
+      assembled(config, std::move(tokenizer), {take, activation_type(config.precision), device});
   file.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
@@ -247,7 +268,9 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
         "[checkpoint] ", (folder / "state.json").string(), ": expected ", state.step, " steps of ",
         trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
   const fs::path path = folder / "optimizer.safetensors";
-  TensorReader file(path);
+  const DType activations =
+      activation_type(read_config(folder / "config.json", {}, NamedBy::Program).precision);
+  TensorReader file(path, activations);
   trainer.optimizer().for_each(
       [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
   DecoderState carried = trainer.initial_state();

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -56,13 +57,16 @@ Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeni
                  Device device = {});
 
 /// Reads config.json, tokenizer.json and model.safetensors of a run, or of a folder that holds
-/// them, onto an open device. Tensors that are missing, surplus, of another shape or type than the
-/// configuration says are Errors that name the tensor.
-Model load_model(const std::filesystem::path& run, Device device = {});
+/// them, onto an open device, to compute in `precision` (undefined: as configured). Tensors that
+/// are missing, surplus, of another shape or type than the configuration says are Errors that name
+/// the tensor.
+Model load_model(const std::filesystem::path& run, Device device = {},
+                 std::optional<Precision> precision = {});
 
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
 /// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, a carried
-/// state as `state.<layer>.<tensor>` and `state.position`, in the type that training computes in.
+/// state as `state.<layer>.<tensor>` and `state.position`. All are in the type of sums, but for
+/// cached keys and values, which are activations.
 void write_training(const std::filesystem::path& folder, const Model& model, Trainer& trainer,
                     const TrainingState& state);
 
@@ -78,7 +82,7 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads, device and
+/// may change: steps, logging, validation, checkpoints, threads, device, precision and
 /// activation_checkpointing.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
 

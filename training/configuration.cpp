@@ -44,9 +44,23 @@ std::vector<std::string> mixer_keys() {
   return keys;
 }
 
+/// A configuration that may call the precision as earlier versions did: `dtype`, f32 or f64.
+Json with_precision(Json config) {
+  const auto former = config.find("dtype");
+  if (former == config.end()) return config;
+  check(!config.contains("precision"),
+        "[config] expected precision alone, got dtype too, which it was called once");
+  const Json value = *former == "f32" ? Json("fp32") : *former;
+  config.erase("dtype");
+  config["precision"] = value;
+  return config;
+}
+
 TrainingConfig parsed(std::string_view text) {
   TrainingConfig config;
-  read_fields(parse_json(text, "[config]"), "", config, mixer_keys());
+  Json json = parse_json(text, "[config]");
+  if (json.is_object()) json = with_precision(std::move(json));
+  read_fields(json, "", config, mixer_keys());
   return config;
 }
 
@@ -212,8 +226,10 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
         " parts of a key, got ", path.size(), " in ", quoted(assignment));
   Json config = parse_json(text, "[config]");
   check(config.is_object(), "[config] expected an object, got ", shown(config));
+  config = with_precision(std::move(config));
+  if (path.front() == "dtype") config.erase("precision");
   assign(config, path, override_value(assignment.substr(equals + 1)), "");
-  return dumped(config, 2);
+  return dumped(with_precision(std::move(config)), 2);
 }
 
 TrainingConfig read_config(const std::filesystem::path& path,

@@ -17,9 +17,19 @@ constexpr std::array<std::string_view, 3> names_of(Schedule) {
   return {"constant", "linear", "cosine"};
 }
 
-/// What training computes in.
-enum class Precision : uint8_t { F32, F64 };
-constexpr std::array<std::string_view, 2> names_of(Precision) { return {"f32", "f64"}; }
+/// What a model computes in. Tf32 is Fp32 but for products on a GPU, whose operands have 10 bits of
+/// mantissa there.
+enum class Precision : uint8_t { Fp32, Tf32, Bf16, F64 };
+constexpr std::array<std::string_view, 4> names_of(Precision) {
+  return {"fp32", "tf32", "bf16", "f64"};
+}
+/// The type of activations (A in backends/kernels.h); weights and moments are kept in
+/// `sum_type` of it.
+constexpr DType activation_type(Precision precision) {
+  return precision == Precision::F64    ? DType::F64
+         : precision == Precision::Bf16 ? DType::BF16
+                                        : DType::F32;
+}
 
 /// Everything a training run is made of. In JSON its keys and the model's stand side by side.
 /// The defaults are the paper's where it names a value.
@@ -52,9 +62,8 @@ struct TrainingConfig {
   uint64_t seed = 0;
   int64_t threads = 0;
   std::string device = "cpu";
-  Precision dtype = Precision::F32;
+  Precision precision = Precision::Fp32;
 
-  DType element_type() const { return dtype == Precision::F64 ? DType::F64 : DType::F32; }
   /// How a split is scored when nothing else is asked for: as training reads it.
   EvaluationOptions evaluation() const;
   /// With the defaults that depend on other keys written out.
@@ -114,7 +123,9 @@ void fields(Config& c, Visitor&& visit) {
   visit("seed", c.seed, "of initial weights and dropout");
   visit("threads", c.threads, "CPU threads; 0: all. Results do not depend on it");
   visit("device", c.device, "where training computes: cpu, cuda or cuda:<index>");
-  visit("dtype", c.dtype, "element type of weights and arithmetic");
+  visit("precision", c.precision,
+        "what activations are and products read: tf32 is fp32 but on a GPU; with bf16 weights, "
+        "moments, states and all sums stay in F32");
   fields(c.model, visit);
 }
 

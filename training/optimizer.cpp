@@ -45,13 +45,13 @@ void AdamW::update(int64_t step, double learning_rate, const Tensor& factor) {
                             .gradient = parameter.gradient,
                             .m = moments_[i].m,
                             .v = moments_[i].v,
-                            .copy = {},
+                            .copy = parameter.copy,
                             .rates = rates,
                             .factor = factor,
                             .beta1 = beta1_,
                             .beta2 = beta2_,
                             .epsilon = epsilon_,
-                            .decay = parameter.decay ? weight_decay_ : 0});
+                            .decay = is_matrix(parameter.role) ? weight_decay_ : 0});
   }
 }
 

@@ -11,7 +11,7 @@
 namespace regla {
 
 /// AdamW (Loshchilov and Hutter 2019) over the parameters of a model, which must outlive it. Decay
-/// is decoupled and acts on parameters with `decay` only.
+/// is decoupled and acts on matrices only. Copies for products are renewed with their values.
 class AdamW {
  public:
   AdamW(const ParameterList& parameters, const TrainingConfig& config);

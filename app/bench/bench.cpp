@@ -46,7 +46,8 @@ BenchOptions options_of(const BenchArguments& arguments) {
     for (const std::string& assignment : overrides) text = apply_override(text, assignment);
     options.config = from_json(text);
   }
-  check(options.config.dtype == Precision::F32, "[bench] expected dtype f32, got f64");
+  check(options.config.precision == Precision::Fp32, "[bench] expected precision fp32, got ",
+        name_of(options.config.precision));
   if (options.config.model.vocab == 0) options.config.model.vocab = vocab_of(options.config);
   options.config = options.config.resolved();
   return options;

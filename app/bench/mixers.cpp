@@ -23,7 +23,7 @@ struct Bench {
     mixer = make_mixer(config, {model.hidden, model.heads, 0.02, 0.02}, make, "mixer");
     mixer->parameters(parameters);
     for (const Parameter* parameter : parameters) {
-      if (parameter->decay) weights += static_cast<double>(parameter->value.numel());
+      if (is_matrix(parameter->role)) weights += static_cast<double>(parameter->value.numel());
     }
   }
 

@@ -7,7 +7,7 @@ struct Add : Op {
   const char* name() const override { return "add"; }
 
   Tensors forward(const Tensors& in) override {
-    Tensor out = Tensor::empty_like(in[0]);
+    Tensor out = Tensor::empty(in[0].shape(), sum_type(in[0].dtype()), in[0].device());
     kernels_of(out).add(in[0], in[1], out);
     return {out};
   }
@@ -20,17 +20,19 @@ struct Add : Op {
 
 struct Scale : Op {
   double factor;
-  explicit Scale(double by) : factor(by) {}
+  DType from, to;
+  Scale(double by, DType in, DType out) : factor(by), from(in), to(out) {}
   const char* name() const override { return "scale"; }
 
   Tensors forward(const Tensors& in) override {
-    Tensor out = Tensor::empty_like(in[0]);
+    Tensor out = Tensor::empty(in[0].shape(), to, in[0].device());
     kernels_of(out).accumulate(in[0], factor, Sink{out});
     return {out};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    kernels_of(d_out[0]).accumulate(d_out[0], factor, d_in[0]->sink(d_out[0]));
+    const Tensor& d = d_out[0];
+    kernels_of(d).accumulate(d, factor, d_in[0]->sink(d.shape(), from, d.device()));
   }
 
   bool is_cheap() const override { return true; }
@@ -59,13 +61,13 @@ struct Reshape : Op {
 
 Var add(const Var& a, const Var& b) {
   check_float("add", "a", a);
-  check_same("add", "b", b, a.shape(), a.value.dtype());
+  check_either("add", "b", b, a.shape(), a.value.dtype());
   return apply(Add{}, {a, b})[0];
 }
 
-Var scale(const Var& x, double factor) {
+Var scale(const Var& x, double factor, std::optional<DType> out) {
   check_float("scale", "x", x);
-  return apply(Scale(factor), {x})[0];
+  return apply(Scale(factor, x.value.dtype(), type_of_output("scale", out, x)), {x})[0];
 }
 
 Var reshape(const Var& x, const Shape& shape) { return apply(Reshape(shape), {x})[0]; }

@@ -17,10 +17,11 @@ struct CrossEntropy : Op {
   Tensors forward(const Tensors& in) override {
     hidden_shape = in[0].shape();
     const Tensor hidden = as_rows(in[0]);
-    Tensor losses = Tensor::empty({hidden.dim(0)}, hidden.dtype(), hidden.device());
+    const DType sums = sum_type(hidden.dtype());
+    Tensor losses = Tensor::empty({hidden.dim(0)}, sums, hidden.device());
     if (Tape::current() != nullptr) {
       d_hidden = Tensor::empty_like(hidden);
-      d_weight = Tensor::empty_like(in[1]);
+      d_weight = Tensor::empty(in[1].shape(), sums, in[1].device());
     }
     kernels_of(hidden).cross_entropy({hidden, in[1], targets, inverse_count}, losses, d_hidden,
                                      d_weight);
@@ -68,7 +69,7 @@ Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, i
 
 Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
   check_arguments("cross_entropy_rows", hidden, weight, targets);
-  Tensor losses = Tensor::empty(targets.shape(), hidden.dtype(), hidden.device());
+  Tensor losses = Tensor::empty(targets.shape(), sum_type(hidden.dtype()), hidden.device());
   const Tensor rows = targets.reshape({targets.numel()});
   kernels_of(hidden).cross_entropy({as_rows(hidden), weight, rows, 1},
                                    losses.reshape({losses.numel()}), {}, {});

@@ -20,7 +20,7 @@ struct DeltaRuleOp : Op {
     args.keep = Tape::current() != nullptr;
     const Tensor o = Tensor::empty_like(args.v);
     const Shape state_shape = {args.q.dim(0), args.q.dim(2), args.q.dim(3), args.v.dim(3)};
-    result = {o, Tensor::empty(state_shape, o.dtype(), o.device()), {}};
+    result = {o, Tensor::empty(state_shape, sum_type(o.dtype()), o.device()), {}};
     kernels_of(o).delta_rule(args, result);
     return {result.o, result.state};
   }
@@ -52,9 +52,9 @@ void check_arguments(const char* op, const Var& q, const Var& k, const Var& v, c
   check(steps > 0, "[", op, "] expected at least one token, got ", q.shape());
   check_same(op, "k", k, q.shape(), dtype);
   check_same(op, "v", v, {B, steps, H, V}, dtype);
-  check_same(op, "write strength", g, {B, steps, H}, dtype);
+  check_sum(op, "write strength", g, {B, steps, H}, dtype);
   if (reset) check_indices(op, "reset", reset, {B, steps});
-  if (state.defined()) check_same(op, "state", state, {B, H, K, V}, dtype);
+  if (state.defined()) check_sum(op, "state", state, {B, H, K, V}, dtype);
 }
 
 }  // namespace

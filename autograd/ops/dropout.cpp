@@ -3,10 +3,12 @@
 namespace regla {
 namespace {
 
-/// y = mask * x (+ residual). The mask is not kept: backward draws the same numbers again.
+/// y = mask * x (+ residual, then of the type of sums). The mask is not kept: backward draws the
+/// same numbers again.
 struct Dropout : Op {
   double rate;
   DropoutKey key;
+  DType from = DType::F32;
   Dropout(double probability, const DropoutKey& numbers) : rate(probability), key(numbers) {}
   const char* name() const override { return "dropout"; }
 
@@ -21,14 +23,16 @@ struct Dropout : Op {
   }
 
   Tensors forward(const Tensors& in) override {
-    Tensor y = Tensor::empty_like(in[0]);
+    from = in[0].dtype();
+    Tensor y = Tensor::empty(in[0].shape(), in[1] ? sum_type(from) : from, in[0].device());
     kernels_of(y).dropout(args(in[0], in[1]), Sink{y});
     return {y};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    const Tensor& d = d_out[0];
     if (d_in[0]->wanted()) {
-      kernels_of(d_out[0]).dropout(args(d_out[0], {}), d_in[0]->sink(d_out[0]));
+      kernels_of(d).dropout(args(d, {}), d_in[0]->sink(d.shape(), from, d.device()));
     }
     d_in[1]->give(std::move(d_out[0]));
   }
@@ -49,7 +53,8 @@ Var dropout(const Var& x, double rate, const DropoutKey& key) {
 
 Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key) {
   check_float("add_dropout", "residual", residual);
-  check_same("add_dropout", "x", x, residual.shape(), residual.value.dtype());
+  check_sum("add_dropout", "residual", residual, residual.shape(), residual.value.dtype());
+  check_either("add_dropout", "x", x, residual.shape(), residual.value.dtype());
   check_settings("add_dropout", rate, key);
   return rate == 0 ? add(residual, x) : apply(Dropout(rate, key), {x, residual})[0];
 }

@@ -1,12 +1,14 @@
 #pragma once
 
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
 #include "autograd/ops/op.h"
 
-// Ops that differ by nothing but their two kernels. Each is called as its forward kernel is.
+// Ops that differ by nothing but their two kernels. Each is called as its forward kernel is. What
+// comes out has the type of the first input unless another is given.
 namespace regla {
 
 /// The name of an entry of the kernel table.
@@ -18,13 +20,15 @@ constexpr const char* kNameOf =
 template <auto kForward, auto kBackward, class... Settings>
 struct FromInput : Op {
   std::tuple<Settings...> settings;
+  std::optional<DType> out;
   Tensor x;
-  explicit FromInput(Settings... values) : settings(values...) {}
+  explicit FromInput(Settings... values, std::optional<DType> type = {})
+      : settings(values...), out(type) {}
   const char* name() const override { return kNameOf<kForward>; }
 
   Tensors forward(const Tensors& in) override {
     x = in[0];
-    Tensor y = Tensor::empty_like(x);
+    Tensor y = Tensor::empty(x.shape(), out.value_or(x.dtype()), x.device());
     std::apply([&](auto... setting) { (kernels_of(x).*kForward)(x, setting..., y); }, settings);
     return {y};
   }
@@ -43,13 +47,15 @@ struct FromInput : Op {
 /// y = f(a, b), of the shape of a, with the gradients found from both.
 template <auto kForward, auto kBackward>
 struct FromTwoInputs : Op {
+  std::optional<DType> out;
   Tensor a, b;
+  explicit FromTwoInputs(std::optional<DType> type = {}) : out(type) {}
   const char* name() const override { return kNameOf<kForward>; }
 
   Tensors forward(const Tensors& in) override {
     a = in[0];
     b = in[1];
-    Tensor y = Tensor::empty_like(a);
+    Tensor y = Tensor::empty(a.shape(), out.value_or(a.dtype()), a.device());
     (kernels_of(a).*kForward)(a, b, y);
     return {y};
   }
@@ -66,16 +72,20 @@ struct FromTwoInputs : Op {
 template <auto kForward, auto kBackward, int64_t kWider, class... Settings>
 struct FromOutput : Op {
   std::tuple<Settings...> settings;
+  std::optional<DType> out;
   Shape from;
+  DType from_type = DType::F32;
   Tensor y;
-  explicit FromOutput(Settings... values) : settings(values...) {}
+  explicit FromOutput(Settings... values, std::optional<DType> type = {})
+      : settings(values...), out(type) {}
   const char* name() const override { return kNameOf<kForward>; }
 
   Tensors forward(const Tensors& in) override {
     const Tensor& x = in[0];
     from = x.shape();
+    from_type = x.dtype();
     const Shape to = kWider == 1 ? from : from.with(-1, kWider * from[-1]);
-    y = Tensor::empty(to, x.dtype(), x.device());
+    y = Tensor::empty(to, out.value_or(x.dtype()), x.device());
     std::apply([&](auto... setting) { (kernels_of(x).*kForward)(x, setting..., y); }, settings);
     return {y};
   }
@@ -83,7 +93,7 @@ struct FromOutput : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const auto call = [&](auto... setting) {
       (kernels_of(y).*kBackward)(y, setting..., d_out[0],
-                                 d_in[0]->sink(from, y.dtype(), y.device()));
+                                 d_in[0]->sink(from, from_type, y.device()));
     };
     std::apply(call, settings);
   }

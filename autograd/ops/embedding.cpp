@@ -11,8 +11,8 @@ struct Embedding : Op {
 
   Tensors forward(const Tensors& in) override {
     table_shape = in[0].shape();
-    const DType dtype = in[0].dtype() == DType::BF16 ? DType::F32 : in[0].dtype();
-    Tensor y = Tensor::empty(ids.shape().append(in[0].dim(1)), dtype, in[0].device());
+    Tensor y =
+        Tensor::empty(ids.shape().append(in[0].dim(1)), sum_type(in[0].dtype()), in[0].device());
     kernels_of(y).embedding(ids, in[0], y);
     return {y};
   }

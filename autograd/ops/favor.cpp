@@ -30,7 +30,8 @@ Var favor_exponent(const Var& z, const Var& x) {
   check_rank("favor_exponent", "x", x, 4);
   check(z.dim(3) > 0 && x.dim(3) > 0, "[favor_exponent] expected non-empty inner axes, got ",
         z.shape(), " and ", x.shape());
-  check_same("favor_exponent", "x", x, {z.dim(0), z.dim(1), z.dim(2), x.dim(3)}, z.value.dtype());
+  check_sum("favor_exponent", "z", z, z.shape(), z.value.dtype());
+  check_either("favor_exponent", "x", x, {z.dim(0), z.dim(1), z.dim(2), x.dim(3)}, z.value.dtype());
   return apply(FavorExponent{}, {z, x})[0];
 }
 

@@ -2,10 +2,10 @@
 
 namespace regla {
 
-Var hedgehog(const Var& z, bool joint) {
+Var hedgehog(const Var& z, bool joint, std::optional<DType> out) {
   check_inner("hedgehog", "z", z);
   using Hedgehog = FromOutput<&KernelTable::hedgehog, &KernelTable::hedgehog_backward, 2, bool>;
-  return apply(Hedgehog(joint), {z})[0];
+  return apply(Hedgehog(joint, type_of_output("hedgehog", out, z)), {z})[0];
 }
 
 }  // namespace regla

@@ -1,24 +1,28 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
 
 /// y = x W^T + b
 struct Linear : Op {
+  DType out;
   Tensor x, weight;
+  explicit Linear(DType type) : out(type) {}
   const char* name() const override { return "linear"; }
 
   Tensors forward(const Tensors& in) override {
     x = in[0];
     weight = in[1];
-    Tensor y = Tensor::empty(x.shape().drop_last().append(weight.dim(0)), x.dtype(), x.device());
+    Tensor y = Tensor::empty(x.shape().drop_last().append(weight.dim(0)), out, x.device());
     kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = in[2], .transpose_b = true},
                          Sink{as_rows(y)});
     return {y};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    const Tensor d_y = as_rows(d_out[0]), rows = as_rows(x);
+    // Operands of products are narrow, as they were in forward.
+    const Tensor d_y = as_rows(converted(d_out[0], x.dtype())), rows = as_rows(x);
     const KernelTable& kernel = kernels_of(x);
     if (d_in[0]->wanted()) {  // d_x = d_y W
       Sink d_x = d_in[0]->sink(x);
@@ -28,7 +32,7 @@ struct Linear : Op {
       kernel.matmul({.a = d_y, .b = rows, .bias = {}, .transpose_a = true}, d_in[1]->sink(weight));
     }
     if (d_in[2]->wanted()) {  // d_b = sum over rows of d_y
-      kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, x.dtype(), x.device()));
+      kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, sum_type(x.dtype()), x.device()));
     }
   }
 
@@ -37,13 +41,13 @@ struct Linear : Op {
 
 }  // namespace
 
-Var linear(const Var& x, const Var& weight, const Var& bias) {
+Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out) {
   check_float("linear", "x", x);
   check_rank("linear", "weight", weight, 2);
   check(x.value.rank() >= 1, "[linear] expected x with an inner axis, got a scalar");
   check_weight("linear", x, weight, {weight.dim(0), x.dim(-1)});
-  if (bias.defined()) check_same("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
-  return apply(Linear{}, {x, weight, bias})[0];
+  if (bias.defined()) check_sum("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
+  return apply(Linear(type_of_output("linear", out, x)), {x, weight, bias})[0];
 }
 
 }  // namespace regla

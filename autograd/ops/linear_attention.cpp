@@ -23,7 +23,7 @@ struct LinearAttentionOp : Op {
     args.keep = Tape::current() != nullptr;
     const Tensor o = Tensor::empty_like(args.u);
     const Shape state_shape = {args.q.dim(0), args.q.dim(2), args.q.dim(3), args.u.dim(3)};
-    result = {o, Tensor::empty(state_shape, o.dtype(), o.device()), {}};
+    result = {o, Tensor::empty(state_shape, sum_type(o.dtype()), o.device()), {}};
     kernels_of(o).linear_attention(args, result);
     return {result.o, result.state};
   }
@@ -63,9 +63,9 @@ void check_arguments(const char* op, const Var& q, const Var& k, const Var& u,
   check_same(op, "u", u, {B, steps, H, V}, dtype);
   if (decays.key.defined()) check_same(op, "key decay", decays.key, q.shape(), dtype);
   if (decays.value.defined()) check_same(op, "value decay", decays.value, u.shape(), dtype);
-  if (decays.scalar.defined()) check_same(op, "scalar decay", decays.scalar, {B, steps, H}, dtype);
+  if (decays.scalar.defined()) check_sum(op, "scalar decay", decays.scalar, {B, steps, H}, dtype);
   if (reset) check_indices(op, "reset", reset, {B, steps});
-  if (state.defined()) check_same(op, "state", state, {B, H, K, V}, dtype);
+  if (state.defined()) check_sum(op, "state", state, {B, H, K, V}, dtype);
 }
 
 }  // namespace

@@ -5,8 +5,9 @@ namespace {
 
 struct Norm : Op {
   NormArgs args;
+  DType out;
   Tensor mean, inverse;
-  Norm(double epsilon, bool center) : args{{}, {}, {}, epsilon, center} {}
+  Norm(double epsilon, bool center, DType type) : args{{}, {}, {}, epsilon, center}, out(type) {}
   const char* name() const override { return args.center ? "layer_norm" : "rms_norm"; }
 
   Tensors forward(const Tensors& in) override {
@@ -14,9 +15,9 @@ struct Norm : Op {
     args.gain = in[1];
     args.bias = in[2];
     const Shape rows = args.x.shape().drop_last();
-    mean = Tensor::empty(rows, args.x.dtype(), args.x.device());
-    inverse = Tensor::empty(rows, args.x.dtype(), args.x.device());
-    Tensor y = Tensor::empty_like(args.x);
+    mean = Tensor::empty(rows, sum_type(out), args.x.device());
+    inverse = Tensor::empty(rows, sum_type(out), args.x.device());
+    Tensor y = Tensor::empty(args.x.shape(), out, args.x.device());
     kernels_of(y).norm(args, y, mean, inverse);
     return {y};
   }
@@ -35,20 +36,22 @@ struct Norm : Op {
 
 }  // namespace
 
-Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon) {
+Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon,
+               std::optional<DType> out) {
   check_float("layer_norm", "x", x);
   check(x.value.rank() >= 1 && x.dim(-1) > 0, "[layer_norm] expected a non-empty inner axis, got ",
         x.shape());
-  check_same("layer_norm", "gain", gain, {x.dim(-1)}, x.value.dtype());
-  check_same("layer_norm", "bias", bias, {x.dim(-1)}, x.value.dtype());
-  return apply(Norm(epsilon, true), {x, gain, bias})[0];
+  check_sum("layer_norm", "gain", gain, {x.dim(-1)}, x.value.dtype());
+  check_sum("layer_norm", "bias", bias, {x.dim(-1)}, x.value.dtype());
+  return apply(Norm(epsilon, true, type_of_output("layer_norm", out, x)), {x, gain, bias})[0];
 }
 
-Var head_norm(const Var& x, const Var& gain, double epsilon, bool center) {
+Var head_norm(const Var& x, const Var& gain, double epsilon, bool center,
+              std::optional<DType> out) {
   check_rank("head_norm", "x", x, 4);
   check(x.dim(3) > 0, "[head_norm] expected a non-empty inner axis, got ", x.shape());
-  check_same("head_norm", "gain", gain, {x.dim(2), x.dim(3)}, x.value.dtype());
-  return apply(Norm(epsilon, center), {x, gain, Var{}})[0];
+  check_sum("head_norm", "gain", gain, {x.dim(2), x.dim(3)}, x.value.dtype());
+  return apply(Norm(epsilon, center, type_of_output("head_norm", out, x)), {x, gain, Var{}})[0];
 }
 
 }  // namespace regla

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <utility>
 
 #include "autograd/ops.h"
@@ -23,6 +24,27 @@ inline void check_same(const char* op, const char* what, const Var& x, const Sha
         x.defined() ? std::string(name_of(x.value.dtype())) + " " + x.shape().text() : "nothing");
 }
 
+/// Of the type of sums beside activations of that type.
+inline void check_sum(const char* op, const char* what, const Var& x, const Shape& shape,
+                      DType activations) {
+  check_same(op, what, x, shape, sum_type(activations));
+}
+
+/// In the precision of `like`: of the type of activations or of sums.
+inline void check_either(const char* op, const char* what, const Var& x, const Shape& shape,
+                         DType like) {
+  const bool fits = x.defined() && sum_type(x.value.dtype()) == sum_type(like);
+  check_same(op, what, x, shape, fits ? x.value.dtype() : like);
+}
+
+/// The type that was asked for, or that of the input where none was.
+inline DType type_of_output(const char* op, std::optional<DType> out, const Var& x) {
+  const DType like = x.value.dtype();
+  check(!out || sum_type(*out) == sum_type(like), "[", op, "] cannot give ", name_of(*out),
+        " from ", name_of(like));
+  return out.value_or(like);
+}
+
 /// Storage in BF16 is for inference: an Error where a gradient would have to pass.
 inline void check_no_gradient(const char* op, std::initializer_list<Var> inputs) {
   for (const Var& input : inputs) {
@@ -30,14 +52,10 @@ inline void check_no_gradient(const char* op, std::initializer_list<Var> inputs)
   }
 }
 
-/// A matrix that x is multiplied with: of the type of x, or in BF16 beside F32.
+/// A matrix that x is multiplied with: of the type of x, or stored in BF16 beside F32.
 inline void check_weight(const char* op, const Var& x, const Var& weight, const Shape& shape) {
-  const bool is_stored = weight.value.dtype() == DType::BF16;
-  if (is_stored) {
-    check(x.value.dtype() == DType::F32, "[", op, "] expected F32 beside a weight in BF16, got ",
-          name_of(x.value.dtype()));
-    check_no_gradient(op, {x, weight});
-  }
+  const bool is_stored = weight.value.dtype() == DType::BF16 && x.value.dtype() == DType::F32;
+  if (is_stored) check_no_gradient(op, {x, weight});
   check_same(op, "weight", weight, shape, is_stored ? DType::BF16 : x.value.dtype());
 }
 

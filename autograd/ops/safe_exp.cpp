@@ -5,8 +5,10 @@ namespace {
 
 struct SafeExpOp : Op {
   SafeExpArgs args;
+  DType from, out;
   SafeExpResult result;
-  explicit SafeExpOp(SafeExpArgs settings) : args(std::move(settings)) {}
+  SafeExpOp(SafeExpArgs settings, DType in, DType type)
+      : args(std::move(settings)), from(in), out(type) {}
   const char* name() const override { return "safe_exp"; }
 
   Tensors forward(const Tensors& in) override {
@@ -14,11 +16,11 @@ struct SafeExpOp : Op {
     args.m0 = in[1];
     const Tensor& z = in[0];
     const Shape heads = {z.dim(0), z.dim(1), z.dim(2)};
-    result.features = Tensor::empty_like(z);
+    result.features = Tensor::empty(z.shape(), out, z.device());
     result.argmax = Tensor::empty(heads, DType::I32, z.device());
     if (args.maximum != Maximum::Token) {
-      result.log_rho = Tensor::empty(heads, z.dtype(), z.device());
-      result.m = Tensor::empty({z.dim(0), z.dim(2)}, z.dtype(), z.device());
+      result.log_rho = Tensor::empty(heads, sum_type(out), z.device());
+      result.m = Tensor::empty({z.dim(0), z.dim(2)}, sum_type(out), z.device());
     }
     kernels_of(z).safe_exp(args, result);
     args.z = {};  // the features are enough for the gradient
@@ -28,7 +30,8 @@ struct SafeExpOp : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     // The kernel writes d_z even where only m0 wants a gradient.
     const Tensor& features = result.features;
-    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features) : Sink{Tensor::empty_like(features)};
+    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features.shape(), from, features.device())
+                                 : Sink{Tensor::empty_like(features)};
     kernels_of(features).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
                                            args.m0 ? d_in[1]->sink(args.m0) : Sink{});
   }
@@ -36,17 +39,19 @@ struct SafeExpOp : Op {
 
 }  // namespace
 
-SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale) {
+SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale,
+                 std::optional<DType> out) {
   check_rank("safe_exp", "z", z, 4);
   check(z.dim(1) > 0 && z.dim(3) > 0, "[safe_exp] expected at least one token and feature, got ",
         z.shape());
   if (reset) check_indices("safe_exp", "reset", reset, {z.dim(0), z.dim(1)});
   const bool carries = maximum != Maximum::Token;
   check(carries || !m0.defined(), "[safe_exp] a maximum per token takes no earlier maximum");
-  if (m0.defined()) check_same("safe_exp", "m0", m0, {z.dim(0), z.dim(2)}, z.value.dtype());
+  if (m0.defined()) check_sum("safe_exp", "m0", m0, {z.dim(0), z.dim(2)}, z.value.dtype());
   SafeExpArgs args{.z = {}, .m0 = {}, .reset = reset, .maximum = maximum, .scale = scale};
-  const Vars out = apply(SafeExpOp(std::move(args)), {z, m0});
-  return {out[0], out[1], out[2]};
+  const DType type = type_of_output("safe_exp", out, z);
+  const Vars results = apply(SafeExpOp(std::move(args), z.value.dtype(), type), {z, m0});
+  return {results[0], results[1], results[2]};
 }
 
 }  // namespace regla

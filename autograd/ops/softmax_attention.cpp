@@ -15,7 +15,7 @@ struct SoftmaxAttention : Op {
     args.v = in[2];
     const Shape heads = args.q.shape().drop_last();
     o = Tensor::empty(heads.append(args.v.dim(3)), args.q.dtype(), args.q.device());
-    log_sum = Tensor::empty(heads, o.dtype(), o.device());
+    log_sum = Tensor::empty(heads, sum_type(o.dtype()), o.device());
     kernels_of(o).softmax_attention(args, o, log_sum);
     return {o};
   }

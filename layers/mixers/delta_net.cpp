@@ -8,7 +8,7 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
       K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
       chunk_(config.chunk),
-      dtype_(make.dtype()),
+      sums_(make.sums()),
       device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
@@ -41,7 +41,7 @@ Tensor DeltaNetMixer::step(const Tensor& x, const Tensor& positions, MixerState&
 
 MixerState DeltaNetMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, V_}, dtype_, device_);
+  state.S = Tensor::zeros({batch, heads_, K_, V_}, sums_, device_);
   return state;
 }
 
@@ -58,7 +58,7 @@ double DeltaNetMixer::flops_per_token(int64_t) const {
 }
 
 int64_t DeltaNetMixer::state_bytes(int64_t, DType dtype) const {
-  return heads_ * K_ * V_ * static_cast<int64_t>(size_of(dtype));
+  return heads_ * K_ * V_ * static_cast<int64_t>(size_of(sum_type(dtype)));
 }
 
 }  // namespace regla

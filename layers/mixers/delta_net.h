@@ -40,7 +40,7 @@ class DeltaNetMixer : public Mixer {
   Inputs prepare(const Var& x, const Segment& segment);
 
   int64_t heads_, K_, V_, chunk_;
-  DType dtype_;
+  DType sums_;  // of states
   Device device_;
   HeadProjections project_;
   Phi phi_;

@@ -10,7 +10,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
       heads_(sizes.heads),
       K_(feature_sizes(config, sizes.hidden / sizes.heads).K),
       V_(sizes.hidden / sizes.heads),
-      dtype_(make.dtype()),
+      sums_(make.sums()),
       device_(make.device()),
       project_(config, sizes, feature_sizes(config, V_).qk_dim, make, name),
       phi_(config, sizes, make, name),
@@ -66,10 +66,10 @@ Var LinearAttentionMixer::finish(const Var& o, const Var& x) {
 
 MixerState LinearAttentionMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, K_, columns()}, dtype_, device_);
+  state.S = Tensor::zeros({batch, heads_, K_, columns()}, sums_, device_);
   if (carries_maximum(config_)) {
     state.m =
-        Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), dtype_, device_);
+        Tensor::full({batch, heads_}, -std::numeric_limits<double>::infinity(), sums_, device_);
   }
   return state;
 }
@@ -88,7 +88,7 @@ double LinearAttentionMixer::flops_per_token(int64_t) const {
 
 int64_t LinearAttentionMixer::state_bytes(int64_t, DType dtype) const {
   const int64_t maximum = carries_maximum(config_) ? 1 : 0;
-  return heads_ * (K_ * columns() + maximum) * static_cast<int64_t>(size_of(dtype));
+  return heads_ * (K_ * columns() + maximum) * static_cast<int64_t>(size_of(sum_type(dtype)));
 }
 
 }  // namespace regla

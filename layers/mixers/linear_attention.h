@@ -46,7 +46,7 @@ class LinearAttentionMixer : public Mixer {
 
   MixerConfig config_;
   int64_t heads_, K_, V_;
-  DType dtype_;
+  DType sums_;  // of states
   Device device_;
   HeadProjections project_;
   Phi phi_;

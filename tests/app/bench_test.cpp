@@ -120,7 +120,7 @@ TEST_CASE("a benchmark takes a configuration file and prints a table") {
 
 TEST_CASE("wrong arguments of a benchmark are one line") {
   CHECK_THAT(refused(tiny("train", {"--set", "headz=2"})), Contains("heads"));
-  CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})), Contains("dtype f32"));
+  CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})), Contains("precision fp32"));
   CHECK_THAT(refused({"bench", "ops", "--repeats", "0"}), Contains("at least 1 repetition"));
   CHECK_THAT(refused(tiny("lengths", {"--longest", "700"})), Contains("--longest"));
   CHECK_THAT(refused({"bench", "train", "--config", "/nonexistent.json"}),

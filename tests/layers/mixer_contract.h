@@ -68,7 +68,8 @@ class TestMixer {
       const NoGrad guard;
       const Tensor noise = normal(exact[i]->value.shape(), 50 + i, DType::F64, 0.15);
       parameters[i]->value =
-          converted(converted(add(exact[i]->value, noise).value, DType::F32), type);
+          converted(converted(add(exact[i]->value, noise).value, DType::F32), sum_type(type));
+      if (is_matrix(parameters[i]->role)) parameters[i]->keep_copy(type);
     }
   }
 
@@ -148,7 +149,7 @@ inline Named run_segments(const TestMixer& mixer, const Settings& s) {
     ++seed;
     if (!var->defined() || !s.seed_state) continue;
     outputs.push_back(*var);
-    seeds.push_back(mixer.normal(var->shape(), seed, mixer.dtype));
+    seeds.push_back(mixer.normal(var->shape(), seed, var->value.dtype()));
   }
   for (Parameter* parameter : mixer.parameters) parameter->clear_gradient();
   tape.backward(outputs, seeds);

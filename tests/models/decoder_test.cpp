@@ -431,15 +431,15 @@ TEST_CASE("initial weights have the deviations of the configuration") {
     INFO(name);
     if (name.rfind(".bias") != std::string::npos) {
       CHECK(size == 0);
-      CHECK_FALSE(parameter->decay);
+      CHECK(parameter->role == Role::Vector);
     } else if (norm) {
       CHECK(size == 1);
-      CHECK_FALSE(parameter->decay);
+      CHECK(parameter->role == Role::Vector);
     } else {
       const bool out = name.find("mixer.output") != std::string::npos ||
                        name.find("mlp.out") != std::string::npos;
       CHECK(size == Approx(out ? output : small).epsilon(0.03));
-      CHECK(parameter->decay == (name != "embed_in.weight"));
+      CHECK(parameter->role == (name == "embed_in.weight" ? Role::Table : Role::Matrix));
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include "models/decoder.h"
 #include "models/generation.h"
+#include "tests/bfloat16.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
 
@@ -33,7 +34,8 @@ std::vector<ModelConfig> models() {
 /// The same with its matrices rounded to BF16 but kept in F32.
 void round_weights(const Decoder& decoder) {
   for (Parameter* parameter : decoder.parameters()) {
-    if (!parameter->multiplies) continue;
+    const bool is_head = decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
+    if (parameter->role != Role::Matrix && !is_head) continue;
     parameter->value = converted(converted(parameter->value, DType::BF16), DType::F32);
   }
 }
@@ -67,12 +69,44 @@ TEST_CASE("what is stored in BF16 are the matrices that tokens are multiplied wi
     const bool is_matrix = name.ends_with(".weight") && name.find("norm") == std::string::npos &&
                            name != "embed_in.weight";
     CAPTURE(name);
-    CHECK(parameter->multiplies == is_matrix);
+    CHECK((parameter->role == Role::Matrix) == is_matrix);
     CHECK(parameter->value.dtype() == (is_matrix ? DType::BF16 : DType::F32));
   }
   decoder.store_weights(DType::F32);
   for (const Parameter* parameter : decoder.parameters()) {
     CHECK(parameter->value.dtype() == DType::F32);
+  }
+}
+
+TEST_CASE("a decoder in BF16 infers from the copies alone") {
+  for (const ModelConfig& config : models()) {
+    Decoder decoder(config, 1, DType::BF16);
+    const Tensor ids = random_ids({2, 13}, 3, 37), targets = random_ids({2, 13}, 4, 37);
+    const auto losses = [&] { return decoder.losses(decoder.hidden(ids), targets); };
+    const Tensor logits = all_logits(decoder, ids), before = losses();
+    CHECK(logits.dtype() == DType::F32);
+    decoder.store_weights(DType::BF16);
+    for (const Parameter* parameter : decoder.parameters()) {
+      CHECK_FALSE(parameter->copy.defined());
+      const bool is_narrow =
+          is_matrix(parameter->role) || (config.tie_embeddings && parameter->role == Role::Table);
+      CHECK(parameter->value.dtype() == (is_narrow ? DType::BF16 : DType::F32));
+    }
+    // A tied embedding is looked up in the copy, too.
+    const double bound = config.tie_embeddings ? 2e-2 : 0;
+    CHECK(relative_error(all_logits(decoder, ids), logits) <= bound);
+    CHECK(relative_error(losses(), before) <= bound);
+    CHECK_THROWS_WITH(decoder.store_weights(DType::F32), Contains("beside BF16"));
+  }
+}
+
+TEST_CASE("the logits of a decoder in BF16 are close to those in F32") {
+  for (const ModelConfig& config : models()) {
+    Decoder rounded(config, 1, DType::BF16), exact(config, 1);
+    const Tensor ids = random_ids({2, 13}, 3, 37);
+    for (const Form form : {Form::Chunked, Form::Step}) {
+      check_rounded(all_logits(rounded, ids, form), all_logits(exact, ids, form), 1e-2);
+    }
   }
 }
 

@@ -108,12 +108,36 @@ TEST_CASE("what is written is resolved and reads as the same") {
   CHECK(again == config.resolved());
   CHECK(again.to_json() == text);
   CHECK(again.seed == 9007199254740993);
-  CHECK(again.element_type() == DType::F64);
+  CHECK(again.precision == Precision::F64);
   CHECK(again.model.mlp == 256);
   CHECK(again.model.mixer[1].feature_dim == 16);
   CHECK(again.model.mixer[1].score_scale == ScoreScale::SqrtD);
   const TrainingConfig defaults;
   CHECK(from_json(defaults.to_json()).model.mixer[0].score_scale == ScoreScale::Variance);
+}
+
+TEST_CASE("precision was called dtype once") {
+  CHECK(from_json("{}").precision == Precision::Fp32);
+  for (const auto& [json, wanted] : {std::pair(R"({"dtype": "f32"})", Precision::Fp32),
+                                     {R"({"dtype": "f64"})", Precision::F64},
+                                     {R"({"precision": "fp32"})", Precision::Fp32},
+                                     {R"({"precision": "tf32"})", Precision::Tf32},
+                                     {R"({"precision": "bf16"})", Precision::Bf16},
+                                     {R"({"precision": "f64"})", Precision::F64}}) {
+    INFO(json);
+    const TrainingConfig config = from_json(json);
+    CHECK(config.precision == wanted);
+    CHECK_THAT(config.to_json(), !Contains("dtype"));
+    CHECK(from_json(config.to_json()).precision == wanted);
+  }
+  CHECK_THAT(error_of(R"({"dtype": "f16"})"), Contains("precision"));
+  CHECK_THAT(error_of(R"({"precision": "f32"})"), Contains("fp32"));
+  CHECK_THAT(error_of(R"({"dtype": "f32", "precision": "bf16"})"), Contains("precision alone"));
+  // In a file of either kind, set under either name.
+  for (const char* text : {R"({"dtype": "f32"})", R"({"precision": "fp32"})", "{}"}) {
+    CHECK(from_json(apply_override(text, "precision=bf16")).precision == Precision::Bf16);
+    CHECK(from_json(apply_override(text, "dtype=f64")).precision == Precision::F64);
+  }
 }
 
 TEST_CASE("every key of the table is written, once") {

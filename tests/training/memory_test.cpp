@@ -21,7 +21,7 @@ std::vector<std::string> mixers() {
 /// Large enough that its activations take more than one segment of a heap.
 TrainingConfig large_config(const std::string& mixer, int64_t layers) {
   TrainingConfig config = small_config(mixer);
-  config.dtype = Precision::F32;
+  config.precision = Precision::Fp32;
   config.model.layers = layers;
   config.model.hidden = 64;
   config.model.mlp = 256;
@@ -116,14 +116,14 @@ TEST_CASE("activation checkpointing changes no bit of training") {
   for (const std::string& mixer : mixers()) {
     for (const char* dtype : {"f64", "f32"}) {
       TrainingConfig config = small_config(mixer);
-      config.dtype = dtype == std::string("f64") ? Precision::F64 : Precision::F32;
+      config.precision = dtype == std::string("f64") ? Precision::F64 : Precision::Fp32;
       config.model.dropout = 0.2;
       config.model.parallel_residual = dtype == std::string("f32");
       config.carry_state = config.reset_at_documents = true;
       config.micro_batches = 2;
       const TokenStream text = small_text(200);  // an epoch ends at the sixth step
-      Decoder kept(config.model, 3, config.element_type());
-      Decoder again(config.model, 3, config.element_type());
+      Decoder kept(config.model, 3, activation_type(config.precision));
+      Decoder again(config.model, 3, activation_type(config.precision));
       Trainer a(config, kept, text, kEnd);
       config.activation_checkpointing = true;
       Trainer b(config, again, text, kEnd);

@@ -7,10 +7,8 @@
 namespace regla {
 namespace {
 
-Parameter parameter(const std::string& name, const std::vector<double>& values, bool decay) {
-  Parameter p{.name = name, .value = Tensor::of({2}, values), .gradient = {}};
-  p.decay = decay;
-  return p;
+Parameter parameter(const std::string& name, const std::vector<double>& values, Role role) {
+  return {.name = name, .value = Tensor::of({2}, values), .role = role};
 }
 
 void give(Parameter& p, const std::vector<double>& gradient) {
@@ -26,7 +24,8 @@ TEST_CASE("AdamW follows its definition") {
   config.beta2 = 0.99;
   config.epsilon = 1e-6;
   config.weight_decay = 0.1;
-  Parameter matrix = parameter("w", {1, -2}, true), bias = parameter("b", {1, -2}, false);
+  Parameter matrix = parameter("w", {1, -2}, Role::Matrix),
+            bias = parameter("b", {1, -2}, Role::Vector);
   AdamW adam({&matrix, &bias}, config);
   double w[2] = {1, -2}, b[2] = {1, -2}, m[2] = {}, v[2] = {};
   const std::vector<std::vector<double>> gradients = {{0.5, -3}, {0.25, 0}, {-1, 2}};
@@ -53,7 +52,7 @@ TEST_CASE("AdamW follows its definition") {
 }
 
 TEST_CASE("the gradient norm is global and clipping never makes it longer") {
-  Parameter a = parameter("a", {0, 0}, true), b = parameter("b", {0, 0}, true);
+  Parameter a = parameter("a", {0, 0}, Role::Matrix), b = parameter("b", {0, 0}, Role::Matrix);
   AdamW adam({&a, &b}, TrainingConfig{});
   using Numbers = std::vector<double>;
   const Tensor losses = Tensor::of({2}, Numbers{0.5, 1.5});
@@ -68,7 +67,7 @@ TEST_CASE("the gradient norm is global and clipping never makes it longer") {
 }
 
 TEST_CASE("after an update that went bad none changes anything until it is forgotten") {
-  Parameter a = parameter("a", {1, 2}, true);
+  Parameter a = parameter("a", {1, 2}, Role::Matrix);
   AdamW adam({&a}, TrainingConfig{});
   const auto update = [&](double gradient, double loss) {
     give(a, {gradient, 1});
@@ -86,6 +85,19 @@ TEST_CASE("after an update that went bad none changes anything until it is forgo
   });
   adam.forget_bad_updates();
   CHECK(update(1, 0));
+}
+
+TEST_CASE("AdamW renews the copy that products read in the same pass") {
+  Parameter matrix{
+      .name = "w", .value = Tensor::of({2}, std::vector<float>{1, -2}), .role = Role::Matrix};
+  matrix.keep_copy(DType::BF16);
+  matrix.gradient = Tensor::of({2}, std::vector<float>{0.3f, 0.7f});
+  matrix.gradient_empty = false;
+  AdamW adam({&matrix}, TrainingConfig{});
+  adam.update(1, 0.01, Tensor::full({1}, 1, DType::F64));
+  CHECK(matrix.value.values()[0] < 1);
+  CHECK(matrix.copy.values() == converted(matrix.value, DType::BF16).values());
+  CHECK(matrix.copy.values() != matrix.value.values());
 }
 
 }  // namespace regla

@@ -15,7 +15,7 @@ constexpr int32_t kEnd = 19;
 /// A small model of one or two mixers, in double so that rounding hides nothing.
 inline TrainingConfig small_config(const std::string& mixer) {
   TrainingConfig config = from_json(R"({"layers": 2, "hidden": 16, "heads": 2, "mlp": 24,
-      "sequence_length": 8, "batch_size": 4, "vocab": 20, "dropout": 0.0, "dtype": "f64",
+      "sequence_length": 8, "batch_size": 4, "vocab": 20, "dropout": 0.0, "precision": "f64",
       "learning_rate": 0.01, "steps": 100, "mixer": )" +
                                     mixer + "}");
   return config;

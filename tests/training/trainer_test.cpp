@@ -172,7 +172,7 @@ TEST_CASE("one batch is learnt by heart") {
     config.model.hidden = 32;
     config.model.mlp = 64;
     config.model.sequence_length = 16;
-    config.dtype = Precision::F32;
+    config.precision = Precision::Fp32;
     config.batch_size = 2;
     const TokenStream text = small_text(33);
     Decoder decoder(config.model, 0);
@@ -205,7 +205,7 @@ TEST_CASE("what is not finite is named before the update") {
 TEST_CASE("a gradient alone that is not finite names its parameter") {
   // The final norm gives 0, so the loss is ln(vocab), but its gradient is above the largest float.
   TrainingConfig config = small_config(R"("regla")");
-  config.dtype = Precision::F32;
+  config.precision = Precision::Fp32;
   config.batch_size = config.model.sequence_length = 1;
   const TokenStream text(std::vector<int32_t>{1, 2, 3}, {});
   Decoder decoder(config.model, 3);

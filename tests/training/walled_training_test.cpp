@@ -22,7 +22,7 @@ namespace {
 /// Micro-batches, a carried state, resets and dropout, of every mixer with tensors of its own.
 TrainingConfig walled_config(const std::string& mixer) {
   TrainingConfig config = small_config(mixer);
-  config.dtype = Precision::F32;
+  config.precision = Precision::Fp32;
   config.tokenizer = "byte";
   config.model.vocab = 0;
   config.model.dropout = 0.2;

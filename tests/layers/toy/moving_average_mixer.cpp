@@ -8,7 +8,7 @@ MovingAverageMixer::MovingAverageMixer(const MixerSizes& sizes, const ParameterF
                                        const std::string& name)
     : heads_(sizes.heads),
       V_(sizes.hidden / sizes.heads),
-      dtype_(make.dtype()),
+      sums_(make.sums()),
       device_(make.device()),
       value_(make, name + ".value", sizes.hidden, sizes.hidden, sizes.deviation),
       decay_(make.constant(name + ".decay", {heads_}, 2)),
@@ -31,7 +31,7 @@ Tensor MovingAverageMixer::step(const Tensor& x, const Tensor&, MixerState& stat
 
 MixerState MovingAverageMixer::initial_state(int64_t batch) const {
   MixerState state;
-  state.S = Tensor::zeros({batch, heads_, 1, V_}, dtype_, device_);
+  state.S = Tensor::zeros({batch, heads_, 1, V_}, sums_, device_);
   return state;
 }
 

@@ -25,7 +25,7 @@ class MovingAverageMixer : public Mixer {
 
  private:
   int64_t heads_, V_;
-  DType dtype_;
+  DType sums_;  // of the state
   Device device_;
   Linear value_;
   Parameter decay_;  // [H]: z
