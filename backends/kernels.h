@@ -229,7 +229,7 @@ struct KernelTable {
   // the keys, of which `past` lie before token 0
   Kernel<"first_keys", "I I", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
   Kernel<"rope", "* I *", void(const RopeArgs&, Sink y)> rope;
-  Kernel<"dropout", "* S *", void(const DropoutArgs&, Sink y)> dropout;
+  Kernel<"dropout", "* S I *", void(const DropoutArgs&, Sink y)> dropout;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
   // of scale * losses, both or neither
   Kernel<"cross_entropy", "A W I S A S",

@@ -267,7 +267,7 @@ TEST_CASE("after an error in its first run a routine begins anew") {
 }
 
 TEST_CASE("a kernel that puts a result elsewhere when it is repeated is named") {
-  const Kernel<"wandering", void(SafeExpResult&)> wandering =
+  const Kernel<"wandering", "A S S I", void(SafeExpResult&)> wandering =
       +[](SafeExpResult& result) { result.m = Tensor::zeros({1}, DType::F32, walled_device()); };
   const Tensor features = Tensor::zeros({1}, DType::F32, walled_device());
   std::vector<Tensor> held;

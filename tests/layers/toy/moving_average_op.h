@@ -70,9 +70,10 @@ inline void moving_average_backward(const MovingAverageArgs& args, const Tensor&
   });
 }
 
-constexpr Kernel<"moving_average", void(const MovingAverageArgs&, Tensor o, Tensor end)>
+constexpr Kernel<"moving_average", "A A I A A A",
+                 void(const MovingAverageArgs&, Tensor o, Tensor end)>
     kMovingAverage = &moving_average_forward;
-constexpr Kernel<"moving_average_backward",
+constexpr Kernel<"moving_average_backward", "A A I A A A A A A",
                  void(const MovingAverageArgs&, const Tensor& o, const Tensor& d_o, Tensor d_v,
                       Tensor d_a, Tensor d_m)>
     kMovingAverageBackward = &moving_average_backward;
