@@ -6,6 +6,7 @@ constinit const KernelTable kTable = {
     .backend = "cpu",
     .convert = convert,
     .copy_rows = copy_rows,
+    .put_row = put_row,
     .accumulate = accumulate,
     .add = add,
     .scale_by = scale_by,
