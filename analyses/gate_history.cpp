@@ -33,7 +33,8 @@ GateHistory train_gates(const Model& model, const TokenStream& text, const TextS
   Trainer trainer(model.config, *model.decoder, text, model.tokenizer->end_of_text());
   const int64_t steps = model.config.steps, last = std::max<int64_t>(1, steps / 10);
   for (int64_t step = 0; step < steps; ++step) {
-    const double loss = trainer.step().loss;
+    trainer.step();
+    const double loss = trainer.finish().front().loss;
     if (step >= steps - last) history.loss += loss / static_cast<double>(last);
     if (on_step) on_step(step + 1, steps);
   }

@@ -196,6 +196,8 @@ struct KernelTable {
   Kernel<"convert", "- -", void(const Tensor& x, Tensor y)>
       convert;  // between any two types, rounding
   Kernel<"copy_rows", "- -", void(const CopyRowsArgs&)> copy_rows;
+  // row number row[0] of to = from; row [1] I32, from [N], to [R, N], of one type
+  Kernel<"put_row", "I - -", void(const Tensor& row, const Tensor& from, Tensor to)> put_row;
   // out (+)= scale * x;  out = a + b
   Kernel<"accumulate", "* *", void(const Tensor& x, double scale, Sink out)> accumulate;
   Kernel<"add", "* * S", void(const Tensor& a, const Tensor& b, Tensor out)> add;

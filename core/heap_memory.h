@@ -69,7 +69,7 @@ class HostMemory : public HeapMemory {
   bool has_passed(int64_t) override { return true; }
   void wait_for(int64_t) override {}
   void copy_to_host_beside(void* to, const void* from, size_t bytes) override {
-    copy_to_host(to, from, bytes);
+    HostMemory::copy_to_host(to, from, bytes);
   }
 
  private:

@@ -121,6 +121,18 @@ Tensor Tensor::slice(int64_t begin, int64_t end) const {
   return view;
 }
 
+Tensor Tensor::part(int64_t byte, const Shape& shape, DType dtype) const {
+  Tensor view = *this;
+  view.shape_ = shape;
+  view.numel_ = shape.numel();
+  view.dtype_ = dtype;
+  view.address_ = static_cast<char*>(address_) + byte;
+  check(byte >= 0 && byte % static_cast<int64_t>(size_of(dtype)) == 0 &&
+            byte + view.bytes() <= bytes(),
+        "[part] expected ", view.bytes(), " bytes inside of ", bytes(), ", got byte ", byte);
+  return view;
+}
+
 Tensor Tensor::clone() const {
   if (!defined()) return {};
   Tensor copy = empty_like(*this);

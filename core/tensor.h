@@ -61,6 +61,9 @@ class Tensor {
   Tensor unowned() const;
   /// Rows [begin, end) of the outermost axis, sharing memory.
   Tensor slice(int64_t begin, int64_t end) const;
+  /// A piece of the same memory under a type of its own, from a byte on: for blocks that hold
+  /// several things.
+  Tensor part(int64_t byte, const Shape& shape, DType dtype) const;
   Tensor clone() const;
   /// A copy on another device; the same handle if it is there.
   Tensor on(Device device) const;

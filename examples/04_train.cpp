@@ -48,7 +48,8 @@ int main() {
     const regla::Var loss = decoder.loss(decoder.hidden(inputs), targets);
     tape.backward(loss);
     const Tensor report = optimizer.clip(loss.value, /*largest=*/1);  // loss, norm, factor
-    optimizer.update(step, /*learning_rate=*/3e-3, report.slice(2, 3));
+    const Tensor rates = Tensor::of({3}, optimizer.rates(step, /*learning_rate=*/3e-3));
+    optimizer.update(rates, report.slice(2, 3));
     loss_value = report.values()[0];
     if (step == 1 || step % 20 == 0) std::printf("step %3d   loss %.4f\n", step, loss_value);
   }

@@ -156,7 +156,8 @@ void Phi::draw(int64_t number) {
   const Random random = random_numbers(static_cast<uint64_t>(config_.feature_seed),
                                        name_ + ".random." + std::to_string(number));
   const Tensor drawn = random_directions(random, heads_, favor ? K_ : K_ / 2, qk_dim_, favor);
-  random_ = converted(drawn, dtype_).on(device_);
+  if (!random_) random_ = Tensor::empty(drawn.shape(), dtype_, device_);
+  random_.copy_from(converted(drawn, dtype_));  // in place: what is recorded reads it there
   drawn_ = number;
 }
 

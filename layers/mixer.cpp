@@ -62,6 +62,14 @@ MixerState MixerState::clone() const {
   return copy;
 }
 
+void MixerState::restart(const Tensor& flag) {
+  const KernelTable& on = kernels(flag.device());
+  for (const Var* var : {&S, &keys, &values}) {
+    if (var->defined()) on.restart(flag, 0, var->value);
+  }
+  if (m.defined()) on.restart(flag, -std::numeric_limits<double>::infinity(), m.value);
+}
+
 MixerState MixerState::of(std::span<const Var> list, int64_t length) {
   return {
       .S = list[0], .m = list[1], .keys = list[2], .values = list[3], .length = length, .used = {}};

@@ -32,6 +32,8 @@ struct MixerState {
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;
+  /// Makes a carried state what nothing seen leaves behind, in place, where flag [1] I32 is 1.
+  void restart(const Tensor& flag);
   /// The Vars as a list, undefined where one is absent, and the state of such a list.
   Vars list() const { return {S, m, keys, values}; }
   static MixerState of(std::span<const Var> list, int64_t length);

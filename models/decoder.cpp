@@ -121,10 +121,14 @@ Decoder::Decoder(const ModelConfig& config, const ParameterFactory& make)
 }
 
 Tensor Decoder::ids(const Shape& shape, const std::vector<int32_t>& ids) const {
+  check_ids(ids);
+  return Tensor::of(shape, ids, device_);
+}
+
+void Decoder::check_ids(const std::vector<int32_t>& ids) const {
   check(std::all_of(ids.begin(), ids.end(),
                     [&](int32_t id) { return id >= 0 && id < config_.vocab; }),
         "[decoder] expected ids from 0 to ", config_.vocab - 1, ", got one outside that range");
-  return Tensor::of(shape, ids, device_);
 }
 
 Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,

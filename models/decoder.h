@@ -45,6 +45,7 @@ class Decoder {
   /// Ids as a tensor on the decoder's device, checked on the host on their way there: an Error for
   /// one that has no entry in the vocabulary.
   Tensor ids(const Shape& shape, const std::vector<int32_t>& ids) const;
+  void check_ids(const std::vector<int32_t>& ids) const;
   /// ids [B, T] I32 -> the last hidden values [B, T, D], before the output projection. `state`,
   /// when given, is where the segment starts from and becomes where it ends, in tensors of its own;
   /// `dropout` null: none. Positions are those of the state's clock.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "backends/kernels.h"
 #include "core/check.h"
 
 namespace regla {
@@ -45,6 +46,17 @@ DecoderState DecoderState::rows(int64_t begin, int64_t end) const {
 }
 
 void DecoderState::copy_from(const DecoderState& other) {
+  with_those_of(other, [](Tensor& to, const Tensor& from) { to.copy_from(from); });
+}
+
+void DecoderState::commit(const Tensor& factor, const DecoderState& other) {
+  with_those_of(other, [&](Tensor& to, const Tensor& from) {
+    kernels(factor.device()).commit(factor, from, to);
+  });
+}
+
+void DecoderState::with_those_of(const DecoderState& other,
+                                 const std::function<void(Tensor&, const Tensor&)>& f) {
   std::vector<std::pair<std::string, Tensor>> values;
   DecoderState source = other;
   source.for_each(
@@ -53,10 +65,15 @@ void DecoderState::copy_from(const DecoderState& other) {
   for_each([&](const std::string& name, Tensor& tensor) {
     check(next < values.size() && values[next].first == name,
           "[decoder] expected a state with the tensor ", name);
-    tensor.copy_from(values[next++].second);
+    f(tensor, values[next++].second);
   });
   check(next == values.size(), "[decoder] expected a state of ", next, " tensors, got ",
         values.size());
+}
+
+void DecoderState::restart(const Tensor& flag) {
+  for (MixerState& layer : layers) layer.restart(flag);
+  if (position) kernels(flag.device()).restart(flag, 0, position);
 }
 
 void DecoderState::advance(int64_t steps) {

@@ -29,8 +29,17 @@ struct DecoderState {
   DecoderState rows(int64_t begin, int64_t end) const;
   /// Copies the values of a state with tensors of the same names and shapes.
   void copy_from(const DecoderState& other);
+  /// The same as a state without tokens, in place, where flag [1] I32 is 1.
+  void restart(const Tensor& flag);
+  /// Copies the values of a state with the same tensors where factor [1] F64 is not 0.
+  void commit(const Tensor& factor, const DecoderState& other);
   /// Counts steps that were done on this state's memory without Decoder::step (steps_ahead).
   void advance(int64_t steps);
+
+ private:
+  /// Calls `f` with every tensor and the one of the same name of `other`.
+  void with_those_of(const DecoderState& other,
+                     const std::function<void(Tensor&, const Tensor&)>& f);
 };
 
 }  // namespace regla

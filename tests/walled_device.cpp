@@ -88,6 +88,11 @@ class WalledMemory : public HostMemory {
     const Opened opened(segments_);
     HostMemory::copy_to_host(to, from, bytes);
   }
+  void copy_to_host_beside(void* to, const void* from, size_t bytes) override {
+    ++counts_here().copies_beside;
+    const Opened opened(segments_);
+    HostMemory::copy_to_host_beside(to, from, bytes);
+  }
   void wait() override { wait_for(newest_); }
   int64_t set_mark() override {
     refuse_in_routine("a mark is set");
@@ -174,7 +179,8 @@ WallCounts WallCounts::operator-(const WallCounts& before) const {
           .copies = copies - before.copies,
           .fills = fills - before.fills,
           .copies_from_host = copies_from_host - before.copies_from_host,
-          .copies_to_host = copies_to_host - before.copies_to_host};
+          .copies_to_host = copies_to_host - before.copies_to_host,
+          .copies_beside = copies_beside - before.copies_beside};
 }
 
 WallCounts counts_inside_routines() { return counts[1]; }

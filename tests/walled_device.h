@@ -19,6 +19,7 @@ Device walled_device();
 /// What the walled device was asked for. The kernels that a kernel calls are part of it.
 struct WallCounts {
   int64_t kernels = 0, copies = 0, fills = 0, copies_from_host = 0, copies_to_host = 0;
+  int64_t copies_beside = 0;  // to the host, which wait for nothing that is still to be done
 
   bool operator==(const WallCounts&) const = default;
   WallCounts operator-(const WallCounts& before) const;

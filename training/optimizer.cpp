@@ -33,11 +33,12 @@ Tensor AdamW::clip(const Tensor& losses, double largest) {
   return report;
 }
 
-void AdamW::update(int64_t step, double learning_rate, const Tensor& factor) {
-  const double correction1 = 1 - std::pow(beta1_, static_cast<double>(step));
-  const double correction2 = 1 - std::pow(beta2_, static_cast<double>(step));
-  const Tensor rates =
-      Tensor::of({3}, std::vector<double>{learning_rate, correction1, correction2}, device_);
+std::vector<double> AdamW::rates(int64_t step, double learning_rate) const {
+  return {learning_rate, 1 - std::pow(beta1_, static_cast<double>(step)),
+          1 - std::pow(beta2_, static_cast<double>(step))};
+}
+
+void AdamW::update(const Tensor& rates, const Tensor& factor) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = *parameters_[i];
     if (parameter.gradient_empty) continue;  // no part of this step's computation

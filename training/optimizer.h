@@ -22,9 +22,11 @@ class AdamW {
   /// `forget_bad_updates`.
   Tensor clip(const Tensor& losses, double largest);
   void forget_bad_updates() { latch_.fill(0); }
-  /// Update number `step`, counted from 1, with every gradient multiplied by `factor`, F64 [1] on
+  /// What differs between updates: the rates of AdamWArgs for number `step`, counted from 1.
+  std::vector<double> rates(int64_t step, double learning_rate) const;
+  /// An update with these `rates`, F64 [3], and every gradient multiplied by `factor`, F64 [1], on
   /// the parameters' device; 0 leaves weights and moments as they are.
-  void update(int64_t step, double learning_rate, const Tensor& factor);
+  void update(const Tensor& rates, const Tensor& factor);
   void clear_gradients();
 
   /// Where the parameters are.

@@ -1,8 +1,11 @@
 #include "training/trainer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "backends/kernels.h"
+#include "core/memory.h"
 #include "models/finite.h"
 #include "training/schedule.h"
 
@@ -15,12 +18,17 @@ TrainingConfig validated(const TrainingConfig& config) {
   return config.resolved();
 }
 
-}  // namespace
+/// How many updates the host may be ahead of what it knows.
+constexpr int64_t kAhead = 4;
 
-BatchTensors BatchTensors::rows(int64_t begin, int64_t end) const {
-  return {ids.slice(begin, end), targets.slice(begin, end),
-          reset ? reset.slice(begin, end) : Tensor{}};
+/// Whether random features are drawn anew after so many updates.
+bool redraws_at(const ModelConfig& model, int64_t updates) {
+  return std::any_of(model.mixer.begin(), model.mixer.end(), [=](const MixerConfig& mixer) {
+    return mixer.redraw_every > 0 && updates % mixer.redraw_every == 0;
+  });
 }
+
+}  // namespace
 
 Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
                  int32_t end_of_text)
@@ -28,44 +36,73 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       decoder_(decoder),
       text_(text),
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
-      optimizer_(decoder.parameters(), config_) {
+      optimizer_(decoder.parameters(), config_),
+      staged_(config_.batch_size, config_.model.sequence_length, config_.reset_at_documents,
+              decoder.device()),
+      reports_(Tensor::zeros({kAhead, 3}, DType::F64, decoder.device())) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
   carried_ = initial_state();
 }
 
-StepResult Trainer::step() {
-  const Batch text = batches_.at(steps_done_);
-  const BatchTensors batch = tensors_of(text);
-  // What was carried into a new epoch belongs to other text.
-  const DecoderState before = text.first ? initial_state() : carried_;
-  std::vector<DecoderState> after;  // of the rows of each micro-batch
-  optimizer_.clear_gradients();
-  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, optimizer_.device());
-  for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    after.push_back(rows_of(before, i));
-    losses.slice(i, i + 1).copy_from(run_micro_batch(batch, i, after.back(), false));
-  }
-  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
-  StepResult result = {.learning_rate = learning_rate_at(config_, steps_done_)};
-  optimizer_.update(steps_done_ + 1, result.learning_rate, report.slice(2, 3));
-  const std::vector<double> numbers = report.values();
-  result.loss = numbers[0];
-  result.gradient_norm = numbers[1];
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    optimizer_.forget_bad_updates();
-    explain(batch, before, result.loss);
-  }
-  commit(after);
+void Trainer::step() {
+  if (asked_.size() == static_cast<size_t>(kAhead)) take_oldest();
+  const Batch batch = batches_.at(steps_done_);
+  stage(batch, steps_done_);
+  if (!update_) update_.emplace(decoder_.device(), [this] { update(); });
+  update_->run();
+  asked_.push_back({.step = steps_done_,
+                    .learning_rate = learning_rate_at(config_, steps_done_),
+                    .mark = memory(decoder_.device()).set_mark()});
   ++steps_done_;
+  if (!redraws_at(config_.model, steps_done_)) return;
+  while (!asked_.empty()) take_oldest();  // they are explained with the features they had
   decoder_.begin_step(steps_done_);
-  return result;
 }
 
-BatchTensors Trainer::tensors_of(const Batch& batch) const {
-  const Shape shape = {batch.batch, batch.length};
-  return {
-      decoder_.ids(shape, batch.inputs), decoder_.ids(shape, batch.targets),
-      config_.reset_at_documents ? Tensor::of(shape, batch.reset, decoder_.device()) : Tensor{}};
+StepResults Trainer::finish() {
+  while (!asked_.empty()) take_oldest();
+  return std::exchange(results_, {});
+}
+
+StepResults Trainer::arrived() {
+  Memory& there = memory(decoder_.device());
+  while (!asked_.empty() && there.has_passed(asked_.front().mark)) take_oldest();
+  return std::exchange(results_, {});
+}
+
+void Trainer::stage(const Batch& batch, int64_t step) {
+  decoder_.check_ids(batch.inputs);
+  decoder_.check_ids(batch.targets);
+  staged_.write(batch, {.step = step,
+                        .report_row = step % kAhead,
+                        .rates = optimizer_.rates(step + 1, learning_rate_at(config_, step))});
+}
+
+/// What is the same in every update: the work of the routine.
+void Trainer::update() {
+  optimizer_.clear_gradients();
+  const DecoderState before = state_before();
+  std::vector<DecoderState> after;  // of the rows of each micro-batch
+  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, decoder_.device());
+  for (int64_t i = 0; i < config_.micro_batches; ++i) {
+    after.push_back(rows_of(before, i));
+    losses.slice(i, i + 1).copy_from(run_micro_batch(i, after.back(), false));
+  }
+  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
+  const Tensor factor = report.slice(2, 3);
+  optimizer_.update(staged_.rates(), factor);
+  // Until here backward and a repeated forward pass needed the old state.
+  for (int64_t i = 0; i < config_.micro_batches; ++i) {
+    rows_of(carried_, i).commit(factor, after[static_cast<size_t>(i)]);
+  }
+  kernels(decoder_.device()).put_row(staged_.report_row(), report, reports_);
+}
+
+/// What the staged update starts from: what was carried into a new epoch belongs to other text.
+DecoderState Trainer::state_before() const {
+  DecoderState before = carried_.clone();
+  before.restart(staged_.begins_epoch());
+  return before;
 }
 
 DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
@@ -73,15 +110,12 @@ DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
   return state.rows(index * rows, (index + 1) * rows);
 }
 
-/// Adds the gradient of one part of the batch and returns its share of the loss, F64 [1]. `state`,
-/// that of its rows, moves on.
-Tensor Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
-                                bool check_finite) {
+/// Adds the gradient of one part of the staged batch and returns its share of the loss, F64 [1].
+/// `state`, that of its rows, moves on.
+Tensor Trainer::run_micro_batch(int64_t index, DecoderState& state, bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
-  const BatchTensors part = batch.rows(index * rows, (index + 1) * rows);
-  const Tensor step =
-      Tensor::full({1}, static_cast<double>(steps_done_), DType::I32, optimizer_.device());
-  DropoutSource dropout(config_.seed, step, config_.model.dropout, index * rows);
+  const BatchTensors part = staged_.tokens().rows(index * rows, (index + 1) * rows);
+  DropoutSource dropout(config_.seed, staged_.step(), config_.model.dropout, index * rows);
   Tape tape;
   tape.check_finite(check_finite);
   const Var hidden =
@@ -93,19 +127,42 @@ Tensor Trainer::run_micro_batch(const BatchTensors& batch, int64_t index, Decode
   return loss.value;
 }
 
-/// Carries what the micro-batches of an update left behind.
-void Trainer::commit(const std::vector<DecoderState>& after) {
-  for (size_t i = 0; i < after.size(); ++i) {
-    rows_of(carried_, static_cast<int64_t>(i)).copy_from(after[i]);
-  }
+/// Learns what the update did that was asked for longest ago.
+void Trainer::take_oldest() {
+  const Asked oldest = asked_.front();
+  const int64_t row = oldest.step % kAhead;
+  const std::vector<double> report = reports_.slice(row, row + 1).values_at(oldest.mark);
+  if (report[2] == 0) explain(oldest, report[0]);
+  asked_.pop_front();
+  results_.push_back({.step = oldest.step + 1,
+                      .loss = report[0],
+                      .gradient_norm = report[1],
+                      .learning_rate = oldest.learning_rate});
 }
 
-/// Runs the batch again with every tensor checked, to say where it went bad.
-void Trainer::explain(const BatchTensors& batch, const DecoderState& before, double loss) {
-  std::string what = "[train] step " + std::to_string(steps_done_ + 1) + ": ";
+/// Does an update that went bad once more, with every tensor checked, to say where. It and all that
+/// were asked for since left weights, moments and state as they were.
+void Trainer::explain(const Asked& asked, double loss) {
+  memory(decoder_.device()).wait();
+  asked_.clear();
+  update_.reset();
+  optimizer_.forget_bad_updates();
+  steps_done_ = asked.step;
+  stage(batches_.at(asked.step), asked.step);
+  std::string what = "[train] step " + std::to_string(asked.step + 1) + ": ";
+  const DecoderState before = state_before();
+  const auto run_again = [&](bool check_finite, bool whole) {
+    optimizer_.clear_gradients();
+    for (int64_t i = 0; i < config_.micro_batches; ++i) {
+      if (!whole) optimizer_.clear_gradients();
+      DecoderState state = rows_of(before, i);
+      run_micro_batch(i, state, check_finite);
+    }
+  };
   if (!std::isfinite(loss)) {
     what += "the loss is not finite";
   } else {
+    run_again(false, true);
     const Parameter* bad = nullptr;
     for (const Parameter* parameter : optimizer_.parameters()) {
       const bool finite = parameter->gradient_empty ||
@@ -116,11 +173,7 @@ void Trainer::explain(const BatchTensors& batch, const DecoderState& before, dou
                 : "the norm of the gradient is not finite";
   }
   try {
-    for (int64_t i = 0; i < config_.micro_batches; ++i) {
-      optimizer_.clear_gradients();
-      DecoderState state = rows_of(before, i);
-      run_micro_batch(batch, i, state, true);
-    }
+    run_again(true, false);
   } catch (const Error& error) {
     what += std::string("; ") + error.what();
   }

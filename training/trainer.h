@@ -1,26 +1,20 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "backends/routine.h"
 #include "models/decoder.h"
 #include "text/batches.h"
 #include "text/token_cache.h"
 #include "training/configuration.h"
 #include "training/optimizer.h"
+#include "training/staged_update.h"
 
 namespace regla {
-
-/// The batch of one update as tensors [B, T] I32.
-struct BatchTensors {
-  Tensor ids, targets;
-  Tensor reset;  // undefined: nothing is forgotten on the way
-
-  /// Rows [begin, end), sharing memory.
-  BatchTensors rows(int64_t begin, int64_t end) const;
-};
 
 /// A loss or gradient that is not finite: the one failure that is nobody's wrong input.
 class DivergedError : public Error {
@@ -30,28 +24,43 @@ class DivergedError : public Error {
 
 /// What one update did.
 struct StepResult {
+  int64_t step = 0;          ///< its number, counted from 1
   double loss = 0;           ///< mean over the batch, nats per token
   double gradient_norm = 0;  ///< global, before clipping
   double learning_rate = 0;
 };
 
+using StepResults = std::vector<StepResult>;
+
 /// Trains a decoder: one `step` is one batch, its gradient and one update. Everything random
 /// follows from (seed, step) and the data from the step alone, so weights, moments, the number of
 /// steps and the carried state are all there is to resume from. Results do not depend on threads.
+///
+/// An update is a routine (backends/routine.h): the host asks for it and goes on. What it did is
+/// told by `arrived` or `finish`, in the order of the updates; on the CPU right behind `step`.
+///
+/// A loss or gradient norm that is not finite is a DivergedError, from whichever call comes to know
+/// of it first. It names the step, the part of the model and the first tensor that went bad; the
+/// weights are those before that update then, whatever was asked for since.
 class Trainer {
  public:
   /// `decoder` must outlive it. Errors: those of TrainingConfig::validate and Batches.
   Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
           int32_t end_of_text);
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
-  /// One update. A loss or gradient norm that is not finite is a DivergedError that names the step,
-  /// the part of the model and the first tensor that went bad; the weights are as before then.
-  StepResult step();
+  /// Asks for one update. Waits, for the oldest one, where the host is four ahead of what it knows.
+  void step();
+  /// What updates did that were not told of yet: all of them, waiting; or those that are done.
+  StepResults finish();
+  StepResults arrived();
 
   /// A DivergedError that names a weight which the last update made infinite or NaN, if there is
   /// one: before a checkpoint is written over a good one.
   void require_finite_weights() const;
 
+  /// Updates asked for.
   int64_t steps_done() const { return steps_done_; }
   int64_t tokens_per_step() const { return config_.batch_size * config_.model.sequence_length; }
   /// M of text/batches.h: updates per pass over the text.
@@ -59,7 +68,8 @@ class Trainer {
   Decoder& decoder() { return decoder_; }
   AdamW& optimizer() { return optimizer_; }
 
-  /// The state carried between segments, of the whole batch; empty without `carry_state`.
+  /// The state carried between segments, of the whole batch, after `finish`; empty without
+  /// `carry_state`.
   const DecoderState& carried_state() const { return carried_; }
   /// What the first update of an epoch starts from, the tensors of which `carried_state` always
   /// has; empty without `carry_state`.
@@ -70,20 +80,33 @@ class Trainer {
   void resume(int64_t steps, const DecoderState& carried);
 
  private:
-  BatchTensors tensors_of(const Batch& batch) const;
+  /// An update that was asked for.
+  struct Asked {
+    int64_t step;  // updates before it
+    double learning_rate;
+    int64_t mark;
+  };
+
+  void stage(const Batch& batch, int64_t step);
+  void update();
+  DecoderState state_before() const;
   DecoderState rows_of(const DecoderState& state, int64_t index) const;
-  Tensor run_micro_batch(const BatchTensors& batch, int64_t index, DecoderState& state,
-                         bool check_finite);
-  void commit(const std::vector<DecoderState>& after);
-  [[noreturn]] void explain(const BatchTensors& batch, const DecoderState& before, double loss);
+  Tensor run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
+  void take_oldest();
+  [[noreturn]] void explain(const Asked& asked, double loss);
 
   TrainingConfig config_;
   Decoder& decoder_;
   TokenStream text_;
   Batches batches_;
   AdamW optimizer_;
+  StagedUpdate staged_;
+  Tensor reports_;  // [kAhead, 3] F64: loss, norm and factor of the latest updates
   int64_t steps_done_ = 0;
   DecoderState carried_;  // empty without carry_state
+  std::deque<Asked> asked_;
+  StepResults results_;  // not told yet
+  std::optional<Routine> update_;
 };
 
 }  // namespace regla

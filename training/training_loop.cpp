@@ -50,11 +50,15 @@ class TrainingLoop {
   bool train() {
     while (true) {
       const int64_t step = trainer_.steps_done();
-      const bool is_last = step >= config_.steps;
-      const bool is_best = valid_ && !stopped() && validate(step, is_last);
+      const bool is_last = step >= config_.steps, stops = stopped();
       const bool is_due = config_.checkpoint_every > 0 && step % config_.checkpoint_every == 0;
-      if (step == 0 || is_due || is_best || is_last || stopped()) save(is_best);
-      if (stopped()) return false;
+      const bool is_validated = !stops && is_validation_left(step, is_last);
+      if (is_last || is_due || is_validated || stops) {
+        tell([&] { return trainer_.finish(); });  // what follows is about these weights
+      }
+      const bool is_best = is_validated && validate(step, is_last);
+      if (step == 0 || is_due || is_best || is_last || stopped_) save(is_best);
+      if (stopped_) return false;
       if (is_last) return true;
       update();
     }
@@ -76,26 +80,39 @@ class TrainingLoop {
   }
 
   void update() {
+    const int64_t step = trainer_.steps_done() + 1;
+    tell([&] {
+      trainer_.step();
+      return is_logged(step) ? trainer_.finish() : trainer_.arrived();
+    });
+  }
+
+  bool is_logged(int64_t step) const {
+    return step % config_.log_every == 0 || step == config_.steps;
+  }
+
+  /// Tells of the updates that `ask` comes to know of. The time it takes is that of training.
+  template <class Ask>
+  void tell(const Ask& ask) {
     const Clock::time_point start = Clock::now();
-    const StepResult result = trainer_.step();
+    const StepResults results = ask();
     const double seconds = seconds_since(start);
-    state_.step = trainer_.steps_done();
-    state_.tokens += trainer_.tokens_per_step();
     state_.elapsed_s += seconds;
     seconds_ += seconds;
-    ++updates_;
-    interval_.steps += 1;
-    interval_.loss += result.loss;
     interval_.seconds += seconds;
-    report(result);
+    for (const StepResult& result : results) report(result);
   }
 
   void report(const StepResult& result) {
+    state_.step = result.step;
+    state_.tokens += trainer_.tokens_per_step();
+    ++updates_;
+    interval_.steps += 1;
+    interval_.loss += result.loss;
     const double steps = static_cast<double>(interval_.steps);
     const double tokens_per_s =
         steps * static_cast<double>(trainer_.tokens_per_step()) / interval_.seconds;
     const double gflops = tokens_per_s * flops_per_token_ / 1e9;
-    const bool is_logged = state_.step % config_.log_every == 0 || state_.step == config_.steps;
     if (events_.on_step) {
       const double left = static_cast<double>(config_.steps - state_.step);
       events_.on_step({.step = state_.step,
@@ -104,9 +121,9 @@ class TrainingLoop {
                        .tokens_per_s = tokens_per_s,
                        .gflops = gflops,
                        .seconds_left = left * seconds_ / static_cast<double>(updates_)},
-                      is_logged);
+                      is_logged(state_.step));
     }
-    if (!is_logged) return;
+    if (!is_logged(state_.step)) return;
     log_.append(StepMetrics{.step = state_.step,
                             .tokens = state_.tokens,
                             .loss = interval_.loss / steps,
@@ -118,11 +135,19 @@ class TrainingLoop {
     interval_ = {};
   }
 
-  /// Validates where that is due and was not done before an interruption. Returns whether this is
-  /// the best so far.
+  bool is_validation_due(int64_t step) const {
+    return config_.eval_every > 0 && step % config_.eval_every == 0;
+  }
+
+  /// Whether a validation is due and was not done before an interruption.
+  bool is_validation_left(int64_t step, bool is_last) const {
+    return valid_ && step > 0 && (is_validation_due(step) || is_last) &&
+           state_.evaluated_step != step;
+  }
+
+  /// Returns whether this is the best so far.
   bool validate(int64_t step, bool is_last) {
-    const bool is_due = config_.eval_every > 0 && step % config_.eval_every == 0;
-    if (step == 0 || !(is_due || is_last) || state_.evaluated_step == step) return false;
+    const bool is_due = is_validation_due(step);
     const bool is_partial = config_.eval_batches > 0;
     Evaluation compared, reported;
     if (is_due || !is_partial) compared = evaluate_on(config_.eval_batches);

@@ -29,7 +29,9 @@ void check_update(const TrainingConfig& config, const TokenStream& text, Device 
   for (MixerConfig& mixer : other.model.mixer) mixer.chunk = 8;
   const auto first_update = [&](const TrainingConfig& c) {
     Decoder decoder(c.model, 0, DType::F32, device);
-    return pair_of(Trainer(c, decoder, text, 0).step());
+    Trainer trainer(c, decoder, text, 0);
+    trainer.step();
+    return pair_of(trainer.finish().front());
   };
   check_close("an update, whole and in parts", first_update(other), first_update(config));
 }
@@ -57,8 +59,10 @@ void bench_train(const BenchOptions& options, Measurements& out) {
   Trainer trainer(config, decoder, text, 0);
   const double tokens = options.tokens();
   out.time("update",
-           {.tokens = tokens, .flops = tokens * training_flops_per_token(decoder, length)},
-           [&] { trainer.step(); });
+           {.tokens = tokens, .flops = tokens * training_flops_per_token(decoder, length)}, [&] {
+             trainer.step();
+             trainer.finish();
+           });
 }
 
 void bench_decode(const BenchOptions& options, Measurements& out) {

@@ -19,4 +19,10 @@ void copy_rows(const CopyRowsArgs& args) {
   });
 }
 
+void put_row(const Tensor& row, const Tensor& from, Tensor to) {
+  const auto bytes = static_cast<size_t>(from.bytes());
+  auto* rows = static_cast<char*>(to.raw());
+  std::memcpy(rows + static_cast<size_t>(row.data<int32_t>()[0]) * bytes, from.raw(), bytes);
+}
+
 }  // namespace regla::cpu

@@ -7,6 +7,7 @@ constinit const KernelTable kTable = {
     .backend = "cpu",
     .convert = convert,
     .copy_rows = copy_rows,
+    .put_row = put_row,
     .accumulate = any_precision<accumulate>,
     .add = any_precision<add>,
     .scale_by = any_precision<scale_by>,

@@ -9,6 +9,7 @@ extern const KernelTable kTable;
 
 decltype(KernelTable::convert)::Function convert;
 decltype(KernelTable::copy_rows)::Function copy_rows;
+decltype(KernelTable::put_row)::Function put_row;
 decltype(KernelTable::accumulate)::Function accumulate;
 decltype(KernelTable::add)::Function add;
 decltype(KernelTable::scale_by)::Function scale_by;

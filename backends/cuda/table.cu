@@ -8,6 +8,7 @@ constexpr KernelTable make_table() {
   table.backend = "cuda";
   table.convert = convert;
   table.copy_rows = copy_rows;
+  table.put_row = put_row;
   table.accumulate = accumulate;
   table.add = add;
   table.scale_by = scale_by;

@@ -97,6 +97,13 @@ TEST_CASE("a loss or norm that is not finite closes the latch, which gives a fac
   }
 }
 
+TEST_CASE("a row is put where a tensor says") {
+  const Tensor rows = doubles({1, 2, 3, 4, 5, 6}).reshape({3, 2});
+  cpu().put_row(integer(2), doubles({7, 8}), rows);
+  cpu().put_row(integer(0), doubles({-1, -2}), rows);
+  CHECK(rows.values() == std::vector<double>{-1, -2, 3, 4, 7, 8});
+}
+
 TEST_CASE("a state is committed where the factor is not 0, and restarted where the flag is set") {
   for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
     const Tensor from = converted(random_ids({7, 40'001}, 1, 100), dtype);

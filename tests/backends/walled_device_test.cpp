@@ -137,7 +137,7 @@ TEST_CASE("marks pass in their order, late, or when they are waited for") {
   const int64_t mark = wall.set_mark();
   CHECK(x.values_at(mark) == std::vector<double>{1, 2});
   CHECK(wall.has_passed(mark));
-  CHECK((counts_outside_of_routines() - before).copies_to_host == 1);
+  CHECK((counts_outside_of_routines() - before).copies_beside == 1);
 }
 
 TEST_CASE("a device that is not there is one line") {

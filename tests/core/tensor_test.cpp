@@ -10,6 +10,20 @@
 
 namespace regla::test {
 
+TEST_CASE("a part of a block is a tensor of another type on the same memory") {
+  const Tensor block = Tensor::zeros({3}, DType::F64);
+  Tensor numbers = block.part(8, {2, 2}, DType::I32);
+  numbers.fill(-1);
+  CHECK(numbers.shares_memory_with(block));
+  CHECK(block.values()[0] == 0);
+  CHECK(std::isnan(block.values()[1]));  // all bits
+  CHECK(block.part(20, {1}, DType::F32).bytes() == 4);
+  CHECK(error_of([&] { block.part(20, {2}, DType::F32); }) ==
+        "[part] expected 8 bytes inside of 24, got byte 20");
+  CHECK(error_of([&] { block.part(4, {1}, DType::F64); }) ==
+        "[part] expected 8 bytes inside of 24, got byte 4");
+}
+
 TEST_CASE("a shape knows its axes and its size") {
   const Shape shape = {2, 3, 5};
   CHECK(shape.rank() == 3);

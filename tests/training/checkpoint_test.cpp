@@ -87,7 +87,7 @@ TEST_CASE("a checkpoint brings back everything") {
   CHECK(state.text == "abc");
   restore_training(saved.folder.path(), again, state);
   for (int step = 0; step < 3; ++step) {
-    const StepResult a = saved.trainer.step(), b = again.step();
+    const StepResult a = test::one_step(saved.trainer), b = test::one_step(again);
     CHECK(a.loss == b.loss);
     CHECK(a.gradient_norm == b.gradient_norm);
   }
@@ -169,7 +169,7 @@ TEST_CASE("a run of an earlier version, with a clock in every layer, goes on") {
   restore_training(saved.folder.path(), again, saved.state);
   CHECK(again.carried_state().position.values() == saved.trainer.carried_state().position.values());
   for (int step = 0; step < 3; ++step) {
-    const StepResult a = saved.trainer.step(), b = again.step();
+    const StepResult a = test::one_step(saved.trainer), b = test::one_step(again);
     CHECK(a.loss == b.loss);
     CHECK(a.gradient_norm == b.gradient_norm);
   }
@@ -207,7 +207,7 @@ TEST_CASE("a run of an earlier version, with as many entries of a window as toke
   Trainer again(loaded.config, *loaded.decoder, text, test::kEnd);
   restore_training(folder.path(), again, state);
   for (int step = 0; step < 3; ++step) {
-    const StepResult a = trainer.step(), b = again.step();
+    const StepResult a = test::one_step(trainer), b = test::one_step(again);
     CHECK(a.loss == b.loss);
     CHECK(a.gradient_norm == b.gradient_norm);
   }

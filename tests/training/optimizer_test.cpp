@@ -34,7 +34,7 @@ TEST_CASE("AdamW follows its definition") {
     give(matrix, gradient);
     give(bias, gradient);
     const double rate = 0.1 / step, scale = 0.5;
-    adam.update(step, rate, Tensor::full({1}, scale, DType::F64));
+    adam.update(Tensor::of({3}, adam.rates(step, rate)), Tensor::full({1}, scale, DType::F64));
     for (size_t i = 0; i < 2; ++i) {
       const double g = scale * gradient[i];
       m[i] = 0.9 * m[i] + 0.1 * g;
@@ -72,7 +72,7 @@ TEST_CASE("after an update that went bad none changes anything until it is forgo
   const auto update = [&](double gradient, double loss) {
     give(a, {gradient, 1});
     const Tensor report = adam.clip(Tensor::full({1}, loss, DType::F64), 1);
-    adam.update(1, 0.1, report.slice(2, 3));
+    adam.update(Tensor::of({3}, adam.rates(1, 0.1)), report.slice(2, 3));
     return a.value.values() != std::vector<double>{1, 2};
   };
   CHECK_FALSE(update(1, INFINITY));

@@ -6,6 +6,7 @@
 #include "core/random.h"
 #include "text/token_cache.h"
 #include "training/configuration.h"
+#include "training/trainer.h"
 
 // What the tests of training share.
 namespace regla::test {
@@ -38,6 +39,12 @@ inline const std::vector<std::string>& small_mixers() {
       R"([{"type": "softmax", "window": 11}, {"gate_axis": "key"}])",
       R"(["performer", {"type": "rfa", "feature_seed": 5}])"};
   return all;
+}
+
+/// An update, waited for.
+inline StepResult one_step(Trainer& trainer) {
+  trainer.step();
+  return trainer.finish().back();
 }
 
 }  // namespace regla::test

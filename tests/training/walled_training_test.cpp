@@ -93,8 +93,8 @@ TEST_CASE("training behind the wall has the CPU's bits") {
     INFO(name_of(config));
     Run cpu(config, {}), walled(config, walled_device());
     check_same_weights(*walled.model.decoder, *cpu.model.decoder);
-    for (int step = 0; step < 8; ++step) {  // over the border of an epoch
-      check_same_step(walled.trainer.step(), cpu.trainer.step());
+    for (int step = 0; step < 30; ++step) {  // over the borders of epochs
+      check_same_step(one_step(walled.trainer), one_step(cpu.trainer));
     }
     walled.trainer.require_finite_weights();
     for (const Parameter* parameter : walled.model.decoder->parameters()) {
@@ -102,6 +102,78 @@ TEST_CASE("training behind the wall has the CPU's bits") {
       CHECK(parameter->gradient.device() == walled_device());
     }
     check_same_weights(*walled.model.decoder, *cpu.model.decoder);
+  }
+}
+
+TEST_CASE("updates that are asked for ahead are those that are waited for") {
+  for (const TrainingConfig& config : walled_configs()) {
+    INFO(name_of(config));
+    Run waits(config, walled_device()), goes_on(config, walled_device());
+    const bool redraws = config.model.mixer[0].redraw_every > 0;  // every 2 updates
+    StepResults expected, told;
+    for (int64_t step = 0; step < 13; ++step) {
+      expected.push_back(one_step(waits.trainer));
+      goes_on.trainer.step();
+      const StepResults arrived = goes_on.trainer.arrived();
+      told.insert(told.end(), arrived.begin(), arrived.end());
+      // This one is still under way, unless features are drawn anew behind it.
+      CHECK(static_cast<int64_t>(told.size()) <= (redraws && step % 2 == 1 ? step + 1 : step));
+      CHECK(goes_on.trainer.steps_done() == step + 1);
+    }
+    CHECK(told.size() >= 9);
+    const StepResults rest = goes_on.trainer.finish();
+    told.insert(told.end(), rest.begin(), rest.end());
+    REQUIRE(told.size() == expected.size());
+    for (size_t i = 0; i < told.size(); ++i) {
+      CHECK(told[i].step == static_cast<int64_t>(i) + 1);
+      check_same_step(told[i], expected[i]);
+    }
+    check_same_weights(*goes_on.model.decoder, *waits.model.decoder);
+    CHECK(goes_on.trainer.finish().empty());
+  }
+}
+
+TEST_CASE("between two log lines the host only brings what is new to the device") {
+  for (TrainingConfig config : walled_configs()) {
+    if (config.model.mixer[0].redraw_every > 0) config.model.mixer[0].redraw_every = 0;
+    INFO(name_of(config));
+    Run run(config, walled_device());
+    one_step(run.trainer);
+    const WallCounts outside = counts_outside_of_routines(), inside = counts_inside_routines();
+    for (int step = 0; step < 13; ++step) run.trainer.step();
+    const WallCounts asked = counts_outside_of_routines() - outside;
+    CHECK(asked == WallCounts{.copies_from_host = 13, .copies_beside = 9});  // it is 4 ahead
+    CHECK((counts_inside_routines() - inside).kernels > 13 * 40);
+    CHECK((counts_inside_routines() - inside).copies_from_host == 0);
+  }
+}
+
+TEST_CASE("an update that goes bad is explained by its number, whatever was asked for since") {
+  for (const int64_t ahead : {0, 1, 3}) {
+    for (const int64_t bad : {2, 5}) {  // the one behind step 5 begins an epoch
+      TrainingConfig config = walled_config(R"("regla")");
+      Run sound(config, walled_device()), run(config, walled_device());
+      for (int64_t step = 0; step < bad; ++step) {
+        one_step(sound.trainer);
+        one_step(run.trainer);
+      }
+      INFO("update " << bad << ", " << ahead << " behind it");
+      Parameter& weight = *run.model.decoder->parameters()[5];
+      const Tensor before = weight.value.clone();
+      weight.value.fill(std::numeric_limits<double>::infinity());
+      run.trainer.step();
+      weight.value.copy_from(before);
+      for (int64_t i = 0; i < ahead; ++i) run.trainer.step();
+      // With the weight put back the batch is sound again: only its number says what it was.
+      CHECK_THROWS_WITH(run.trainer.finish(),
+                        Contains("[train] step " + std::to_string(bad + 1) + ": the loss is not"));
+      CHECK(run.trainer.steps_done() == bad);
+      check_same_weights(*run.model.decoder, *sound.model.decoder);
+      // Nothing was carried on, and training could go on from there.
+      check_same_step(one_step(run.trainer), one_step(sound.trainer));
+      check_same_step(one_step(run.trainer), one_step(sound.trainer));
+      check_same_weights(*run.model.decoder, *sound.model.decoder);
+    }
   }
 }
 
@@ -117,9 +189,9 @@ TEST_CASE("a checkpoint of one device goes on on another") {
     CHECK(on_wall.model.decoder->device() == walled_device());
     for (Run* run : {&on_cpu, &on_wall}) restore_training(folder.path(), run->trainer, state);
     for (int step = 0; step < 2; ++step) {
-      const StepResult expected = walled.trainer.step();
-      check_same_step(on_cpu.trainer.step(), expected);
-      check_same_step(on_wall.trainer.step(), expected);
+      const StepResult expected = one_step(walled.trainer);
+      check_same_step(one_step(on_cpu.trainer), expected);
+      check_same_step(one_step(on_wall.trainer), expected);
     }
     check_same_weights(*on_cpu.model.decoder, *walled.model.decoder);
     check_same_weights(*on_wall.model.decoder, *walled.model.decoder);
@@ -151,7 +223,8 @@ TEST_CASE("weights that diverge behind the wall are named") {
   Run run(config, walled_device());
   Parameter& weight = *run.model.decoder->parameters()[5];
   weight.value.fill(std::numeric_limits<double>::quiet_NaN());
-  CHECK_THROWS_WITH(run.trainer.step(), Contains("the loss is not finite; the first tensor that"));
+  CHECK_THROWS_WITH(one_step(run.trainer),
+                    Contains("the loss is not finite; the first tensor that"));
   CHECK_THROWS_WITH(run.trainer.require_finite_weights(), Contains(weight.name));
 }
 
