@@ -81,11 +81,13 @@ void Trainer::stage(const Batch& batch, int64_t step) {
 /// What is the same in every update: the work of the routine.
 void Trainer::update() {
   optimizer_.clear_gradients();
-  const DecoderState before = state_before();
+  // What was carried into an epoch belongs to other text; behind a bad update nothing begins.
+  kernels(decoder_.device()).restart(optimizer_.has_stopped(), 0, staged_.begins_epoch());
+  carried_.restart(staged_.begins_epoch());
   std::vector<DecoderState> after;  // of the rows of each micro-batch
   const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, decoder_.device());
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    after.push_back(rows_of(before, i));
+    after.push_back(carried_rows(i));
     losses.slice(i, i + 1).copy_from(run_micro_batch(i, after.back(), false));
   }
   const Tensor report = optimizer_.clip(losses, config_.grad_clip);
@@ -93,21 +95,15 @@ void Trainer::update() {
   optimizer_.update(staged_.rates(), factor);
   // Until here backward and a repeated forward pass needed the old state.
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    rows_of(carried_, i).commit(factor, after[static_cast<size_t>(i)]);
+    carried_rows(i).commit(factor, after[static_cast<size_t>(i)]);
   }
   kernels(decoder_.device()).put_row(staged_.report_row(), report, reports_);
 }
 
-/// What the staged update starts from: what was carried into a new epoch belongs to other text.
-DecoderState Trainer::state_before() const {
-  DecoderState before = carried_.clone();
-  before.restart(staged_.begins_epoch());
-  return before;
-}
-
-DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
+/// The carried state of a micro-batch, sharing memory.
+DecoderState Trainer::carried_rows(int64_t index) const {
   const int64_t rows = config_.batch_size / config_.micro_batches;
-  return state.rows(index * rows, (index + 1) * rows);
+  return carried_.rows(index * rows, (index + 1) * rows);
 }
 
 /// Adds the gradient of one part of the staged batch and returns its share of the loss, F64 [1].
@@ -150,12 +146,12 @@ void Trainer::explain(const Asked& asked, double loss) {
   steps_done_ = asked.step;
   stage(batches_.at(asked.step), asked.step);
   std::string what = "[train] step " + std::to_string(asked.step + 1) + ": ";
-  const DecoderState before = state_before();
+  carried_.restart(staged_.begins_epoch());
   const auto run_again = [&](bool check_finite, bool whole) {
     optimizer_.clear_gradients();
     for (int64_t i = 0; i < config_.micro_batches; ++i) {
       if (!whole) optimizer_.clear_gradients();
-      DecoderState state = rows_of(before, i);
+      DecoderState state = carried_rows(i);
       run_micro_batch(i, state, check_finite);
     }
   };

@@ -89,8 +89,7 @@ class Trainer {
 
   void stage(const Batch& batch, int64_t step);
   void update();
-  DecoderState state_before() const;
-  DecoderState rows_of(const DecoderState& state, int64_t index) const;
+  DecoderState carried_rows(int64_t index) const;
   Tensor run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
   void take_oldest();
   [[noreturn]] void explain(const Asked& asked, double loss);
