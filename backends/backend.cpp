@@ -40,6 +40,11 @@ const KernelTable& kernels(Device device) {
 
 std::unique_ptr<Replay> make_replay(Device device) { return backend(device).make_replay(); }
 
+void allow_tf32(Device device, bool allowed) {
+  const Backend& there = backend(device);
+  if (there.allow_tf32) there.allow_tf32(allowed);
+}
+
 void install_backend(Device device, Backend backend) {
   install_memory(device, std::move(backend.memory));
   installed()[device] = std::move(backend);

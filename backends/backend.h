@@ -9,12 +9,13 @@
 
 namespace regla {
 
-/// The three things that a device consists of.
+/// What a device consists of.
 struct Backend {
   std::unique_ptr<Memory> memory;
   const KernelTable* kernels;
   /// Makes the device's side of a new routine.
   std::function<std::unique_ptr<Replay>()> make_replay;
+  std::function<void(bool)> allow_tf32 = {};  // see below; empty: products are always exact
 };
 
 /// Adds a device, which must outlive the program's tensors.
@@ -23,5 +24,9 @@ void install_backend(Device device, Backend backend);
 /// Makes a device ready before the first tensor lies on it. An Error, one line that says what is
 /// missing, where this build or this machine has none.
 void open_device(Device device);
+
+/// Whether products of an open device may from now on round operands in F32 to 10 bits of mantissa
+/// (TF32), where it has units for that. A routine keeps what it was recorded with.
+void allow_tf32(Device device, bool allowed);
 
 }  // namespace regla

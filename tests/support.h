@@ -73,10 +73,12 @@ inline Tensor random_mask(const Shape& shape, uint64_t seed, double probability)
   return mask;
 }
 
-/// max|a - b| / max|b|: the measure of every comparison. NaN and infinities are infinitely wrong.
-inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
+/// max|a - b| / max(max|b|, least): the measure of every comparison. NaN and infinities are
+/// infinitely wrong.
+inline double relative_error(const std::vector<double>& a, const std::vector<double>& b,
+                             double least = 0) {
   if (a.size() != b.size()) return INFINITY;
-  double difference = 0, size = 0;
+  double difference = 0, size = least;
   for (size_t i = 0; i < a.size(); ++i) {
     if (!std::isfinite(a[i]) || !std::isfinite(b[i])) {
       if (a[i] == b[i]) continue;
@@ -88,9 +90,38 @@ inline double relative_error(const std::vector<double>& a, const std::vector<dou
   return difference == 0 ? 0 : difference / size;
 }
 
+/// Whether numbers up to `size`, one of several results of a computation in `sums` with numbers up
+/// to `terms`, are zero by mathematics: what rounding leaves of terms that cancel.
+inline bool is_left_over(double size, double terms, DType sums) {
+  return size <= 32 * (sums == DType::F64 ? 0x1p-52 : 0x1p-23) * terms;
+}
+
+/// The largest finite number.
+inline double largest_of(const Tensor& x) {
+  double largest = 0;
+  if (!x.defined()) return largest;
+  for (const double value : x.values()) {
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  }
+  return largest;
+}
+inline double largest_of(const Tensors& tensors) {
+  double largest = 0;
+  for (const Tensor& x : tensors) largest = std::max(largest, largest_of(x));
+  return largest;
+}
+
 inline double relative_error(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0 : INFINITY;
   return a.shape() == b.shape() ? relative_error(a.values(), b.values()) : INFINITY;
+}
+
+/// The same for result b of a computation whose largest number is `terms`: what is left of terms
+/// that cancel differs from machine to machine as a whole, and is measured against them.
+inline double relative_error(const Tensor& a, const Tensor& b, double terms) {
+  if (!a.defined() || !b.defined() || a.shape() != b.shape()) return relative_error(a, b);
+  const bool is_zero = is_left_over(largest_of(b), terms, sum_type(b.dtype()));
+  return relative_error(a.values(), b.values(), is_zero ? terms : 0);
 }
 
 /// Whichever devices they lie on.

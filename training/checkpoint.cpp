@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "backends/backend.h"
 #include "backends/copies.h"
 #include "models/mixer_json.h"
 #include "storage/files.h"
@@ -186,6 +187,7 @@ Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeniz
   if (vocab == 0) vocab = padded_vocab(model.tokenizer->vocab_size());
   check(vocab >= model.tokenizer->vocab_size(), "[config] expected a vocab of at least the ",
         model.tokenizer->vocab_size(), " entries of the tokenizer, got ", vocab);
+  allow_tf32(make.device(), config.precision == Precision::Tf32);
   model.decoder = std::make_unique<Decoder>(model.config.model, make);
   return model;
 }

@@ -52,7 +52,8 @@ struct Model {
 
 /// The model for a configuration and a tokenizer, with initial weights, on an open device. A
 /// `vocab` of 0 becomes the tokenizer's, padded; an Error when the tokenizer has more entries than
-/// `vocab`.
+/// `vocab`. The device's products are in TF32 from now on if `precision` says so, and exact if not:
+/// the model that was made last decides.
 Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
                  Device device = {});
 

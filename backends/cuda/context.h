@@ -20,6 +20,7 @@ struct Context {
   void* workspace;  // of the products
   size_t workspace_bytes;
   int multiprocessors;
+  bool allows_tf32;  // backends/backend.h
 };
 
 /// The context of a GPU that was opened.

@@ -8,11 +8,11 @@
 namespace regla::cuda {
 namespace {
 
-/// The heads of a tensor [R, H, N], each a matrix [R, N].
-Matrices heads_of(const Tensor& x) {
+/// The heads of a tensor, each a matrix [R, N]: [R, H, N] whichever axes R is made of.
+Matrices heads_of(const Tensor& x, int64_t H) {
   Tensor handle = x;
-  const int64_t R = x.dim(0), H = x.dim(1), N = x.dim(2);
-  return {handle.raw(), x.dtype(), R, N, H * N, N};
+  const int64_t N = x.dim(-1);
+  return {handle.raw(), x.dtype(), x.numel() / (H * N), N, H * N, N};
 }
 
 /// The heads of a weight [H F, N], each a matrix [F, N].
@@ -39,9 +39,9 @@ void head_linear(const HeadLinearArgs& args, Tensor y) {
   }
   const int64_t H = args.x.dim(1);
   const Tensor weight = converted(args.weight, args.x.dtype());
-  multiply(context(y), {.a = heads_of(args.x),
+  multiply(context(y), {.a = heads_of(args.x, H),
                         .b = weights_of(weight, H),
-                        .c = heads_of(y),
+                        .c = heads_of(y, H),
                         .transpose_b = true,
                         .accumulate = args.bias.defined(),
                         .count = H});
@@ -52,15 +52,15 @@ void head_linear_backward(const HeadLinearArgs& args, const Tensor& d_y, Sink d_
   const Tensor d = converted(d_y, args.x.dtype());
   if (d_x) {  // d_x_h = d_y_h W_h
     const Tensor weight = converted(args.weight, args.x.dtype());
-    multiply(context(d_y), {.a = heads_of(d),
+    multiply(context(d_y), {.a = heads_of(d, H),
                             .b = weights_of(weight, H),
-                            .c = heads_of(d_x.tensor),
+                            .c = heads_of(d_x.tensor, H),
                             .accumulate = d_x.accumulate,
                             .count = H});
   }
   if (d_weight) {  // d_W_h = d_y_h^T x_h
-    multiply(context(d_y), {.a = heads_of(d),
-                            .b = heads_of(args.x),
+    multiply(context(d_y), {.a = heads_of(d, H),
+                            .b = heads_of(args.x, H),
                             .c = weights_of(d_weight.tensor, H),
                             .transpose_a = true,
                             .accumulate = d_weight.accumulate,

@@ -27,7 +27,8 @@ Context make_context(Device device) {
              .products = nullptr,
              .workspace = nullptr,
              .workspace_bytes = kWorkspaceBytes,
-             .multiprocessors = 0};
+             .multiprocessors = 0,
+             .allows_tf32 = false};
   require(cudaStreamCreateWithFlags(&on.stream, cudaStreamNonBlocking), "make a stream");
   require(cublasLtCreate(&on.products), "start cuBLASLt");
   require(cudaMalloc(&on.workspace, kWorkspaceBytes), "allocate the workspace of products");
@@ -64,10 +65,11 @@ void install(Device device) {
   check(device.index < count, "[device] no ", device.text(),
         " here: the last one is cuda:", count - 1);
   const auto [place, is_new] = contexts().try_emplace(device, make_context(device));
-  const Context& on = place->second;
-  install_backend(device, {.memory = make_memory(on), .kernels = &kTable, .make_replay = [&on] {
-                             return make_replay(on);
-                           }});
+  Context& on = place->second;
+  install_backend(device, {.memory = make_memory(on),
+                           .kernels = &kTable,
+                           .make_replay = [&on] { return make_replay(on); },
+                           .allow_tf32 = [&on](bool allowed) { on.allows_tf32 = allowed; }});
 }
 
 }  // namespace regla::cuda

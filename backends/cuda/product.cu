@@ -1,6 +1,9 @@
+#include <cuda_bf16.h>
+
 #include <algorithm>
 #include <memory>
 
+#include "backends/cuda/loops.cuh"
 #include "backends/cuda/product.h"
 #include "core/check.h"
 
@@ -54,13 +57,19 @@ void set(const Description& product, cublasLtMatmulDescAttributes_t attribute, c
           "describe a product");
 }
 
-Description describe(const Product& product) {
+/// What operands are multiplied and summed in.
+cublasComputeType_t arithmetic_of(const Context& on, const Product& product) {
+  if (product.c.dtype == DType::F64) return CUBLAS_COMPUTE_64F;
+  const bool is_tf32 = on.allows_tf32 && product.a.dtype == DType::F32;
+  return is_tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+}
+
+Description describe(const Context& on, const Product& product) {
   const bool is_double = product.c.dtype == DType::F64;
   cublasLtMatmulDesc_t description;
-  require(
-      cublasLtMatmulDescCreate(&description, is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-                               is_double ? CUDA_R_64F : CUDA_R_32F),
-      "describe a product");
+  require(cublasLtMatmulDescCreate(&description, arithmetic_of(on, product),
+                                   is_double ? CUDA_R_64F : CUDA_R_32F),
+          "describe a product");
   Description owned(description);
   // c^T = op(b)^T op(a)^T
   set(owned, CUBLASLT_MATMUL_DESC_TRANSA, product.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
@@ -82,7 +91,8 @@ uint32_t alignment_of(const Matrices& x) {
   return static_cast<uint32_t>(places & (~places + 1));
 }
 
-/// What an algorithm may use: the workspace, and addresses no rounder than these.
+/// What an algorithm may use: the workspace, addresses no rounder than these, and parts of sums
+/// that are not rounded to a narrow result's type, nor added up in the order in which they arrive.
 Preference preference_of(const Context& on, const Product& product) {
   cublasLtMatmulPreference_t made;
   require(cublasLtMatmulPreferenceCreate(&made), "describe a product");
@@ -92,6 +102,8 @@ Preference preference_of(const Context& on, const Product& product) {
             "describe a product");
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, on.workspace_bytes);
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+         static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.c));
@@ -112,12 +124,30 @@ cublasLtMatmulAlgo_t chosen(const Context& on, const Description& product,
   return found.algo;
 }
 
+/// c += op(a) op(b) in BF16: cuBLASLt may round the product before it adds, here it is summed in
+/// F32 and rounded once. The tape adds up in the type of sums, so this is seldom asked for.
+void add_narrow(const Context& on, Product product) {
+  const Matrices c = product.c;
+  Tensor sums = Tensor::empty({product.count, c.rows, c.columns}, DType::F32, on.device);
+  product.c = {sums.raw(), DType::F32, c.rows, c.columns, c.columns, c.rows * c.columns};
+  product.accumulate = false;
+  multiply(on, product);
+  const auto* from = sums.data<float>();
+  auto* to = static_cast<__nv_bfloat16*>(c.data);
+  for_each(on, sums.numel(), [=] __device__(int64_t i) {
+    const int64_t row = i / c.columns;
+    const int64_t place = row / c.rows * c.step + row % c.rows * c.pitch + i % c.columns;
+    to[place] = __float2bfloat16_rn(__bfloat162float(to[place]) + from[i]);
+  });
+}
+
 }  // namespace
 
 void multiply(const Context& on, const Product& product) {
   const Matrices& c = product.c;
   if (c.rows == 0 || c.columns == 0 || product.count == 0) return;
-  const Description description = describe(product);
+  if (product.accumulate && c.dtype == DType::BF16) return add_narrow(on, product);
+  const Description description = describe(on, product);
   const Layout a = layout_of(product.b, product.count), b = layout_of(product.a, product.count);
   const Layout to = layout_of(c, product.count);
   const cublasLtMatmulAlgo_t algorithm =

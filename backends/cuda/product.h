@@ -19,7 +19,8 @@ struct Matrices {
 };
 
 /// c = op(a) op(b) (+ bias [columns of c] on every row), or c += op(a) op(b), `count` times. Sums
-/// are in F64 where c is, else in F32; a and b have one type, and the bias has that of c.
+/// are in F64 where c is, else in F32, and c is rounded once; a and b have one type, and the bias
+/// has that of c.
 struct Product {
   Matrices a, b, c;
   bool transpose_a = false, transpose_b = false, accumulate = false;

@@ -25,14 +25,6 @@ double weighted_sum(const OpSample& sample, const Tensors& values, const Tensors
   return sum;
 }
 
-/// max|x|
-double largest_of(const Tensor& x) {
-  double largest = 0;
-  if (!x.defined()) return 0;
-  for (double value : x.values()) largest = std::max(largest, std::abs(value));
-  return largest;
-}
-
 std::set<std::string> declared_ops() {
   std::ifstream file(std::string(REGLA_SOURCE_DIR) + "/autograd/ops.h");
   const std::string text(std::istreambuf_iterator<char>(file), {});
@@ -88,9 +80,7 @@ TEST_CASE("float agrees with double") {
         INFO(sample.name() << ", output " << i);
         CHECK(relative_error(single.outputs[i], exact.outputs[i]) < 1e-4);
       }
-      double largest = 0;
-      for (const Tensor& gradient : exact.gradients)
-        largest = std::max(largest, largest_of(gradient));
+      const double largest = largest_of(exact.gradients);
       for (size_t i = 0; i < exact.gradients.size(); ++i) {
         INFO(sample.name() << ", gradient " << i);
         if (largest_of(exact.gradients[i]) == 0) {  // only the others can say what is small

@@ -407,7 +407,7 @@ TEST_CASE("a GPU's matrices per head are the CPU's", "[cuda]") {
     }
     for (const bool adds : {false, true}) {
       check_case(
-          {"head_linear_backward",
+          {adds ? "head_linear_backward, added" : "head_linear_backward",
            "AAA",
            {x, weight, d_y},
            "AS",

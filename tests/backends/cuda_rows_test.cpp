@@ -132,7 +132,7 @@ TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") 
                 }},
                *device);
     check_case({"favor_exponent_backward",
-                "SA",
+                "AS",
                 {x, d_z},
                 "S",
                 {x},
@@ -161,7 +161,7 @@ TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") 
       const Tensor y = floats({R, 2 * N * nu}, 7), d_y = floats({R, 2 * N * nu}, 8);
       check_case(
           {"dpfp",
-           "S",
+           "A",
            {x},
            "A",
            {y},
@@ -169,7 +169,7 @@ TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") 
            5e-6},
           *device);
       check_case({"dpfp_backward",
-                  "SAA",
+                  "AAA",
                   {x, y, d_y},
                   "S",
                   {x},

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/backend.h"
 #include "backends/copies.h"
 #include "backends/routine.h"
 #include "tests/gpu.h"
@@ -175,6 +176,27 @@ TEST_CASE("products on a GPU are the CPU's, in every form", "[cuda]") {
       }
     }
   }
+}
+
+TEST_CASE("products on a GPU are in TF32 where that is allowed, and exact again after", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  const Tensor a = normal_tensor({256, 512}, DType::F32, 1).on(*opened);
+  const Tensor b = normal_tensor({512, 128}, DType::F32, 2).on(*opened);
+  const auto product = [&](DType dtype) {
+    const Tensor c = Tensor::empty({256, 128}, dtype, *opened);
+    kernels(*opened).matmul({converted(a, dtype), converted(b, dtype), {}, false, false}, {c});
+    return c.on(Device{});
+  };
+  const Tensor exact = product(DType::F32), exact_double = product(DType::F64);
+  CHECK(relative_error(exact, exact_double) < 5e-6);
+  allow_tf32(*opened, true);
+  const Tensor rounded = product(DType::F32), still_double = product(DType::F64);
+  allow_tf32(*opened, false);
+  CHECK(relative_error(rounded, exact_double) > 2e-5);
+  CHECK(relative_error(rounded, exact_double) < 2e-3);
+  CHECK(same_bits(still_double, exact_double));
+  CHECK(same_bits(product(DType::F32), exact));
 }
 
 TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") {
