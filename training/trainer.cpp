@@ -18,8 +18,8 @@ TrainingConfig validated(const TrainingConfig& config) {
   return config.resolved();
 }
 
-/// How many updates the host may be ahead of what it knows.
-constexpr int64_t kAhead = 4;
+/// How many updates the host may be ahead of the device, and of what it knows.
+constexpr int64_t kAhead = 4, kUntold = 64;
 
 /// Whether random features are drawn anew after so many updates.
 bool redraws_at(const ModelConfig& model, int64_t updates) {
@@ -39,13 +39,16 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       optimizer_(decoder.parameters(), config_),
       staged_(config_.batch_size, config_.model.sequence_length, config_.reset_at_documents,
               decoder.device()),
-      reports_(Tensor::zeros({kAhead, 3}, DType::F64, decoder.device())) {
+      reports_(Tensor::zeros({kUntold, 3}, DType::F64, decoder.device())) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
   carried_ = initial_state();
 }
 
 void Trainer::step() {
-  if (asked_.size() == static_cast<size_t>(kAhead)) take_oldest();
+  if (asked_.size() == static_cast<size_t>(kUntold)) take_oldest();
+  if (asked_.size() >= static_cast<size_t>(kAhead)) {
+    memory(decoder_.device()).wait_for(asked_[asked_.size() - kAhead].mark);
+  }
   const Batch batch = batches_.at(steps_done_);
   stage(batch, steps_done_);
   if (!update_) update_.emplace(decoder_.device(), [this] { update(); });
@@ -74,7 +77,7 @@ void Trainer::stage(const Batch& batch, int64_t step) {
   decoder_.check_ids(batch.inputs);
   decoder_.check_ids(batch.targets);
   staged_.write(batch, {.step = step,
-                        .report_row = step % kAhead,
+                        .report_row = step % kUntold,
                         .rates = optimizer_.rates(step + 1, learning_rate_at(config_, step))});
 }
 
@@ -126,7 +129,7 @@ Tensor Trainer::run_micro_batch(int64_t index, DecoderState& state, bool check_f
 /// Learns what the update did that was asked for longest ago.
 void Trainer::take_oldest() {
   const Asked oldest = asked_.front();
-  const int64_t row = oldest.step % kAhead;
+  const int64_t row = oldest.step % kUntold;
   const std::vector<double> report = reports_.slice(row, row + 1).values_at(oldest.mark);
   if (report[2] == 0) explain(oldest, report[0]);
   asked_.pop_front();

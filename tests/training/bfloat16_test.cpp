@@ -35,14 +35,16 @@ struct Training {
       : model(std::move(made)), trainer(model.config, *model.decoder, text, kEnd) {}
   explicit Training(const TrainingConfig& config)
       : Training(make_model(config, byte_tokenizer())) {}
+  /// One that was saved, going on.
   explicit Training(const TemporaryFolder& folder, std::optional<Precision> precision = {})
       : Training(load_model(folder.path(), {}, precision)) {
     restore_training(folder.path(), trainer, read_training_state(folder.path()));
   }
 
   double steps(int count) {
-    for (int i = 0; i < count; ++i) trainer.step();
-    return trainer.finish().back().loss;
+    double loss = 0;
+    for (int i = 0; i < count; ++i) loss = one_step(trainer).loss;
+    return loss;
   }
   void save(const TemporaryFolder& folder) {
     const int64_t step = trainer.steps_done();
