@@ -1,8 +1,10 @@
 // What documents and comments point at is there: files, headings behind a `#`, and the headings of
-// documents that comments cite as docs/math.md, "The recurrence".
+// documents that comments cite as docs/math.md, "The recurrence". What they count is so many.
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <regex>
 #include <set>
@@ -108,6 +110,23 @@ std::vector<fs::path> files(const std::set<std::string>& endings) {
   return found;
 }
 
+/// What the numbered list under a heading links to.
+std::set<fs::path> listed_files(const fs::path& document, const std::string& heading) {
+  static const std::regex link(R"(\]\(([^)#\s]+)\))");
+  std::set<fs::path> found;
+  std::istringstream lines(regla::read_file(document));
+  bool is_there = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("#")) is_there = line.ends_with(heading);
+    if (!is_there || line.empty() || std::isdigit(static_cast<unsigned char>(line[0])) == 0)
+      continue;
+    for (std::sregex_iterator at(line.begin(), line.end(), link), end; at != end; ++at) {
+      found.insert(document.parent_path() / (*at)[1].str());
+    }
+  }
+  return found;
+}
+
 }  // namespace
 
 TEST_CASE("links in documents lead somewhere") {
@@ -123,8 +142,28 @@ TEST_CASE("links in documents lead somewhere") {
   CHECK(broken_links(here, "[a](README.md), [b](#four-forms), [c](data.md#math)").size() == 3);
 }
 
+TEST_CASE("the reading order is as long as the documents say") {
+  const std::set<fs::path> spine = listed_files(kRoot / "docs/structure.md", "Reading order");
+  int64_t lines = 0;
+  for (const fs::path& file : spine) {
+    const std::string text = regla::read_file(file);
+    lines += std::count(text.begin(), text.end(), '\n');
+  }
+  static const std::regex claim(R"((\d+) files(?:,| of) about (\d+),(\d{3}) lines)");
+  for (const char* document : {"docs/structure.md", "README.md"}) {
+    const std::string text = regla::read_file(kRoot / document);
+    std::sregex_iterator at(text.begin(), text.end(), claim);
+    REQUIRE(at != std::sregex_iterator());
+    for (; at != std::sregex_iterator(); ++at) {
+      INFO(document << ": " << at->str() << "; there are " << spine.size() << " and " << lines);
+      CHECK(std::stoul((*at)[1]) == spine.size());
+      CHECK(std::abs(std::stol((*at)[2].str() + (*at)[3].str()) - lines) <= 100);
+    }
+  }
+}
+
 TEST_CASE("comments cite documents and headings that exist") {
-  for (const fs::path& source : files({".h", ".cpp", ".py", ".sh", ".cmake"})) {
+  for (const fs::path& source : files({".h", ".cpp", ".cuh", ".cu", ".py", ".sh", ".cmake"})) {
     if (source.filename() == "documents_test.cpp") continue;
     for (const std::string& citation : broken_citations(regla::read_file(source))) {
       FAIL_CHECK(source.string() << ": " << citation);
