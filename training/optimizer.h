@@ -22,6 +22,8 @@ class AdamW {
   /// `forget_bad_updates`.
   Tensor clip(const Tensor& losses, double largest);
   void forget_bad_updates() { latch_.fill(0); }
+  /// [1] I32: 1 from an update that went bad on, else 0.
+  const Tensor& has_stopped() const { return latch_; }
   /// What differs between updates: the rates of AdamWArgs for number `step`, counted from 1.
   std::vector<double> rates(int64_t step, double learning_rate) const;
   /// An update with these `rates`, F64 [3], and every gradient multiplied by `factor`, F64 [1], on
@@ -45,7 +47,7 @@ class AdamW {
   std::vector<Moments> moments_;
   Device device_;
   Tensor squares_;  // F64, of each parameter's gradient
-  Tensor latch_;    // [1] I32: an update went bad
+  Tensor latch_;    // of has_stopped
   double beta1_, beta2_, epsilon_, weight_decay_;
 };
 

@@ -18,8 +18,8 @@ TrainingConfig validated(const TrainingConfig& config) {
   return config.resolved();
 }
 
-/// How many updates the host may be ahead of what it knows.
-constexpr int64_t kAhead = 4;
+/// How many updates the host may be ahead of the device, and of what it knows.
+constexpr int64_t kAhead = 4, kUntold = 64;
 
 /// Whether random features are drawn anew after so many updates.
 bool redraws_at(const ModelConfig& model, int64_t updates) {
@@ -39,13 +39,16 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
       optimizer_(decoder.parameters(), config_),
       staged_(config_.batch_size, config_.model.sequence_length, config_.reset_at_documents,
               decoder.device()),
-      reports_(Tensor::zeros({kAhead, 3}, DType::F64, decoder.device())) {
+      reports_(Tensor::zeros({kUntold, 3}, DType::F64, decoder.device())) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
   carried_ = initial_state();
 }
 
 void Trainer::step() {
-  if (asked_.size() == static_cast<size_t>(kAhead)) take_oldest();
+  if (asked_.size() == static_cast<size_t>(kUntold)) take_oldest();
+  if (asked_.size() >= static_cast<size_t>(kAhead)) {
+    memory(decoder_.device()).wait_for(asked_[asked_.size() - kAhead].mark);
+  }
   const Batch batch = batches_.at(steps_done_);
   stage(batch, steps_done_);
   if (!update_) update_.emplace(decoder_.device(), [this] { update(); });
@@ -74,18 +77,20 @@ void Trainer::stage(const Batch& batch, int64_t step) {
   decoder_.check_ids(batch.inputs);
   decoder_.check_ids(batch.targets);
   staged_.write(batch, {.step = step,
-                        .report_row = step % kAhead,
+                        .report_row = step % kUntold,
                         .rates = optimizer_.rates(step + 1, learning_rate_at(config_, step))});
 }
 
 /// What is the same in every update: the work of the routine.
 void Trainer::update() {
   optimizer_.clear_gradients();
-  const DecoderState before = state_before();
+  // What was carried into an epoch belongs to other text; behind a bad update nothing begins.
+  kernels(decoder_.device()).restart(optimizer_.has_stopped(), 0, staged_.begins_epoch());
+  carried_.restart(staged_.begins_epoch());
   std::vector<DecoderState> after;  // of the rows of each micro-batch
   const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, decoder_.device());
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    after.push_back(rows_of(before, i));
+    after.push_back(carried_rows(i));
     losses.slice(i, i + 1).copy_from(run_micro_batch(i, after.back(), false));
   }
   const Tensor report = optimizer_.clip(losses, config_.grad_clip);
@@ -93,21 +98,15 @@ void Trainer::update() {
   optimizer_.update(staged_.rates(), factor);
   // Until here backward and a repeated forward pass needed the old state.
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
-    rows_of(carried_, i).commit(factor, after[static_cast<size_t>(i)]);
+    carried_rows(i).commit(factor, after[static_cast<size_t>(i)]);
   }
   kernels(decoder_.device()).put_row(staged_.report_row(), report, reports_);
 }
 
-/// What the staged update starts from: what was carried into a new epoch belongs to other text.
-DecoderState Trainer::state_before() const {
-  DecoderState before = carried_.clone();
-  before.restart(staged_.begins_epoch());
-  return before;
-}
-
-DecoderState Trainer::rows_of(const DecoderState& state, int64_t index) const {
+/// The carried state of a micro-batch, sharing memory.
+DecoderState Trainer::carried_rows(int64_t index) const {
   const int64_t rows = config_.batch_size / config_.micro_batches;
-  return state.rows(index * rows, (index + 1) * rows);
+  return carried_.rows(index * rows, (index + 1) * rows);
 }
 
 /// Adds the gradient of one part of the staged batch and returns its share of the loss, F64 [1].
@@ -130,7 +129,7 @@ Tensor Trainer::run_micro_batch(int64_t index, DecoderState& state, bool check_f
 /// Learns what the update did that was asked for longest ago.
 void Trainer::take_oldest() {
   const Asked oldest = asked_.front();
-  const int64_t row = oldest.step % kAhead;
+  const int64_t row = oldest.step % kUntold;
   const std::vector<double> report = reports_.slice(row, row + 1).values_at(oldest.mark);
   if (report[2] == 0) explain(oldest, report[0]);
   asked_.pop_front();
@@ -150,12 +149,12 @@ void Trainer::explain(const Asked& asked, double loss) {
   steps_done_ = asked.step;
   stage(batches_.at(asked.step), asked.step);
   std::string what = "[train] step " + std::to_string(asked.step + 1) + ": ";
-  const DecoderState before = state_before();
+  carried_.restart(staged_.begins_epoch());
   const auto run_again = [&](bool check_finite, bool whole) {
     optimizer_.clear_gradients();
     for (int64_t i = 0; i < config_.micro_batches; ++i) {
       if (!whole) optimizer_.clear_gradients();
-      DecoderState state = rows_of(before, i);
+      DecoderState state = carried_rows(i);
       run_micro_batch(i, state, check_finite);
     }
   };

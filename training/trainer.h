@@ -50,7 +50,8 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Asks for one update. Waits, for the oldest one, where the host is four ahead of what it knows.
+  /// Asks for one update. Waits, and reads nothing, where the device is four behind; reads what the
+  /// oldest did where 64 were not told of.
   void step();
   /// What updates did that were not told of yet: all of them, waiting; or those that are done.
   StepResults finish();
@@ -89,8 +90,7 @@ class Trainer {
 
   void stage(const Batch& batch, int64_t step);
   void update();
-  DecoderState state_before() const;
-  DecoderState rows_of(const DecoderState& state, int64_t index) const;
+  DecoderState carried_rows(int64_t index) const;
   Tensor run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
   void take_oldest();
   [[noreturn]] void explain(const Asked& asked, double loss);
@@ -101,7 +101,7 @@ class Trainer {
   Batches batches_;
   AdamW optimizer_;
   StagedUpdate staged_;
-  Tensor reports_;  // [kAhead, 3] F64: loss, norm and factor of the latest updates
+  Tensor reports_;  // [kUntold, 3] F64: loss, norm and factor of the latest updates
   int64_t steps_done_ = 0;
   DecoderState carried_;  // empty without carry_state
   std::deque<Asked> asked_;

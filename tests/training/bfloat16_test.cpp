@@ -25,7 +25,7 @@ TrainingConfig config_of(const std::string& mixer, Precision precision) {
   return config;
 }
 
-/// A training as it goes on in memory.
+/// A training as it goes on in memory, or from where a checkpoint stands.
 struct Training {
   Model model;
   TokenStream text = small_text(400);
@@ -35,10 +35,15 @@ struct Training {
       : model(std::move(made)), trainer(model.config, *model.decoder, text, kEnd) {}
   explicit Training(const TrainingConfig& config)
       : Training(make_model(config, byte_tokenizer())) {}
+  /// One that was saved, going on.
+  explicit Training(const TemporaryFolder& folder, std::optional<Precision> precision = {})
+      : Training(load_model(folder.path(), {}, precision)) {
+    restore_training(folder.path(), trainer, read_training_state(folder.path()));
+  }
 
   double steps(int count) {
     double loss = 0;
-    for (int i = 0; i < count; ++i) loss = trainer.step().loss;
+    for (int i = 0; i < count; ++i) loss = one_step(trainer).loss;
     return loss;
   }
   void save(const TemporaryFolder& folder) {
@@ -47,12 +52,6 @@ struct Training {
                    {.step = step, .tokens = step * trainer.tokens_per_step(), .text = "abc"});
   }
 };
-
-Training resumed(const TemporaryFolder& folder, std::optional<Precision> precision = {}) {
-  Training training(load_model(folder.path(), {}, precision));
-  restore_training(folder.path(), training.trainer, read_training_state(folder.path()));
-  return training;
-}
 
 }  // namespace
 
@@ -74,7 +73,7 @@ TEST_CASE("training in BF16 resumes with the same bits") {
     training.steps(4);
     const TemporaryFolder folder;
     training.save(folder);
-    Training again = resumed(folder);
+    Training again(folder);
     for (const Parameter* parameter : again.model.decoder->parameters()) {
       CHECK(parameter->value.dtype() == DType::F32);
       CHECK(parameter->copy.defined() == is_matrix(parameter->role));
@@ -119,7 +118,7 @@ TEST_CASE("a run goes on in another precision") {
     for (const Precision now :
          {Precision::Fp32, Precision::Tf32, Precision::Bf16, Precision::F64}) {
       INFO(name_of(before) << " to " << name_of(now));
-      Training again = resumed(folder, now);
+      Training again(folder, now);
       CHECK(again.model.config.precision == now);
       CHECK(again.model.decoder->dtype() == activation_type(now));
       CHECK(std::abs(again.steps(1) / wanted - 1) < 5e-3);

@@ -94,7 +94,7 @@ TEST_CASE("AdamW renews the copy that products read in the same pass") {
   matrix.gradient = Tensor::of({2}, std::vector<float>{0.3f, 0.7f});
   matrix.gradient_empty = false;
   AdamW adam({&matrix}, TrainingConfig{});
-  adam.update(1, 0.01, Tensor::full({1}, 1, DType::F64));
+  adam.update(Tensor::of({3}, adam.rates(1, 0.01)), Tensor::full({1}, 1, DType::F64));
   CHECK(matrix.value.values()[0] < 1);
   CHECK(matrix.copy.values() == converted(matrix.value, DType::BF16).values());
   CHECK(matrix.copy.values() != matrix.value.values());
