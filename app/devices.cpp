@@ -1,12 +1,31 @@
 #include "app/command.h"
 #include "app/options.h"
+#include "backends/backend.h"
 #include "backends/cpu/info.h"
 #include "core/processors.h"
 
 namespace regla::app {
 namespace {
 
+/// The GPUs that can be opened, each with its name; what there is instead of the first.
+struct Gpus {
+  Json names = Json::object();
+  std::string none;
+
+  Gpus() {
+    try {
+      for (Device gpu = {Device::Kind::Cuda, 0};; ++gpu.index) {
+        open_device(gpu);
+        names[gpu.text()] = model_of(gpu);
+      }
+    } catch (const Error& error) {
+      none = error.what();
+    }
+  }
+};
+
 int devices(bool json) {
+  const Gpus gpus;
   const ThreadChoice choice = default_threads();
   const Json report = {{"processor", cpu::processor_model()},
                        {"architecture", cpu::architecture()},
@@ -15,16 +34,17 @@ int devices(bool json) {
                        {"threads_from", choice.reason},
                        {"onednn", cpu::onednn_version()},
                        {"eigen", cpu::eigen_version()},
-                       {"gpus", Json::array()}};
+                       {"gpus", gpus.names}};
   if (json) {
     print_json(report);
     return 0;
   }
   for (const auto& [name, value] : report.items()) {
-    print_row(name, name == "gpus"      ? "none (built without CUDA)"
-                    : value.is_string() ? value.get<std::string>()
-                                        : value.dump());
+    if (name == "gpus") continue;
+    print_row(name, value.is_string() ? value.get<std::string>() : value.dump());
   }
+  for (const auto& [name, model] : gpus.names.items()) print_row(name, model.get<std::string>());
+  if (gpus.names.empty()) print_row("gpus", "none: " + gpus.none);
   return 0;
 }
 

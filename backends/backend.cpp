@@ -45,6 +45,8 @@ void allow_tf32(Device device, bool allowed) {
   if (there.allow_tf32) there.allow_tf32(allowed);
 }
 
+const std::string& model_of(Device device) { return backend(device).model; }
+
 void install_backend(Device device, Backend backend) {
   install_memory(device, std::move(backend.memory));
   installed()[device] = std::move(backend);

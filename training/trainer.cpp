@@ -31,15 +31,17 @@ bool redraws_at(const ModelConfig& model, int64_t updates) {
 }  // namespace
 
 Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
-                 int32_t end_of_text)
+                 int32_t end_of_text, Objective objective)
     : config_(validated(config)),
       decoder_(decoder),
       text_(text),
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_),
+      objective_(std::move(objective)),
       staged_(config_.batch_size, config_.model.sequence_length, config_.reset_at_documents,
               decoder.device()),
-      reports_(Tensor::zeros({kUntold, 3}, DType::F64, decoder.device())) {
+      reports_(Tensor::zeros({kUntold, 3 + static_cast<int64_t>(objective_.numbers.size())},
+                             DType::F64, decoder.device())) {
   decoder_.recompute_blocks(config_.activation_checkpointing);
   carried_ = initial_state();
 }
@@ -83,24 +85,38 @@ void Trainer::stage(const Batch& batch, int64_t step) {
 
 /// What is the same in every update: the work of the routine.
 void Trainer::update() {
+  const KernelTable& on = kernels(decoder_.device());
   optimizer_.clear_gradients();
   // What was carried into an epoch belongs to other text; behind a bad update nothing begins.
-  kernels(decoder_.device()).restart(optimizer_.has_stopped(), 0, staged_.begins_epoch());
+  on.restart(optimizer_.has_stopped(), 0, staged_.begins_epoch());
   carried_.restart(staged_.begins_epoch());
   std::vector<DecoderState> after;  // of the rows of each micro-batch
-  const Tensor losses = Tensor::empty({config_.micro_batches}, DType::F64, decoder_.device());
+  const auto empty = [&](int64_t size) {
+    return Tensor::empty({size}, DType::F64, decoder_.device());
+  };
+  Tensors shares;  // of the micro-batches in the loss, then in each number
+  while (shares.size() <= objective_.numbers.size()) shares.push_back(empty(config_.micro_batches));
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
     after.push_back(carried_rows(i));
-    losses.slice(i, i + 1).copy_from(run_micro_batch(i, after.back(), false));
+    Objective::Outcome outcome = run_micro_batch(i, after.back(), false);
+    outcome.numbers.insert(outcome.numbers.begin(), outcome.loss.value);
+    for (size_t n = 0; n < shares.size(); ++n) {
+      shares[n].slice(i, i + 1).copy_from(outcome.numbers.at(n));
+    }
   }
-  const Tensor report = optimizer_.clip(losses, config_.grad_clip);
+  Tensor report = empty(reports_.dim(1));
+  report.slice(0, 3).copy_from(optimizer_.clip(shares[0], config_.grad_clip));
+  for (size_t n = 1; n < shares.size(); ++n) {
+    const auto place = static_cast<int64_t>(n) + 2;
+    on.sum(shares[n], 1, report.slice(place, place + 1));
+  }
   const Tensor factor = report.slice(2, 3);
   optimizer_.update(staged_.rates(), factor);
   // Until here backward and a repeated forward pass needed the old state.
   for (int64_t i = 0; i < config_.micro_batches; ++i) {
     carried_rows(i).commit(factor, after[static_cast<size_t>(i)]);
   }
-  kernels(decoder_.device()).put_row(staged_.report_row(), report, reports_);
+  on.put_row(staged_.report_row(), report, reports_);
 }
 
 /// The carried state of a micro-batch, sharing memory.
@@ -109,21 +125,21 @@ DecoderState Trainer::carried_rows(int64_t index) const {
   return carried_.rows(index * rows, (index + 1) * rows);
 }
 
-/// Adds the gradient of one part of the staged batch and returns its share of the loss, F64 [1].
-/// `state`, that of its rows, moves on.
-Tensor Trainer::run_micro_batch(int64_t index, DecoderState& state, bool check_finite) {
+/// Adds the gradient of one part of the staged batch and returns what the objective gave. `state`,
+/// that of its rows, moves on.
+Objective::Outcome Trainer::run_micro_batch(int64_t index, DecoderState& state, bool check_finite) {
   const int64_t rows = config_.batch_size / config_.micro_batches;
-  const BatchTensors part = staged_.tokens().rows(index * rows, (index + 1) * rows);
   DropoutSource dropout(config_.seed, staged_.step(), config_.model.dropout, index * rows);
   Tape tape;
   tape.check_finite(check_finite);
-  const Var hidden =
-      decoder_.hidden(part.ids, {.reset = part.reset}, state.empty() ? nullptr : &state,
-                      config_.model.dropout > 0 ? &dropout : nullptr);
-  const Var loss = decoder_.loss(hidden, part.targets, tokens_per_step());
-  tape.backward(loss);
+  Objective::Outcome outcome = objective_.evaluate(
+      decoder_, {.tokens = staged_.tokens().rows(index * rows, (index + 1) * rows),
+                 .state = state.empty() ? nullptr : &state,
+                 .dropout = config_.model.dropout > 0 ? &dropout : nullptr,
+                 .count = tokens_per_step()});
+  tape.backward(outcome.loss);
   state = state.detached();
-  return loss.value;
+  return outcome;
 }
 
 /// Learns what the update did that was asked for longest ago.
@@ -136,7 +152,8 @@ void Trainer::take_oldest() {
   results_.push_back({.step = oldest.step + 1,
                       .loss = report[0],
                       .gradient_norm = report[1],
-                      .learning_rate = oldest.learning_rate});
+                      .learning_rate = oldest.learning_rate,
+                      .numbers = {report.begin() + 3, report.end()}});
 }
 
 /// Does an update that went bad once more, with every tensor checked, to say where. It and all that

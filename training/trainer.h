@@ -11,6 +11,7 @@
 #include "text/batches.h"
 #include "text/token_cache.h"
 #include "training/configuration.h"
+#include "training/objective.h"
 #include "training/optimizer.h"
 #include "training/staged_update.h"
 
@@ -28,6 +29,7 @@ struct StepResult {
   double loss = 0;           ///< mean over the batch, nats per token
   double gradient_norm = 0;  ///< global, before clipping
   double learning_rate = 0;
+  std::vector<double> numbers = {};  ///< what Objective::numbers names
 };
 
 using StepResults = std::vector<StepResult>;
@@ -46,7 +48,7 @@ class Trainer {
  public:
   /// `decoder` must outlive it. Errors: those of TrainingConfig::validate and Batches.
   Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
-          int32_t end_of_text);
+          int32_t end_of_text, Objective objective = next_token_objective());
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
@@ -91,7 +93,7 @@ class Trainer {
   void stage(const Batch& batch, int64_t step);
   void update();
   DecoderState carried_rows(int64_t index) const;
-  Tensor run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
+  Objective::Outcome run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
   void take_oldest();
   [[noreturn]] void explain(const Asked& asked, double loss);
 
@@ -100,8 +102,9 @@ class Trainer {
   TokenStream text_;
   Batches batches_;
   AdamW optimizer_;
+  Objective objective_;
   StagedUpdate staged_;
-  Tensor reports_;  // [kUntold, 3] F64: loss, norm and factor of the latest updates
+  Tensor reports_;  // [kUntold, .] F64: loss, norm, factor and numbers of the latest updates
   int64_t steps_done_ = 0;
   DecoderState carried_;  // empty without carry_state
   std::deque<Asked> asked_;

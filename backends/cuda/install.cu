@@ -66,10 +66,13 @@ void install(Device device) {
         " here: the last one is cuda:", count - 1);
   const auto [place, is_new] = contexts().try_emplace(device, make_context(device));
   Context& on = place->second;
+  cudaDeviceProp properties;
+  require(cudaGetDeviceProperties(&properties, device.index), "ask for the GPU's name");
   install_backend(device, {.memory = make_memory(on),
                            .kernels = &kTable,
                            .make_replay = [&on] { return make_replay(on); },
-                           .allow_tf32 = [&on](bool allowed) { on.allows_tf32 = allowed; }});
+                           .allow_tf32 = [&on](bool allowed) { on.allows_tf32 = allowed; },
+                           .model = properties.name});
 }
 
 }  // namespace regla::cuda

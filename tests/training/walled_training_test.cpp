@@ -155,6 +155,35 @@ TEST_CASE("between two log lines the host only brings what is new to the device"
   }
 }
 
+TEST_CASE("another objective is trained for, and its numbers are told") {
+  // Twice the loss, beside which the loss and a third of it are told.
+  const Objective twice = {.numbers = {"once", "third"},
+                           .evaluate = [](Decoder& decoder, const MicroBatch& part) {
+                             const Var loss = next_token_objective().evaluate(decoder, part).loss;
+                             const Tensor third = scale(loss, 1.0 / 3).value;
+                             return Objective::Outcome{scale(loss, 2), {loss.value, third}};
+                           }};
+  const TrainingConfig config = walled_config(R"("regla")");
+  Run run(config, {}), usual(config, {}), walled(config, walled_device());
+  Trainer trainer(run.model.config, *run.model.decoder, run.text, kEnd, twice);
+  Trainer there(walled.model.config, *walled.model.decoder, walled.text, kEnd, twice);
+  for (int step = 0; step < 8; ++step) {
+    const StepResult told = one_step(trainer), told_there = one_step(there);
+    REQUIRE(told.numbers.size() == 2);
+    CHECK(told.loss == Approx(2 * told.numbers[0]));
+    CHECK(told.numbers[1] == Approx(told.numbers[0] / 3));
+    if (step == 0) {
+      const StepResult once = one_step(usual.trainer);
+      CHECK(told.numbers[0] == once.loss);
+      CHECK(told.gradient_norm == Approx(2 * once.gradient_norm));
+      CHECK(once.numbers.empty());
+    }
+    check_same_step(told_there, told);
+    CHECK(told_there.numbers == told.numbers);
+  }
+  check_same_weights(*walled.model.decoder, *run.model.decoder);
+}
+
 TEST_CASE("an update that goes bad is explained by its number, whatever was asked for since") {
   for (const int64_t ahead : {0, 1, 3}) {
     for (const int64_t bad : {2, 5}) {  // the one behind step 5 begins an epoch
