@@ -14,7 +14,7 @@
 // the shape errors; a new op needs a sample here and nothing else.
 namespace regla::test {
 
-inline void add_basic_samples(std::vector<OpSample>& list) {
+inline void add_product_samples(std::vector<OpSample>& list) {
   for (const Input& a : {Input{{3, 5, 7}}, sums({3, 5, 7})}) {
     const std::string flags = a.is_sum ? "sums" : "";
     list.push_back({"add", flags, {a, {{3, 5, 7}}}, [](const Vars& in) -> Vars {
@@ -59,6 +59,9 @@ inline void add_basic_samples(std::vector<OpSample>& list) {
                   "",
                   {sums({7, 5}), integers(random_ids({3, 11}, 1, 6))},
                   [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
+}
+
+inline void add_row_samples(std::vector<OpSample>& list) {
   for (const Input& x : {Input{{3, 2, 7}}, sums({3, 2, 7})}) {
     list.push_back({"layer_norm",
                     x.is_sum ? "sums" : "",
@@ -383,7 +386,8 @@ inline void add_sequence_samples(std::vector<OpSample>& list) {
 /// Every op with every flag, at awkward sizes that a gradient check can afford.
 inline std::vector<OpSample> all_ops() {
   std::vector<OpSample> list;
-  add_basic_samples(list);
+  add_product_samples(list);
+  add_row_samples(list);
   add_loss_samples(list);
   add_gate_samples(list);
   add_safe_exp_samples(list);

@@ -121,10 +121,7 @@ inline void add_large_mixer_samples(std::vector<OpSample>& list) {
 }
 
 inline void add_mixer_wrong_calls(std::vector<WrongCall>& list) {
-  const auto wrong = [&](const std::string& op, const std::string& flags,
-                         std::function<void()> call) {
-    list.push_back({op, flags, std::move(call)});
-  };
+  const Refusals wrong{list};
   wrong("relu", "integers", [] { relu(i32({2})); });
   wrong("relu", "nothing", [] { relu({}); });
   wrong("elu_plus_one", "integers", [] { elu_plus_one(i32({2})); });

@@ -132,6 +132,16 @@ struct WrongCall {
   std::function<void()> call;
 };
 
+/// Adds calls to a list.
+struct Refusals {
+  std::vector<WrongCall>& list;
+
+  void operator()(const std::string& op, const std::string& flags,
+                  std::function<void()> call) const {
+    list.push_back({op, flags, std::move(call)});
+  }
+};
+
 inline Var f32(const Shape& shape) { return Tensor::zeros(shape, DType::F32); }
 inline Var f64(const Shape& shape) { return Tensor::zeros(shape, DType::F64); }
 inline Var bf16(const Shape& shape) { return Tensor::zeros(shape, DType::BF16); }

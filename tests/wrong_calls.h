@@ -6,10 +6,7 @@
 namespace regla::test {
 
 inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
-  const auto wrong = [&](const std::string& op, const std::string& flags,
-                         std::function<void()> call) {
-    list.push_back({op, flags, std::move(call)});
-  };
+  const Refusals wrong{list};
   wrong("add", "shapes", [] { add(f32({2, 3}), f32({3, 2})); });
   wrong("add", "types", [] { add(f32({2}), f64({2})); });
   wrong("add", "integers", [] { add(i32({2}), i32({2})); });
@@ -80,11 +77,8 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("last", "rank", [] { last(f32({2}), 1); });
 }
 
-inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
-  const auto wrong = [&](const std::string& op, const std::string& flags,
-                         std::function<void()> call) {
-    list.push_back({op, flags, std::move(call)});
-  };
+inline void add_linear_attention_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
   const Var q = f32({2, 3, 2, 4}), u = f32({2, 3, 2, 5});
   for (const std::string op : {"linear_attention", "linear_attention_step"}) {
     const auto attend = [=](const std::string& flags, const Var& key, const Var& written,
@@ -122,6 +116,11 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
     const Tape tape;
     linear_attention_step(one, one, one, {}, {}, state.value);
   });
+}
+
+inline void add_safe_exp_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
+  const Var q = f32({2, 3, 2, 4});
   wrong("safe_exp", "axes", [] { safe_exp(f32({2, 3, 4}), {}, {}, Maximum::Running, 1); });
   wrong("safe_exp", "m0", [=] { safe_exp(q, f32({2, 4}), {}, Maximum::Running, 1); });
   wrong("safe_exp", "m0 per token", [=] { safe_exp(q, f32({2, 2}), {}, Maximum::Token, 1); });
@@ -130,6 +129,11 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
   wrong("safe_exp", "no features", [] {
     safe_exp(f32({2, 3, 2, 0}), {}, {}, Maximum::Running, 1);
   });
+}
+
+inline void add_softmax_attention_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
+  const Var q = f32({2, 3, 2, 4}), u = f32({2, 3, 2, 5}), one = f32({2, 1, 2, 4});
   const auto softmax = [&](const std::string& flags, const Var& k, const Var& v,
                            const Tensor& first, int64_t window) {
     wrong("softmax_attention", flags, [=] { softmax_attention(q, k, v, first, window, 1); });
@@ -161,6 +165,10 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
     const Tape tape;
     softmax_attention_step(one, one, one, {cache.value, cache.value, i32({1})}, i32({2, 1}), 0, 1);
   });
+}
+
+inline void add_loss_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
   wrong("cross_entropy", "gradient past a weight in BF16", [] {
     Tape tape;
     cross_entropy(tape.leaf(f32({2, 3}).value), bf16({4, 3}), i32({2}));
@@ -194,10 +202,7 @@ inline void add_attention_wrong_calls(std::vector<WrongCall>& list) {
 }
 
 inline void add_delta_rule_wrong_calls(std::vector<WrongCall>& list) {
-  const auto wrong = [&](const std::string& op, const std::string& flags,
-                         std::function<void()> call) {
-    list.push_back({op, flags, std::move(call)});
-  };
+  const Refusals wrong{list};
   const Var q = f32({2, 3, 2, 4}), v = f32({2, 3, 2, 5}), g = f32({2, 3, 2});
   for (const std::string op : {"delta_rule", "delta_rule_step"}) {
     const auto attend = [=](const std::string& flags, const Var& key, const Var& value,
@@ -237,7 +242,10 @@ inline void add_delta_rule_wrong_calls(std::vector<WrongCall>& list) {
 inline std::vector<WrongCall> wrong_calls() {
   std::vector<WrongCall> list;
   add_basic_wrong_calls(list);
-  add_attention_wrong_calls(list);
+  add_linear_attention_wrong_calls(list);
+  add_safe_exp_wrong_calls(list);
+  add_softmax_attention_wrong_calls(list);
+  add_loss_wrong_calls(list);
   add_delta_rule_wrong_calls(list);
   add_mixer_wrong_calls(list);
   return list;
