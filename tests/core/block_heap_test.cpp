@@ -93,10 +93,10 @@ TEST_CASE("blocks of a heap never overlap and end up in one piece") {
     heap.give(block.start, block.size);
   }
   for (const Block& block : blocks) heap.give(block.start, block.size);
-  const int64_t segments = heap.segments_taken();
+  const int64_t taken = heap.segments_taken();
   std::vector<void*> whole;
-  for (int64_t i = 0; i < segments; ++i) whole.push_back(heap.take(kSegment));
-  CHECK(heap.segments_taken() == segments);
+  for (int64_t i = 0; i < taken; ++i) whole.push_back(heap.take(kSegment));
+  CHECK(heap.segments_taken() == taken);
   for (void* block : whole) heap.give(block, kSegment);
 }
 
