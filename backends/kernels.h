@@ -15,7 +15,7 @@
 //
 // Types: norms narrow, additions widen. Beside its name each kernel has a letter for every tensor
 // among its arguments, in their order, members of structs included:
-//   A  the type of activations: F32, BF16 or F64 (F64: CPU only)
+//   A  the type of activations: F32, BF16 or F64 (for tests)
 //   S  the type of sums: F32 where A is BF16, else A
 //   *  A or S, as the caller likes. Gradients have the type of their value, but S where several
 //      are added up, and for parameters

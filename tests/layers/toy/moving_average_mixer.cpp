@@ -46,7 +46,7 @@ double MovingAverageMixer::flops_per_token(int64_t) const {
 }
 
 int64_t MovingAverageMixer::state_bytes(int64_t, DType dtype) const {
-  return heads_ * V_ * static_cast<int64_t>(size_of(dtype));
+  return heads_ * V_ * static_cast<int64_t>(size_of(sum_type(dtype)));
 }
 
 }  // namespace regla::test
