@@ -7,11 +7,12 @@ namespace {
 template <class S>
 struct DeltaRuleCell {
   static constexpr int kVectors = 2;  // q, k
-  Heads heads;
-  DeltaRuleInputs<S> in;
+  using Inputs = DeltaRuleInputs<S>;
+  Inputs in;
   Result<S> o;
 
   __device__ void load(int64_t n, int64_t t, S* vectors) const {
+    const Heads& heads = in.heads;
     const int64_t K = heads.K, row = heads.row(n, t) * K;
     for (int64_t i = threadIdx.x; i < K; i += blockDim.x) {
       vectors[i] = in.q[row + i];
@@ -22,6 +23,7 @@ struct DeltaRuleCell {
   // e_j = v_j - sum_i k_i S[i,j],   S[i,j] += k_i g e_j,   o_j = sum_i q_i S[i,j]
   __device__ void step(int64_t n, int64_t t, int64_t j, const S* vectors, S* column,
                        int64_t pitch) const {
+    const Heads& heads = in.heads;
     const int64_t K = heads.K, row = heads.row(n, t);
     const S* k = vectors + K;
     const bool empties = heads.resets(n, t);
@@ -43,35 +45,14 @@ struct DeltaRuleCell {
   }
 };
 
-template <class S>
-DeltaRuleCell<S> cell_of(const DeltaRuleArgs& args, const Tensor& o) {
-  const DeltaRuleInputs<S> in(args);
-  return {in.heads, in, Result<S>(o)};
-}
-
 }  // namespace
 
 void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
-  for_sum_type(args.q.dtype(), "delta_rule", [&](auto tag) {
-    using S = decltype(tag);
-    const auto cell = cell_of<S>(args, result.o);
-    const Heads& sizes = cell.heads;
-    const int64_t heads = args.q.dim(0) * sizes.H;
-    S* kept = nullptr;
-    if (args.keep) {
-      kept = keep_states<S>(result.kept, heads, sizes.steps, sizes.K, sizes.V, args.q.device());
-    }
-    launch_columns(context(result.o), heads, cell, args.state, result.state, kept);
-  });
+  forward_columns<DeltaRuleCell>("delta_rule", args, result);
 }
 
 void delta_rule_step(const DeltaRuleArgs& args, Tensor o) {
-  for_sum_type(args.q.dtype(), "delta_rule_step", [&](auto tag) {
-    using S = decltype(tag);
-    const int64_t heads = args.q.dim(0) * args.q.dim(2);
-    S* const none = nullptr;
-    launch_columns(context(o), heads, cell_of<S>(args, o), args.state, args.state, none);
-  });
+  step_columns<DeltaRuleCell>("delta_rule_step", args, o);
 }
 
 }  // namespace regla::cuda

@@ -1,7 +1,6 @@
 #pragma once
 
 #include "backends/cuda/recurrence.cuh"
-#include "backends/kernels.h"
 
 namespace regla::cuda {
 

@@ -7,11 +7,12 @@ namespace {
 template <class S>
 struct LinearAttentionCell {
   static constexpr int kVectors = 3;  // q, k, a
-  Heads heads;
-  LinearAttentionInputs<S> in;
+  using Inputs = LinearAttentionInputs<S>;
+  Inputs in;
   Result<S> o;
 
   __device__ void load(int64_t n, int64_t t, S* vectors) const {
+    const Heads& heads = in.heads;
     const int64_t K = heads.K, row = heads.row(n, t) * K;
     for (int64_t i = threadIdx.x; i < K; i += blockDim.x) {
       vectors[i] = in.q[row + i];
@@ -23,6 +24,7 @@ struct LinearAttentionCell {
   // S_t[i,j] = a_i b_j S_{t-1}[i,j] + k_i u_j,   o_j = sum_i q_i S_t[i,j]
   __device__ void step(int64_t n, int64_t t, int64_t j, const S* vectors, S* column,
                        int64_t pitch) const {
+    const Heads& heads = in.heads;
     const int64_t K = heads.K, at = heads.row(n, t) * heads.V + j;
     const S b = in.value_factor(n, t, j), u = in.u[at];
     S sum = 0;
@@ -36,35 +38,14 @@ struct LinearAttentionCell {
   }
 };
 
-template <class S>
-LinearAttentionCell<S> cell_of(const LinearAttentionArgs& args, const Tensor& o) {
-  const LinearAttentionInputs<S> in(args);
-  return {in.heads, in, Result<S>(o)};
-}
-
 }  // namespace
 
 void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result) {
-  for_sum_type(args.q.dtype(), "linear_attention", [&](auto tag) {
-    using S = decltype(tag);
-    const auto cell = cell_of<S>(args, result.o);
-    const Heads& sizes = cell.heads;
-    const int64_t heads = args.q.dim(0) * sizes.H;
-    S* kept = nullptr;
-    if (args.keep) {
-      kept = keep_states<S>(result.kept, heads, sizes.steps, sizes.K, sizes.V, args.q.device());
-    }
-    launch_columns(context(result.o), heads, cell, args.state, result.state, kept);
-  });
+  forward_columns<LinearAttentionCell>("linear_attention", args, result);
 }
 
 void linear_attention_step(const LinearAttentionArgs& args, Tensor o) {
-  for_sum_type(args.q.dtype(), "linear_attention_step", [&](auto tag) {
-    using S = decltype(tag);
-    const int64_t heads = args.q.dim(0) * args.q.dim(2);
-    S* const none = nullptr;
-    launch_columns(context(o), heads, cell_of<S>(args, o), args.state, args.state, none);
-  });
+  step_columns<LinearAttentionCell>("linear_attention_step", args, o);
 }
 
 }  // namespace regla::cuda

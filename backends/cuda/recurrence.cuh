@@ -5,6 +5,7 @@
 
 #include "backends/cuda/elements.cuh"
 #include "backends/cuda/loops.cuh"
+#include "backends/kernels.h"
 
 // Recurrences token by token, for any sizes: what every faster kernel is compared with.
 //
@@ -17,17 +18,7 @@ namespace regla::cuda {
 constexpr int64_t kSpan = 64;  // tokens of a segment
 constexpr int kReverseThreads = 256, kReverseWarps = kReverseThreads / 32;
 
-inline int64_t segments_of(int64_t steps) { return (steps + kSpan - 1) / kSpan; }
-
-/// Where a forward pass keeps the states before segments, [heads, segments, K, V]: what is there
-/// already, or fresh.
-template <class S>
-S* keep_states(Tensor& kept, int64_t heads, int64_t steps, int64_t K, int64_t V, Device device) {
-  if (!kept.defined()) {
-    kept = Tensor::empty({heads, segments_of(steps), K, V}, dtype_of<S>, device);
-  }
-  return kept.data<S>();
-}
+constexpr int64_t segments_of(int64_t steps) { return (steps + kSpan - 1) / kSpan; }
 
 /// Room in shared memory that a launch asks for, beyond what needs no asking.
 template <class Kernel>
@@ -56,11 +47,11 @@ struct Heads {
   }
 };
 
-/// A cell has `heads`, loads what all columns share of a token into `kVectors` vectors of K, and
-/// moves one column of the state over a token. `first` may be null (zeros), and `kept`.
+/// A cell has the inputs `in`, loads what all columns share of a token into `kVectors` vectors of
+/// K, and moves one column of the state over a token. `first` may be null (zeros), and `kept`.
 template <class S, class Cell>
 __global__ void run_columns(Cell cell, const S* first, S* last, S* kept) {
-  const Heads heads = cell.heads;
+  const Heads heads = cell.in.heads;
   const int64_t K = heads.K, V = heads.V, n = blockIdx.x, pitch = blockDim.x;
   const int64_t j = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
   const bool exists = j < V;
@@ -69,7 +60,7 @@ __global__ void run_columns(Cell cell, const S* first, S* last, S* kept) {
   for (int64_t i = 0; i < K; ++i) {
     column[i * pitch] = exists && first != nullptr ? first[(n * K + i) * V + j] : S(0);
   }
-  const int64_t segments = (heads.steps + kSpan - 1) / kSpan;
+  const int64_t segments = segments_of(heads.steps);
   for (int64_t t = 0; t < heads.steps; ++t) {
     if (kept != nullptr && exists && t % kSpan == 0) {
       S* to = kept + ((n * segments + t / kSpan) * K) * V + j;
@@ -87,7 +78,7 @@ __global__ void run_columns(Cell cell, const S* first, S* last, S* kept) {
 template <class S, class Cell>
 void launch_columns(const Context& on, int64_t heads, const Cell& cell, const Tensor& first,
                     Tensor last, S* kept) {
-  const int64_t K = cell.heads.K, V = cell.heads.V;
+  const int64_t K = cell.in.heads.K, V = cell.in.heads.V;
   if (heads == 0 || K == 0 || V == 0) return;
   constexpr size_t kMostShared = size_t{96} << 10;
   int64_t columns = V > 32 ? 64 : 32;
@@ -100,6 +91,35 @@ void launch_columns(const Context& on, int64_t heads, const Cell& cell, const Te
   run_columns<S, Cell><<<grid, static_cast<unsigned>(columns), bytes(), on.stream>>>(
       cell, first ? first.data<S>() : nullptr, last.data<S>(), kept);
   require_launched("a recurrence");
+}
+
+/// The forward pass of a recurrence by its cell. The states before segments, [heads, segments, K,
+/// V], are kept where they are already, or in fresh memory.
+template <template <class> class Cell, class Args>
+void forward_columns(const char* name, const Args& args, RecurrenceResult& result) {
+  for_sum_type(args.q.dtype(), name, [&](auto tag) {
+    using S = decltype(tag);
+    const Cell<S> cell = {typename Cell<S>::Inputs(args), Result<S>(result.o)};
+    const Heads& n = cell.in.heads;
+    const int64_t heads = args.q.dim(0) * n.H;
+    if (args.keep && !result.kept.defined()) {
+      const Shape shape = {heads, segments_of(n.steps), n.K, n.V};
+      result.kept = Tensor::empty(shape, dtype_of<S>, args.q.device());
+    }
+    S* const kept = args.keep ? result.kept.data<S>() : nullptr;
+    launch_columns(context(result.o), heads, cell, args.state, result.state, kept);
+  });
+}
+
+/// A single token, in place on the state.
+template <template <class> class Cell, class Args>
+void step_columns(const char* name, const Args& args, const Tensor& o) {
+  for_sum_type(args.q.dtype(), name, [&](auto tag) {
+    using S = decltype(tag);
+    const Cell<S> cell = {typename Cell<S>::Inputs(args), Result<S>(o)};
+    const int64_t heads = args.q.dim(0) * cell.in.heads.H;
+    launch_columns(context(o), heads, cell, args.state, args.state, static_cast<S*>(nullptr));
+  });
 }
 
 /// The sum over the lanes of a warp, on all of them.
@@ -125,14 +145,60 @@ __device__ void each_pair(int64_t K, int64_t V, F f) {
   }
 }
 
-/// Scratch memory of a reverse sweep: the states before the tokens of a segment, and the gradient
-/// of the state.
-struct ReverseScratch {
-  Tensor states, gradient;
+/// One head per block, segments from the last to the first. A token holds in shared memory what a
+/// block reads of one token, `advance`s a state over it, and `reverse`s it: `before` is the state
+/// before it; `dS` comes in as the gradient of the state after it and leaves as that of the state
+/// before it.
+template <class S, class Token>
+__global__ __launch_bounds__(kReverseThreads) void reverse_heads(typename Token::Inputs in,
+                                                                 typename Token::Gradients to,
+                                                                 const S* kept, Elements<S> d_last,
+                                                                 S* scratch, S* gradients) {
+  const int64_t K = in.heads.K, V = in.heads.V, steps = in.heads.steps, size = K * V;
+  const int64_t n = blockIdx.x, segments = segments_of(steps);
+  const Token token(shared_memory<S>(), K, V);
+  S *states = scratch + n * kSpan * size, *dS = gradients + n * size;
+  each_pair(K, V, [&](int64_t i, int64_t j) {
+    dS[i * V + j] = d_last ? d_last[n * size + i * V + j] : S(0);
+  });
+  for (int64_t segment = segments - 1; segment >= 0; --segment) {
+    const int64_t begin = segment * kSpan, count = min(kSpan, steps - begin);
+    const S* first = kept + (n * segments + segment) * size;
+    const auto before = [&](int64_t c) { return c == 0 ? first : states + c * size; };
+    for (int64_t c = 0; c + 1 < count; ++c) {
+      token.load(in, to.d_o, n, begin + c);
+      token.advance(in, n, begin + c, before(c), states + (c + 1) * size);
+    }
+    for (int64_t c = count - 1; c >= 0; --c) {
+      token.load(in, to.d_o, n, begin + c);
+      token.reverse(in, to, n, begin + c, before(c), dS);
+    }
+  }
+  if (!to.d_state0) return;
+  each_pair(K, V,
+            [&](int64_t i, int64_t j) { to.d_state0.put(n * size + i * V + j, dS[i * V + j]); });
+}
 
-  ReverseScratch(int64_t heads, int64_t K, int64_t V, DType dtype, Device device)
-      : states(Tensor::empty({heads, kSpan, K, V}, dtype, device)),
-        gradient(Tensor::empty({heads, K, V}, dtype, device)) {}
-};
+/// The backward pass of a recurrence by its token.
+template <template <class> class Token, class Args, class Gradients>
+void reverse_all(const char* name, const Args& args, const RecurrenceResult& forward,
+                 const Gradients& gradients) {
+  for_sum_type(args.q.dtype(), name, [&](auto tag) {
+    using S = decltype(tag);
+    const typename Token<S>::Inputs in(args);
+    const int64_t heads = args.q.dim(0) * in.heads.H, K = in.heads.K, V = in.heads.V;
+    if (heads == 0) return;
+    const Context& on = context(args.q);
+    // The states before the tokens of a segment, and the gradient of the state.
+    Tensor states = Tensor::empty({heads, kSpan, K, V}, dtype_of<S>, on.device);
+    Tensor gradient = Tensor::empty({heads, K, V}, dtype_of<S>, on.device);
+    const size_t bytes = Token<S>::bytes(K, V);
+    ask_for_shared(reverse_heads<S, Token<S>>, bytes);
+    reverse_heads<S, Token<S>><<<static_cast<unsigned>(heads), kReverseThreads, bytes, on.stream>>>(
+        in, typename Token<S>::Gradients(gradients), forward.kept.data<S>(),
+        Elements<S>(gradients.d_state), states.data<S>(), gradient.data<S>());
+    require_launched(name);
+  });
+}
 
 }  // namespace regla::cuda
