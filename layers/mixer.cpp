@@ -11,21 +11,9 @@
 
 namespace regla {
 
-namespace {
-
-/// The first `length` entries of a cache [B, capacity, H, N].
-Tensor entries_in_use(const Tensor& cache, int64_t length) {
-  const int64_t B = cache.dim(0), H = cache.dim(2), N = cache.dim(3);
-  Tensor used = Tensor::empty({B, length, H, N}, cache.dtype(), cache.device());
-  copy_rows(cache, 0, length, used, 0);
-  return used;
-}
-
-}  // namespace
-
 void MixerState::for_each(const std::function<void(const std::string&, Tensor&)>& f) {
   for (Var* cache : {&keys, &values}) {
-    if (cache->defined() && cache->dim(1) != length) *cache = entries_in_use(cache->value, length);
+    if (cache->defined() && cache->dim(1) != length) *cache = copied_rows(cache->value, 0, length);
   }
   used = {};
   const auto visit = [&](const char* name, Tensor& tensor) {

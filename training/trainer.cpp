@@ -167,10 +167,9 @@ void Trainer::explain(const Asked& asked, double loss) {
   stage(batches_.at(asked.step), asked.step);
   std::string what = "[train] step " + std::to_string(asked.step + 1) + ": ";
   carried_.restart(staged_.begins_epoch());
-  const auto run_again = [&](bool check_finite, bool whole) {
-    optimizer_.clear_gradients();
+  const auto run_again = [&](bool check_finite) {
     for (int64_t i = 0; i < config_.micro_batches; ++i) {
-      if (!whole) optimizer_.clear_gradients();
+      if (i == 0 || check_finite) optimizer_.clear_gradients();  // each part is looked at alone
       DecoderState state = carried_rows(i);
       run_micro_batch(i, state, check_finite);
     }
@@ -178,7 +177,7 @@ void Trainer::explain(const Asked& asked, double loss) {
   if (!std::isfinite(loss)) {
     what += "the loss is not finite";
   } else {
-    run_again(false, true);
+    run_again(false);
     const Parameter* bad = nullptr;
     for (const Parameter* parameter : optimizer_.parameters()) {
       const bool finite = parameter->gradient_empty ||
@@ -189,7 +188,7 @@ void Trainer::explain(const Asked& asked, double loss) {
                 : "the norm of the gradient is not finite";
   }
   try {
-    run_again(true, false);
+    run_again(true);
   } catch (const Error& error) {
     what += std::string("; ") + error.what();
   }

@@ -11,14 +11,6 @@ namespace {
 
 constexpr int64_t kLeastRoom = 64;  // entries of a cache that `step` makes
 
-/// Entries [begin, end) of a cache [B, capacity, H, N] alone.
-Tensor entries(const Tensor& cache, int64_t begin, int64_t end) {
-  Tensor part = Tensor::empty({cache.dim(0), end - begin, cache.dim(2), cache.dim(3)},
-                              cache.dtype(), cache.device());
-  copy_rows(cache, begin, end - begin, part, 0);
-  return part;
-}
-
 /// The first visible cache entry of each token [B, T]; `past` entries lie before the segment.
 Tensor first_visible(const Tensor& positions, int64_t past) {
   const Tensor first = Tensor::empty_like(positions);
@@ -46,8 +38,8 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
   const Tensor first = state || segment.reset ? first_visible(in.positions, past) : Tensor{};
   if (past > 0) {
     if (state->keys.dim(1) != past) {  // room behind the entries, left by `step`
-      state->keys = entries(state->keys.value, 0, past);
-      state->values = entries(state->values.value, 0, past);
+      state->keys = copied_rows(state->keys.value, 0, past);
+      state->values = copied_rows(state->values.value, 0, past);
     }
     in.k = concatenate(state->keys, in.k);
     in.v = concatenate(state->values, in.v);

@@ -1,33 +1,11 @@
 #include "analyses/gate_history.h"
 
+#include "tests/analyses/support.h"
 #include "tests/catch.h"
 #include "tests/matchers.h"
-#include "tests/support.h"
 #include "text/byte_tokenizer.h"
 
 namespace regla::test {
-namespace {
-
-TrainingConfig tiny_config() {
-  TrainingConfig config;
-  config.steps = 8;
-  config.batch_size = 2;
-  config.learning_rate = 0.01;
-  config.tokenizer = "byte";
-  config.model.layers = 1;
-  config.model.hidden = 16;
-  config.model.heads = 2;
-  config.model.sequence_length = 8;
-  return config;
-}
-
-TokenStream some_tokens(int64_t count) {
-  const Tensor ids = random_ids({count}, 1, 257);
-  const int32_t* first = ids.data<int32_t>();
-  return {std::vector<int32_t>(first, first + count), TextCounts{}};
-}
-
-}  // namespace
 
 TEST_CASE("a sample is spread over the text and as long as the text allows") {
   const TokenStream text = some_tokens(101);
@@ -42,7 +20,7 @@ TEST_CASE("a sample is spread over the text and as long as the text allows") {
 
 TEST_CASE("gates start at their bias and training moves them") {
   const TokenStream text = some_tokens(200);
-  const Model model = make_model(with_gates(tiny_config(), Gate::Sigmoid, 6), byte_tokenizer());
+  const Model model = make_model(with_gates(tiny_config(1, 8), Gate::Sigmoid, 6), byte_tokenizer());
   const TextSample sample = sample_text(text, 256, 4, 8);
   int64_t steps = 0;
   const GateHistory history =
@@ -59,7 +37,7 @@ TEST_CASE("gates start at their bias and training moves them") {
 }
 
 TEST_CASE("only gated mixers get gates") {
-  TrainingConfig config = tiny_config();
+  TrainingConfig config = tiny_config(1, 8);
   config.model.mixer = {MixerConfig{}, MixerConfig{.type = MixerType::Softmax}};
   const TrainingConfig changed = with_gates(config, Gate::Sigmoid, -3);
   CHECK(changed.model.mixer[0].gate == Gate::Sigmoid);
@@ -67,7 +45,7 @@ TEST_CASE("only gated mixers get gates") {
   CHECK(changed.model.mixer[1] == config.model.mixer[1]);
   config.model.mixer = {preset(MixerType::LinearElu)};
   CHECK_THAT(error_of([&] { with_gates(config, Gate::Refined, 0); }), Contains("gated mixer"));
-  CHECK_THAT(error_of([&] { with_gates(tiny_config(), Gate::Refined, INFINITY); }),
+  CHECK_THAT(error_of([&] { with_gates(tiny_config(1, 8), Gate::Refined, INFINITY); }),
              Contains("finite bias"));
 }
 

@@ -1,6 +1,7 @@
 // The analyses of a model whose memory nothing but kernels and Memory may touch.
 #include "analyses/gate_history.h"
 #include "analyses/score_analysis.h"
+#include "tests/analyses/support.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 #include "tests/walled_device.h"
@@ -8,25 +9,6 @@
 
 namespace regla::test {
 namespace {
-
-TrainingConfig walled_config() {
-  TrainingConfig config;
-  config.steps = 3;
-  config.batch_size = 2;
-  config.learning_rate = 0.01;
-  config.tokenizer = "byte";
-  config.model.layers = 2;
-  config.model.hidden = 16;
-  config.model.heads = 2;
-  config.model.sequence_length = 8;
-  return config;
-}
-
-TokenStream some_tokens(int64_t count) {
-  const Tensor ids = random_ids({count}, 1, 257);
-  const int32_t* first = ids.data<int32_t>();
-  return {std::vector<int32_t>(first, first + count), TextCounts{}};
-}
 
 void check_same(const std::vector<LayerGates>& a, const std::vector<LayerGates>& b) {
   REQUIRE(a.size() == b.size());
@@ -44,7 +26,7 @@ TEST_CASE("gates behind the wall are the CPU's, before and after training") {
   const TokenStream text = some_tokens(200);
   const TextSample sample = sample_text(text, 256, 4, 8, true);
   const auto history = [&](Device device) {
-    const TrainingConfig config = with_gates(walled_config(), Gate::Refined, 1);
+    const TrainingConfig config = with_gates(tiny_config(2, 3), Gate::Refined, 1);
     const Model model = make_model(config, byte_tokenizer(), device);
     GateHistory gates = train_gates(model, text, sample);
     const GateHistory again = gates_of_run(model, sample);
@@ -70,7 +52,7 @@ TEST_CASE("a gate's gradient behind the wall is the CPU's") {
 TEST_CASE("inner products behind the wall are the CPU's") {
   const TextSample sample = sample_text(some_tokens(200), 256, 4, 8);
   const auto spreads = [&](Device device) {
-    const Model model = make_model(walled_config(), byte_tokenizer(), device);
+    const Model model = make_model(tiny_config(2, 3), byte_tokenizer(), device);
     return text_scores(*model.decoder, sample.ids);
   };
   const std::vector<ScoreSpread> cpu = spreads({}), walled = spreads(walled_device());

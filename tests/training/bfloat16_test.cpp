@@ -15,13 +15,8 @@ namespace regla::test {
 namespace {
 
 TrainingConfig config_of(const std::string& mixer, Precision precision) {
-  TrainingConfig config = small_config(mixer);
-  config.precision = precision;
-  config.tokenizer = "byte";
-  config.model.vocab = 0;
+  TrainingConfig config = full_config(mixer, precision);
   config.model.dropout = 0.1;
-  config.carry_state = config.reset_at_documents = true;
-  config.micro_batches = 2;
   return config;
 }
 

@@ -17,15 +17,8 @@ namespace {
 
 constexpr int kUpdates = 6;
 
-/// Two layers, micro-batches, dropout, a carried state and resets.
 TrainingConfig config_in(Precision precision) {
-  TrainingConfig config = small_config(R"("regla")");
-  config.precision = precision;
-  config.tokenizer = "byte";
-  config.model.vocab = 0;
-  config.model.dropout = 0.2;
-  config.micro_batches = 2;
-  config.carry_state = config.reset_at_documents = true;
+  TrainingConfig config = full_config(R"("regla")", precision);
   // AdamW moves a weight by a whole rate even where its gradient is nothing but rounding: this
   // makes an update a smooth function of the gradient.
   config.epsilon = 1e-3;

@@ -22,6 +22,19 @@ inline TrainingConfig small_config(const std::string& mixer) {
   return config;
 }
 
+/// The same with all that a step may have: micro-batches, dropout, a carried state and resets, and
+/// a vocabulary that the tokenizer of bytes gives.
+inline TrainingConfig full_config(const std::string& mixer, Precision precision) {
+  TrainingConfig config = small_config(mixer);
+  config.precision = precision;
+  config.tokenizer = "byte";
+  config.model.vocab = 0;
+  config.model.dropout = 0.2;
+  config.micro_batches = 2;
+  config.carry_state = config.reset_at_documents = true;
+  return config;
+}
+
 /// Ids with a document's end about every 13 tokens.
 inline TokenStream small_text(int64_t count, uint64_t seed = 1) {
   std::vector<int32_t> ids;

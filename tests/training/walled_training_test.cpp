@@ -19,18 +19,11 @@
 namespace regla::test {
 namespace {
 
-/// Micro-batches, a carried state, resets and dropout, of every mixer with tensors of its own.
 TrainingConfig walled_config(const std::string& mixer) {
-  TrainingConfig config = small_config(mixer);
-  config.precision = Precision::Fp32;
-  config.tokenizer = "byte";
-  config.model.vocab = 0;
-  config.model.dropout = 0.2;
-  config.micro_batches = 2;
-  config.carry_state = config.reset_at_documents = true;
-  return config;
+  return full_config(mixer, Precision::Fp32);
 }
 
+/// Every mixer with tensors of its own.
 std::vector<TrainingConfig> walled_configs() {
   std::vector<TrainingConfig> configs;
   for (const std::string& mixer : small_mixers()) configs.push_back(walled_config(mixer));
