@@ -23,29 +23,35 @@ struct OpCase {
   Function reference;  // what it must agree with in double on the CPU; by default f itself
 };
 
-/// The value of f, then the gradients of its inputs for a gradient `seed` of the value.
+/// The value of f, then the gradients of its inputs for a gradient `seed` of the value; undefined:
+/// the value is a loss.
 Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
   Tape tape;
   Vars leaves;
   for (const Tensor& input : inputs) leaves.push_back(tape.leaf(input));
   const Var y = f(leaves);
-  tape.backward({y}, {seed});
+  if (seed) {
+    tape.backward({y}, {seed});
+  } else {
+    tape.backward(y);
+  }
   Tensors results = {y.value};
   for (const Var& leaf : leaves) results.push_back(tape.gradient(leaf));
   return results;
 }
 
-/// A gradient of the value of f. One number is a loss, whose gradient is 1.
+/// A gradient of the value of f; undefined where that is one number, a loss.
 Tensor seed_of(const OpCase& op, const Tensors& inputs) {
-  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
-  return y.numel() == 1 ? Tensor::full(y.shape(), 1, y.dtype()) : random_values(y.shape(), 9);
+  const Shape shape = op.f({inputs.begin(), inputs.end()}).shape();
+  return shape.numel() == 1 ? Tensor{} : random_values(shape, 9);
 }
 
 /// An Error unless value and gradients are those in double on the CPU.
 void check_in_double(const OpCase& op, const Tensors& inputs, const Tensor& seed) {
   Tensors exact;
   for (const Tensor& input : op.inputs) exact.push_back(converted(input, DType::F64));
-  exact = run(op.reference ? op.reference : op.f, exact, converted(seed.on({}), DType::F64));
+  const Tensor exact_seed = seed ? converted(seed.on({}), DType::F64) : seed;
+  exact = run(op.reference ? op.reference : op.f, exact, exact_seed);
   const Tensors results = run(op.f, inputs, seed);
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
