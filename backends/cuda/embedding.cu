@@ -20,13 +20,9 @@ struct LookUpRow {
   Result<S> y;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    if (!team.is_active) return;  // nothing is summed here
-    const int64_t from = ids[row] * D;
-    team.each<W>(D, [&](int64_t j) {
-      S v[W];
-      table.load(from + j, v);
-      y.put(row * D + j, v);
-    });
+    const int64_t from = team.is_active ? ids[row] * D : 0;
+    const HeldRow<S, W, 8> held(team, table, from, D);
+    held.each([&](int64_t j, const S(&v)[W]) { y.put(row * D + j, v); });
   }
 };
 
@@ -92,8 +88,10 @@ __global__ void add_long_runs(SortedGradient<S> g) {
   if (g.continues(begin - 1) && g.ids[begin] == id) return;  // began before
   S sum[W];
   for (int w = 0; w < W; ++w) sum[w] = g.partial[(blockIdx.x * 2 + 1) * g.D + j + w];
-  for (int64_t piece = blockIdx.x + 1; piece * kPiece < g.count; ++piece) {
-    if (g.ids[piece * kPiece] != id) break;
+  int64_t end = blockIdx.x + 1;  // of the pieces with a part of the run
+  while (end * kPiece < g.count && g.ids[end * kPiece] == id) ++end;
+#pragma unroll 8
+  for (int64_t piece = blockIdx.x + 1; piece < end; ++piece) {
     for (int w = 0; w < W; ++w) sum[w] += g.partial[piece * 2 * g.D + j + w];
   }
   g.d_table.put(id * g.D + j, sum);
