@@ -47,31 +47,31 @@ struct ColumnSums {
 };
 
 /// out[m][c] (+)= the sum over the blocks of partial [blocks, M, columns].
-template <int M, class S>
-__global__ __launch_bounds__(kColumnLanes* kRowLanes) void sum_partial(int64_t blocks,
-                                                                       int64_t columns,
-                                                                       const S* partial,
-                                                                       ColumnSums<S, M> out) {
-  __shared__ S shared[kRowLanes][kColumnLanes];
+template <int Lanes, int M, class S>
+__global__ __launch_bounds__(kColumnLanes* Lanes) void sum_partial(int64_t blocks, int64_t columns,
+                                                                   const S* partial,
+                                                                   ColumnSums<S, M> out) {
+  __shared__ S shared[Lanes][kColumnLanes];
   const int64_t i = int64_t{blockIdx.x} * kColumnLanes + threadIdx.x;
   S sum = 0;
   if (i < columns * M) {
 #pragma unroll 8
-    for (int64_t b = threadIdx.y; b < blocks; b += kRowLanes) sum += partial[b * M * columns + i];
+    for (int64_t b = threadIdx.y; b < blocks; b += Lanes) sum += partial[b * M * columns + i];
   }
   shared[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || i >= columns * M || !out.at[i / columns]) return;
-  for (int y = 1; y < kRowLanes; ++y) sum += shared[y][threadIdx.x];
+  for (int y = 1; y < Lanes; ++y) sum += shared[y][threadIdx.x];
   out.at[i / columns].put(i % columns, sum);
 }
 
 template <int M, class S>
 void add_partial(const Context& on, int64_t blocks, int64_t columns, const S* partial,
                  const ColumnSums<S, M>& out) {
+  constexpr int kLanes = 32;  // there are few columns, and little time
   const auto tiles = static_cast<unsigned>((columns * M + kColumnLanes - 1) / kColumnLanes);
-  sum_partial<M>
-      <<<tiles, dim3(kColumnLanes, kRowLanes), 0, on.stream>>>(blocks, columns, partial, out);
+  sum_partial<kLanes>
+      <<<tiles, dim3(kColumnLanes, kLanes), 0, on.stream>>>(blocks, columns, partial, out);
   require_launched("sums of columns");
 }
 

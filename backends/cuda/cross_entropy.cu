@@ -95,9 +95,10 @@ void any_rows(const Context& on, const ScoreRows<S>& a) {
                    .d_scores = Result<S>(a.wants_gradients ? a.scores : Tensor{})});
 }
 
-// A row lies in the shared memory of a block, in places of 16 bytes of which every thread brings and
-// reads its own. It is read once for maximum and sum, as it arrives; and once for the gradients,
-// while the next row of this block arrives in its places. Bytes: scores and gradients once.
+// A row lies in the shared memory of a block, in places of 16 bytes of which every thread brings
+// and reads its own. It is read once for maximum and sum, as it arrives; and once for the
+// gradients, while the next row of this block arrives in its places. Bytes: scores and gradients
+// once.
 template <class T, int Threads>
 struct HeldScores {
   static constexpr int kSize = 16 / sizeof(T), kStep = Threads * kSize, kPlaces = 14;
@@ -279,7 +280,8 @@ struct Slice {
   void add_gradients(const Matrices& d_hidden, const Matrices& d_weight, bool is_first) const {
     multiply(on, {.a = scores, .b = weight, .c = d_hidden});
     multiply(
-        on, {.a = scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
+        on,
+        {.a = scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
   }
 };
 

@@ -83,8 +83,8 @@ struct DpfpBackwardRow {
   }
 };
 
-// Rows of which each lane of a warp holds W elements of x': those before and after them, by up to W,
-// are its neighbours'. Bytes: x and y once.
+// Rows of which each lane of a warp holds W elements of x': those before and after them, by up to
+// W, are its neighbours'. Bytes: x and y once.
 template <class T, int W>
 struct DpfpLanes {
   static constexpr int N = 16 * W, M = 2 * N;
@@ -133,8 +133,8 @@ struct DpfpLanes {
   }
 };
 
-// With d_f = (d_y - sum(d_y y)) / sum f:  d_x'[m] = sum_i d_f_i[m] x'[m - i] + d_f_i[m + i] x'[m + i].
-// y is f again, which takes no bytes. Bytes: x, d_y and d_x once.
+// With d_f = (d_y - sum(d_y y)) / sum f:  d_x'[m] = sum_i d_f_i[m] x'[m - i] + d_f_i[m + i] x'[m +
+// i]. y is f again, which takes no bytes. Bytes: x, d_y and d_x once.
 template <class T, int W>
 struct DpfpBackwardLanes {
   static constexpr int N = 16 * W, M = 2 * N;

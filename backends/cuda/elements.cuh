@@ -190,6 +190,7 @@ class Result {
     if constexpr (W == 1) {
       put(i, v[0]);
     } else {
+      if (!accumulates_) return set(i, v);
       S sum[W];
       before(i, sum);
 #pragma unroll
@@ -202,23 +203,28 @@ class Result {
   /// what elements [i, i + W) grow from, 0 where they are replaced; and elements [i, i + W) = v.
   template <int W>
   __device__ void before(int64_t i, S (&v)[W]) const {
+    constexpr int kStep = std::min(W, kWide);
 #pragma unroll
     for (int w = 0; w < W; ++w) v[w] = 0;
     if (!accumulates_) return;
 #pragma unroll
-    for (int at = 0; at < W; at += kWide) {
-      float some[kWide];
+    for (int at = 0; at < W; at += kStep) {
+      S some[kStep];
       Elements<S>(data_, is_narrow_).load(i + at, some);
 #pragma unroll
-      for (int w = 0; w < kWide; ++w) v[at + w] = some[w];
+      for (int w = 0; w < kStep; ++w) v[at + w] = some[w];
     }
   }
   template <int W>
   __device__ void set(int64_t i, const S (&v)[W]) const {
-    static_assert(W % kWide == 0 && std::is_same_v<S, float>);
-    const size_t to =
-        __cvta_generic_to_global(data_) + static_cast<size_t>(i) * (is_narrow_ ? 2 : 4);
-    store(to, is_narrow_, v);
+    if constexpr (W == 1) {
+      Result(data_, is_narrow_).put(i, v[0]);
+    } else {
+      static_assert(W % kWide == 0 && std::is_same_v<S, float>);
+      const size_t to =
+          __cvta_generic_to_global(data_) + static_cast<size_t>(i) * (is_narrow_ ? 2 : 4);
+      store(to, is_narrow_, v);
+    }
   }
 
   __device__ void put(int64_t i, S v) const {
@@ -257,6 +263,8 @@ class Result {
         "f"(v[3]), "f"(v[4]), "f"(v[5]), "f"(v[6]), "f"(v[7])
         : "memory");
   }
+
+  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
 
   void* data_ = nullptr;
   bool is_narrow_ = false, accumulates_ = false;

@@ -110,8 +110,7 @@ void column_sums(const Tensor& x, Sink sums) {
         N,
         [&](auto loads) {
           using Loads = decltype(loads);
-          sum_columns<Loads::kWidth>(context(x), R, N,
-                                     RowsOf<Loads>{typename Loads::View(x), N},
+          sum_columns<Loads::kWidth>(context(x), R, N, RowsOf<Loads>{typename Loads::View(x), N},
                                      ColumnSums<S, 1>{{Result<S>(sums)}});
         },
         x);

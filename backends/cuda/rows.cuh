@@ -42,23 +42,31 @@ struct Team {
   /// Several sums at once.
   template <class S, int K>
   __device__ void sum(S (&x)[K]) const {
-    for (int offset = neighbours() / 2; offset > 0; offset /= 2) {
+    const auto add = [](S a, S b) { return a + b; };
+    each_offset([&](int offset) {
 #pragma unroll
       for (int k = 0; k < K; ++k) x[k] += __shfl_xor_sync(0xffffffffu, x[k], offset);
-    }
+    });
     if (lanes <= 32) return;
 #pragma unroll
-    for (int k = 0; k < K; ++k) x[k] = of_block(x[k], [](S a, S b) { return a + b; });
+    for (int k = 0; k < K; ++k) x[k] = of_block(x[k], add);
   }
 
  private:
-  __device__ int neighbours() const { return lanes < 32 ? lanes : 32; }  // within a warp
+  /// Calls f with the distances of lanes whose numbers come together, within a warp.
+  template <class F>
+  __device__ void each_offset(F f) const {
+    if (lanes >= 32) {
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) f(offset);
+    } else {
+      for (int offset = lanes / 2; offset > 0; offset /= 2) f(offset);
+    }
+  }
 
   template <class S, class F>
   __device__ S reduce(S x, F f) const {
-    for (int offset = neighbours() / 2; offset > 0; offset /= 2) {
-      x = f(x, __shfl_xor_sync(0xffffffffu, x, offset));
-    }
+    each_offset([&](int offset) { x = f(x, __shfl_xor_sync(0xffffffffu, x, offset)); });
     return lanes <= 32 ? x : of_block(x, f);
   }
   /// The same from what each warp has.
@@ -158,8 +166,8 @@ __global__ __launch_bounds__(Threads) void each_row(int64_t rows, int lanes, F f
   }
 }
 
-/// The same as `for_loads` for rows that are held: `f(loads, P)` with P loads per thread, as a type.
-/// With one a row is short enough to lie in a single load of a warp or of a part of it.
+/// The same as `for_loads` for rows that are held: `f(loads, P)` with P loads per thread, as a
+/// type. With one a row is short enough to lie in a single load of a warp or of a part of it.
 template <class S, class F, class... Tensors>
 void for_row_loads(int64_t size, F&& f, const Tensor& x, const Tensors&... beside) {
   for_loads<S>(
@@ -172,15 +180,15 @@ void for_row_loads(int64_t size, F&& f, const Tensor& x, const Tensors&... besid
       x, beside...);
 }
 
-/// Calls `f(team, row)` for every row, each of `size` elements that are loaded W at once and P times
-/// by a thread before a block shares a row instead of a warp.
+/// Calls `f(team, row)` for every row, each of `size` elements that are loaded W at once and P
+/// times by a thread before a block shares a row instead of a warp.
 template <int W, int P = 8, int Threads = kThreads, class F>
 void for_each_row(const Context& on, int64_t rows, int64_t size, const F& f) {
   if (rows == 0) return;
   int lanes = 1;
   while (lanes < 32 && lanes * W < size) lanes *= 2;
   if (size > 32 * W * P) lanes = Threads;
-  const int64_t teams = Threads / lanes, most = int64_t{on.multiprocessors} * (2048 / Threads);
+  const int64_t teams = Threads / lanes, most = std::numeric_limits<int32_t>::max();
   const auto blocks = static_cast<unsigned>(std::min((rows + teams - 1) / teams, most));
   each_row<Threads><<<blocks, Threads, 0, on.stream>>>(rows, lanes, f);
   require_launched("a kernel of rows");

@@ -72,8 +72,7 @@ void softmax(const Tensor& x, Tensor y) {
           using Loads = decltype(loads);
           constexpr int P = decltype(held)::value;
           for_each_row<Loads::kWidth, P>(
-              context(y), R, N,
-              SoftmaxRow<Loads, P>{N, typename Loads::View(x), Result<S>(y)});
+              context(y), R, N, SoftmaxRow<Loads, P>{N, typename Loads::View(x), Result<S>(y)});
         },
         x, y);
   });
