@@ -40,17 +40,8 @@ struct LinearAttentionCell {
 
 }  // namespace
 
-bool takes_chunks(const LinearAttentionArgs& args) {
-  const auto fits = [](int64_t size) { return size % 16 == 0 && size > 0 && size <= 128; };
-  const auto is_aligned = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
-  };
-  return args.q.dtype() == DType::BF16 && fits(args.q.dim(3)) && fits(args.u.dim(3)) &&
-         is_aligned(args.q) && is_aligned(args.k) && is_aligned(args.u) && is_aligned(args.log_a) &&
-         is_aligned(args.log_b);
-}
-
 void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result) {
+  if (takes_chunks(args)) return linear_attention_chunks(args, result);
   forward_columns<LinearAttentionCell>("linear_attention", args, result);
 }
 

@@ -9,6 +9,9 @@ namespace regla::cuda {
 /// state before each chunk, rounded. All else goes token by token.
 bool takes_chunks(const LinearAttentionArgs& args);
 
+/// The forward pass of those.
+void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& result);
+
 /// The inputs of core/recurrences/linear_attention.h for all heads. Scalar decays and resets are
 /// folded into the factors on the key axis.
 template <class S>

@@ -1,0 +1,160 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backends/cuda/tensor_cores.cuh"
+
+// What a block holds of a chunk of tokens in shared memory, and how it comes there.
+namespace regla::cuda {
+
+using Bf16 = __nv_bfloat16;
+
+constexpr int kChunkTokens = 64;  // what `kept` has a state for
+constexpr int kTileTokens = 32, kTiles = kChunkTokens / kTileTokens;
+constexpr int kMostColumns = 64;  // of a block, 16 for each warp
+
+/// A launch: the tensors of LinearAttentionArgs and RecurrenceResult, null where undefined.
+struct ChunkedAttention {
+  const Bf16 *q, *k, *u, *log_a, *log_b;
+  const float* log_s;
+  const int32_t* reset;
+  const float* first;
+  Bf16* o;
+  float* last;
+  Bf16* kept;
+  int64_t steps, chunks;
+  int H, K, V;
+  int columns;  // of the state, per block
+  int ranks;    // blocks of a cluster, which take turns at the chunks of a head
+  int buffers;  // chunks in shared memory: 2, or 1 where there is no room
+
+  /// Token t of head n is row n / H * steps * H + t * H + n % H of tensors [B, T, H, ...].
+  __device__ int64_t row(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
+};
+
+/// A chunk in shared memory. Rows have 16 bytes more than they need: eight of them, one below the
+/// other, meet every bank once.
+template <int K, bool kKey>
+struct Chunk {
+  static constexpr int kPitch = K + 8;
+  Bf16 *q, *k, *log_a;  // [64, kPitch]; features from p.K on are 0
+  Bf16 *u, *log_b;      // [64, pitch]
+  float* log_s;         // [64]
+  int32_t* reset;       // [64]
+  int pitch;
+
+  __host__ __device__ static constexpr size_t bytes(int columns) {
+    return kChunkTokens *
+           (((kKey ? 3 : 2) * kPitch + 2 * (columns + 8)) * sizeof(Bf16) + 2 * sizeof(float));
+  }
+  __device__ Chunk(unsigned char* memory, int columns) : pitch(columns + 8) {
+    q = reinterpret_cast<Bf16*>(memory);
+    k = q + kChunkTokens * kPitch;
+    log_a = k + (kKey ? kChunkTokens * kPitch : 0);
+    u = log_a + kChunkTokens * kPitch;
+    log_b = u + kChunkTokens * pitch;
+    log_s = reinterpret_cast<float*>(log_b + kChunkTokens * pitch);
+    reset = reinterpret_cast<int32_t*>(log_s + kChunkTokens);
+  }
+
+  /// Factors that nobody gave are 1.
+  __device__ void clear() const {
+    for (int i = threadIdx.x; i < kChunkTokens; i += blockDim.x) {
+      log_s[i] = 0;
+      reset[i] = 0;
+    }
+  }
+
+  /// Begins to load: tokens behind the last one are 0, with factors of 1.
+  __device__ void load(const ChunkedAttention& p, int64_t n, int64_t chunk, int first_column) const {
+    const int64_t t0 = chunk * kChunkTokens, row0 = p.row(n, t0);
+    const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kChunkTokens}));
+    constexpr int kPieces = K / 8;
+    for (int i = threadIdx.x; i < kChunkTokens * kPieces; i += blockDim.x) {
+      const int t = i / kPieces, at = i % kPieces * 8;
+      const bool is_there = t < tokens && at < p.K;
+      const int64_t from = is_there ? (row0 + int64_t{t} * p.H) * p.K + at : 0;
+      copy_ahead(q + t * kPitch + at, p.q + from, is_there);
+      copy_ahead(k + t * kPitch + at, p.k + from, is_there);
+      if (kKey) copy_ahead(log_a + t * kPitch + at, p.log_a + from, is_there);
+    }
+    const int pieces = p.columns / 8, at = threadIdx.x % pieces * 8;  // 16 rows at a time
+    for (int t = threadIdx.x / pieces; t < kChunkTokens; t += 16) {
+      const bool is_there = t < tokens && first_column + at < p.V;
+      const int64_t from = is_there ? (row0 + int64_t{t} * p.H) * p.V + first_column + at : 0;
+      copy_ahead(u + t * pitch + at, p.u + from, is_there);
+      if (p.log_b != nullptr) copy_ahead(log_b + t * pitch + at, p.log_b + from, is_there);
+    }
+    for (int t = threadIdx.x; t < kChunkTokens; t += blockDim.x) {
+      const bool is_there = t < tokens;
+      const int64_t from = is_there ? int64_t{t} : 0;
+      if (p.log_s != nullptr) {
+        copy_word_ahead(log_s + t, p.log_s + (is_there ? row0 + from * p.H : 0), is_there);
+      }
+      if (p.reset != nullptr) {
+        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + (is_there ? t0 + from : 0),
+                        is_there);
+      }
+    }
+    end_group();
+  }
+
+  /// The logs to base 2 of all that has one factor for a token.
+  __device__ float scalar_log2(int t) const {
+    constexpr float kLog2e = 1.44269504f;
+    return reset[t] != 0 ? -INFINITY : log_s[t] * kLog2e;
+  }
+};
+
+/// What a lane is in its warp's fragments.
+struct Lane {
+  int lane, group, member;  // lane / 4, lane % 4
+
+  __device__ Lane() : lane(threadIdx.x % 32), group(lane / 4), member(lane % 4) {}
+
+  /// Tiles of 16 x 16 as an A fragment of it, or as B fragments of its transpose: registers 0 and 2
+  /// for its first 8 rows, 1 and 3 for the others.
+  __device__ void load(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles(to, tile + lane % 16 * pitch + lane / 16 * 8);
+  }
+  /// As B fragments of it: registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
+  __device__ void load_as_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles_transposed(to, tile + lane % 16 * pitch + lane / 16 * 8);
+  }
+  /// As an A fragment of its transpose.
+  __device__ void load_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles_transposed(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
+  }
+
+  /// The transpose of an A fragment into a tile.
+  __device__ void put_transposed(const uint32_t (&from)[4], Bf16* tile, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      Bf16* const at = tile + (group + i / 2 * 8) * pitch + i % 2 * 8 + 2 * member;
+      *reinterpret_cast<uint32_t*>(at) = transposed(from[i]);
+    }
+  }
+
+  /// The same, and then to rows of global memory; the tile is this warp's alone. Only the first
+  /// `rows` are there.
+  __device__ void store_transposed(const uint32_t (&from)[4], Bf16* tile, int pitch, Bf16* to,
+                                   int64_t to_pitch, int rows) const {
+    put_transposed(from, tile, pitch);
+    __syncwarp();
+    const int row = lane % 16, half = lane / 16 * 8;
+    const uint4 piece = *reinterpret_cast<const uint4*>(tile + row * pitch + half);
+    if (row < rows) *reinterpret_cast<uint4*>(to + row * to_pitch + half) = piece;
+    __syncwarp();
+  }
+};
+
+/// Factors of two numbers stored as logs, times one given as its log to base 2.
+__device__ inline void factors_of(float (&to)[2], uint32_t logs, float first, float second) {
+  constexpr float kLog2e = 1.44269504f;
+  const float2 log = unpacked(logs);
+  to[0] = fast_exp2(log.x * kLog2e + first);
+  to[1] = fast_exp2(log.y * kLog2e + second);
+}
+
+}  // namespace regla::cuda
