@@ -62,12 +62,13 @@ struct RowDecays {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float sibling = __shfl_xor_sync(0xffffffffu, total[i], kLanes);
-      const bool is_second = (member & kLanes) != 0;
-      const float before = is_second ? sibling : 1, behind = is_second ? 1 : sibling;
-      p[i][0] *= before;
-      p[i][1] *= before;
-      r[i][0] *= behind;
-      r[i][1] *= behind;
+      if ((member & kLanes) != 0) {
+        p[i][0] *= sibling;
+        p[i][1] *= sibling;
+      } else {
+        r[i][0] *= sibling;
+        r[i][1] *= sibling;
+      }
       total[i] *= sibling;
     }
   }

@@ -70,31 +70,30 @@ struct Chunk {
   __device__ void load(const ChunkedAttention& p, int64_t n, int64_t chunk, int first_column) const {
     const int64_t t0 = chunk * kChunkTokens, row0 = p.row(n, t0);
     const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kChunkTokens}));
-    constexpr int kPieces = K / 8;
-    for (int i = threadIdx.x; i < kChunkTokens * kPieces; i += blockDim.x) {
-      const int t = i / kPieces, at = i % kPieces * 8;
-      const bool is_there = t < tokens && at < p.K;
-      const int64_t from = is_there ? (row0 + int64_t{t} * p.H) * p.K + at : 0;
-      copy_ahead(q + t * kPitch + at, p.q + from, is_there);
-      copy_ahead(k + t * kPitch + at, p.k + from, is_there);
-      if (kKey) copy_ahead(log_a + t * kPitch + at, p.log_a + from, is_there);
-    }
-    const int pieces = p.columns / 8, at = threadIdx.x % pieces * 8;  // 16 rows at a time
-    for (int t = threadIdx.x / pieces; t < kChunkTokens; t += 16) {
-      const bool is_there = t < tokens && first_column + at < p.V;
-      const int64_t from = is_there ? (row0 + int64_t{t} * p.H) * p.V + first_column + at : 0;
-      copy_ahead(u + t * pitch + at, p.u + from, is_there);
-      if (p.log_b != nullptr) copy_ahead(log_b + t * pitch + at, p.log_b + from, is_there);
+    const auto copy = [&](Bf16* to, int to_pitch, const Bf16* from, int size, int width, int there) {
+      const int pieces = width / 8, piece = threadIdx.x % pieces, step = blockDim.x / pieces;
+      int t = threadIdx.x / pieces;
+      const int end = 8 * piece < there ? tokens : 0, stride = step * p.H * size;
+      to += t * to_pitch + 8 * piece;
+      from += (row0 + int64_t{t} * p.H) * size + 8 * piece;
+#pragma unroll 4
+      for (; t < kChunkTokens; t += step, to += step * to_pitch, from += stride) {
+        copy_ahead(to, from, t < end);
+      }
+    };
+    copy(q, kPitch, p.q, p.K, K, p.K);
+    copy(k, kPitch, p.k, p.K, K, p.K);
+    if (kKey) copy(log_a, kPitch, p.log_a, p.K, K, p.K);
+    const int columns = p.V - first_column;
+    copy(u, pitch, p.u + first_column, p.V, p.columns, columns);
+    if (p.log_b != nullptr) {
+      copy(log_b, pitch, p.log_b + first_column, p.V, p.columns, columns);
     }
     for (int t = threadIdx.x; t < kChunkTokens; t += blockDim.x) {
-      const bool is_there = t < tokens;
-      const int64_t from = is_there ? int64_t{t} : 0;
-      if (p.log_s != nullptr) {
-        copy_word_ahead(log_s + t, p.log_s + (is_there ? row0 + from * p.H : 0), is_there);
-      }
+      const int64_t at = t0 + t;
+      if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + p.row(n, at), t < tokens);
       if (p.reset != nullptr) {
-        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + (is_there ? t0 + from : 0),
-                        is_there);
+        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + at, t < tokens);
       }
     }
     end_group();

@@ -424,8 +424,8 @@ size_t chunked_bytes(int columns, int buffers) {
          (kKey ? KeyExchange::bytes(K, warps) : 0);
 }
 
-template <int K, bool kKey, bool kValue>
-__global__ __launch_bounds__(2 * kMostColumns) void run_chunks(const ChunkedAttention p) {
+template <int K, bool kKey, bool kValue, int kBlocks = 2>
+__global__ __launch_bounds__(2 * kMostColumns, kBlocks) void run_chunks(const ChunkedAttention p) {
   using Memory = Chunk<K, kKey>;
   extern __shared__ __align__(16) unsigned char bytes[];
   const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
