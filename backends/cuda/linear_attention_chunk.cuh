@@ -12,7 +12,8 @@ using Bf16 = __nv_bfloat16;
 
 constexpr int kChunkTokens = 64;  // what `kept` has a state for
 constexpr int kTileTokens = 32, kTiles = kChunkTokens / kTileTokens;
-constexpr int kMostColumns = 64;  // of a block, 16 for each warp
+constexpr int kWarps = 4, kColumns = 16 * kWarps;  // of a state, per block and for each warp
+constexpr int kChunkThreads = 32 * kWarps;
 
 /// A launch: the tensors of LinearAttentionArgs and RecurrenceResult, null where undefined.
 struct ChunkedAttention {
@@ -25,7 +26,6 @@ struct ChunkedAttention {
   Bf16* kept;
   int64_t steps, chunks;
   int H, K, V;
-  int columns;  // of the state, per block
   int ranks;    // blocks of a cluster, which take turns at the chunks of a head
   int buffers;  // chunks in shared memory: 2, or 1 where there is no room
 
@@ -33,28 +33,41 @@ struct ChunkedAttention {
   __device__ int64_t row(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
 };
 
-/// A chunk in shared memory. Rows have 16 bytes more than they need: eight of them, one below the
-/// other, meet every bank once.
+/// Begins to copy 64 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
+/// the rest becomes 0. Rows in shared memory have 16 bytes more than they need: eight of them, one
+/// below the other, meet every bank once.
+template <int kWidth>
+__device__ void copy_rows(Bf16* to, const Bf16* from, int64_t stride, int there, int rows) {
+  constexpr int kPieces = kWidth / 8, kStep = kChunkThreads / kPieces;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces, at = thread % kPieces * 8;
+  const int end = at < there ? rows : 0;
+  to += row * (kWidth + 8) + at;
+  from += row * stride + at;
+#pragma unroll
+  for (int i = 0; i < kChunkTokens / kStep; ++i) {
+    copy_ahead(to + i * kStep * (kWidth + 8), from + i * kStep * stride, row + i * kStep < end);
+  }
+}
+
+/// A chunk in shared memory.
 template <int K, bool kKey>
 struct Chunk {
-  static constexpr int kPitch = K + 8;
+  static constexpr int kPitch = K + 8, kValuePitch = kColumns + 8;
+  static constexpr size_t kBytes =
+      kChunkTokens *
+      (((kKey ? 3 : 2) * kPitch + 2 * kValuePitch) * sizeof(Bf16) + 2 * sizeof(float));
   Bf16 *q, *k, *log_a;  // [64, kPitch]; features from p.K on are 0
-  Bf16 *u, *log_b;      // [64, pitch]
+  Bf16 *u, *log_b;      // [64, kValuePitch]
   float* log_s;         // [64]
   int32_t* reset;       // [64]
-  int pitch;
 
-  __host__ __device__ static constexpr size_t bytes(int columns) {
-    return kChunkTokens *
-           (((kKey ? 3 : 2) * kPitch + 2 * (columns + 8)) * sizeof(Bf16) + 2 * sizeof(float));
-  }
-  __device__ Chunk(unsigned char* memory, int columns) : pitch(columns + 8) {
+  __device__ explicit Chunk(unsigned char* memory) {
     q = reinterpret_cast<Bf16*>(memory);
     k = q + kChunkTokens * kPitch;
     log_a = k + (kKey ? kChunkTokens * kPitch : 0);
     u = log_a + kChunkTokens * kPitch;
-    log_b = u + kChunkTokens * pitch;
-    log_s = reinterpret_cast<float*>(log_b + kChunkTokens * pitch);
+    log_b = u + kChunkTokens * kValuePitch;
+    log_s = reinterpret_cast<float*>(log_b + kChunkTokens * kValuePitch);
     reset = reinterpret_cast<int32_t*>(log_s + kChunkTokens);
   }
 
@@ -70,30 +83,21 @@ struct Chunk {
   __device__ void load(const ChunkedAttention& p, int64_t n, int64_t chunk, int first_column) const {
     const int64_t t0 = chunk * kChunkTokens, row0 = p.row(n, t0);
     const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kChunkTokens}));
-    const auto copy = [&](Bf16* to, int to_pitch, const Bf16* from, int size, int width, int there) {
-      const int pieces = width / 8, piece = threadIdx.x % pieces, step = blockDim.x / pieces;
-      int t = threadIdx.x / pieces;
-      const int end = 8 * piece < there ? tokens : 0, stride = step * p.H * size;
-      to += t * to_pitch + 8 * piece;
-      from += (row0 + int64_t{t} * p.H) * size + 8 * piece;
-#pragma unroll 4
-      for (; t < kChunkTokens; t += step, to += step * to_pitch, from += stride) {
-        copy_ahead(to, from, t < end);
-      }
-    };
-    copy(q, kPitch, p.q, p.K, K, p.K);
-    copy(k, kPitch, p.k, p.K, K, p.K);
-    if (kKey) copy(log_a, kPitch, p.log_a, p.K, K, p.K);
+    const int64_t keys = row0 * p.K, key_stride = int64_t{p.H} * p.K;
+    copy_rows<K>(q, p.q + keys, key_stride, p.K, tokens);
+    copy_rows<K>(k, p.k + keys, key_stride, p.K, tokens);
+    if (kKey) copy_rows<K>(log_a, p.log_a + keys, key_stride, p.K, tokens);
+    const int64_t values = row0 * p.V + first_column, value_stride = int64_t{p.H} * p.V;
     const int columns = p.V - first_column;
-    copy(u, pitch, p.u + first_column, p.V, p.columns, columns);
+    copy_rows<kColumns>(u, p.u + values, value_stride, columns, tokens);
     if (p.log_b != nullptr) {
-      copy(log_b, pitch, p.log_b + first_column, p.V, p.columns, columns);
+      copy_rows<kColumns>(log_b, p.log_b + values, value_stride, columns, tokens);
     }
-    for (int t = threadIdx.x; t < kChunkTokens; t += blockDim.x) {
-      const int64_t at = t0 + t;
-      if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + p.row(n, at), t < tokens);
+    const int t = static_cast<int>(threadIdx.x);
+    if (t < kChunkTokens) {
+      if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + row0 + t * p.H, t < tokens);
       if (p.reset != nullptr) {
-        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + at, t < tokens);
+        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + t0 + t, t < tokens);
       }
     }
     end_group();
@@ -112,18 +116,21 @@ struct Lane {
 
   __device__ Lane() : lane(threadIdx.x % 32), group(lane / 4), member(lane % 4) {}
 
-  /// Tiles of 16 x 16 as an A fragment of it, or as B fragments of its transpose: registers 0 and 2
-  /// for its first 8 rows, 1 and 3 for the others.
+  /// A tile of 16 x 16 as an A fragment.
   __device__ void load(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles(to, tile + lane % 16 * pitch + lane / 16 * 8);
   }
-  /// As B fragments of it: registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
-  __device__ void load_as_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
-    load_tiles_transposed(to, tile + lane % 16 * pitch + lane / 16 * 8);
-  }
-  /// As an A fragment of its transpose.
+  /// Its transpose as an A fragment.
   __device__ void load_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles_transposed(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
+  }
+  /// As two B fragments, registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
+  __device__ void load_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles_transposed(to, tile + lane % 16 * pitch + lane / 16 * 8);
+  }
+  /// Its transpose as two B fragments, registers 0 and 1 for its first 8 rows.
+  __device__ void load_right_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
   }
 
   /// The transpose of an A fragment into a tile.

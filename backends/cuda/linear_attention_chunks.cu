@@ -1,7 +1,5 @@
 #include "backends/cuda/linear_attention_chunks.cuh"
 
-#include <algorithm>
-
 #include "backends/cuda/context.h"
 #include "backends/cuda/linear_attention.cuh"
 
@@ -40,11 +38,11 @@ int ranks_for(const Context& on, int64_t blocks, int64_t chunks) {
 template <int K, bool kKey, bool kValue>
 void launch(const Context& on, int64_t heads, ChunkedAttention p) {
   const auto kernel = run_chunks<K, kKey, kValue>;
-  const int column_blocks = (p.V + p.columns - 1) / p.columns;
+  const int column_blocks = (p.V + kColumns - 1) / kColumns;
   p.ranks = ranks_for(on, heads * column_blocks, p.chunks);
   const size_t most = attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  p.buffers = chunked_bytes<K, kKey>(p.columns, 2) <= most ? 2 : 1;
-  const size_t bytes = chunked_bytes<K, kKey>(p.columns, p.buffers);
+  p.buffers = ChunkShared<K, kKey>::bytes(2) <= most ? 2 : 1;
+  const size_t bytes = ChunkShared<K, kKey>::bytes(p.buffers);
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(bytes)),
           "reserve shared memory");
@@ -54,7 +52,7 @@ void launch(const Context& on, int64_t heads, ChunkedAttention p) {
   cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks), static_cast<unsigned>(column_blocks));
-  config.blockDim = dim3(static_cast<unsigned>(p.columns * 2));
+  config.blockDim = dim3(kChunkThreads);
   config.dynamicSmemBytes = bytes;
   config.stream = on.stream;
   config.attrs = &cluster;
@@ -106,7 +104,6 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   p.H = static_cast<int>(H);
   p.K = static_cast<int>(K);
   p.V = static_cast<int>(V);
-  p.columns = static_cast<int>(std::min<int64_t>(V, kMostColumns));
   const Context& on = context(result.o);
   if (!args.log_a) return launch<false, true>(on, heads, p);
   if (!args.log_b) return launch<true, false>(on, heads, p);

@@ -35,37 +35,48 @@ struct ChunkWarp {
   using Memory = Chunk<K, kKey>;
   using State = float[K / 8][4];     // C fragments of columns by features
   using Narrow = uint32_t[K / 16][4];  // the same rounded, A fragments
+  using Exchange = KeyExchange<kKey ? K : 16>;
 
   const ChunkedAttention& p;
-  KeyExchange exchange;
+  Exchange& exchange;
   Levels levels;
   Lane in;
   int column;  // the first one, within the block
 
-  __device__ ChunkWarp(const ChunkedAttention& problem, const KeyExchange& keys)
+  __device__ ChunkWarp(const ChunkedAttention& problem, Exchange& keys)
       : p(problem), exchange(keys), levels(Lane().group, Lane().member) {
     column = static_cast<int>(threadIdx.x) / 32 * 16;
   }
 
+  /// c = a b, or c += a b.
+  __device__ static void add_product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                     uint32_t b1, bool is_first) {
+    if (is_first) {
+      multiply(c, a, b0, b1);
+    } else {
+      multiply_add(c, a, b0, b1);
+    }
+  }
+
   /// The scores of a tile where no key decays.
   __device__ ScoreSums scores(const Memory& chunk, int token) const {
-    float own[2][2][4] = {}, across[2][4] = {};
+    float own[2][2][4], across[2][4];
 #pragma unroll
     for (int feature = 0; feature < K; feature += 16) {
       uint32_t q[2][4], k[2][4];
 #pragma unroll
       for (int block = 0; block < 2; ++block) {
-        const int at = (token + 16 * block) * chunk.kPitch + feature;
-        in.load(q[block], chunk.q + at, chunk.kPitch);
-        in.load(k[block], chunk.k + at, chunk.kPitch);
+        const int at = (token + 16 * block) * Memory::kPitch + feature;
+        in.load(q[block], chunk.q + at, Memory::kPitch);
+        in.load_right_transposed(k[block], chunk.k + at, Memory::kPitch);
       }
 #pragma unroll
       for (int keys = 0; keys < 2; ++keys) {
 #pragma unroll
         for (int block = 0; block < 2; ++block) {
-          multiply_add(own[block][keys], q[block], k[block][keys], k[block][keys + 2]);
+          add_product(own[block][keys], q[block], k[block][2 * keys], k[block][2 * keys + 1], feature == 0);
         }
-        multiply_add(across[keys], q[1], k[0][keys], k[0][keys + 2]);
+        add_product(across[keys], q[1], k[0][2 * keys], k[0][2 * keys + 1], feature == 0);
       }
     }
     ScoreSums sums;
@@ -87,8 +98,8 @@ struct ChunkWarp {
   __device__ void within_block(float (&o)[2][4], const uint32_t (&scores)[3],
                                const uint32_t (&u)[4], RowDecays& decays) const {
     if constexpr (!kValue) {
-      multiply_add(o[0], u[0], u[1], scores[0]);
-      multiply_add(o[1], u, scores[1], scores[2]);
+      multiply(o[0], u[0], u[1], scores[0]);
+      multiply(o[1], u, scores[1], scores[2]);
       return;
     }
     // Of two neighbours the first one's r is the second one's p: one product for these and for
@@ -99,23 +110,23 @@ struct ChunkWarp {
     for (int tile = 0; tile < 2; ++tile) {
       const uint32_t own = scores[2 * tile], both[4] = {w[2 * tile], w[2 * tile + 1], u[2 * tile],
                                                         u[2 * tile + 1]};
-      multiply_add(o[tile], both, own & levels.of_1, own & levels.itself);
-      float x[4] = {};
-      multiply_add(x, w[2 * tile], w[2 * tile + 1], own & levels.of_2);
+      multiply(o[tile], both, own & levels.of_1, own & levels.itself);
+      float x[4];
+      multiply(x, w[2 * tile], w[2 * tile + 1], own & levels.of_2);
       decays.add_queries(o[tile], x, tile);
     }
     decays.template join<2>(in.member);
     decays.scale_keys(w, u);
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
-      float x[4] = {};
-      multiply_add(x, w[2 * tile], w[2 * tile + 1], scores[2 * tile] & levels.of_4);
+      float x[4];
+      multiply(x, w[2 * tile], w[2 * tile + 1], scores[2 * tile] & levels.of_4);
       decays.add_queries(o[tile], x, tile);
     }
     decays.template join<4>(in.member);
     decays.scale_keys(w, u);
-    float x[4] = {};
-    multiply_add(x, w[0], w[1], scores[1]);
+    float x[4];
+    multiply(x, w[0], w[1], scores[1]);
     decays.add_queries(o[1], x, 1);
     decays.join_all();
   }
@@ -125,14 +136,15 @@ struct ChunkWarp {
                              int token) const {
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      float x[2][4] = {};
+      float x[2][4];
       float(&sums)[2][4] = kValue ? x : tile.o[block];
 #pragma unroll
       for (int i = 0; i < K / 16; ++i) {
         uint32_t q[4];
-        in.load(q, chunk.q + (token + 16 * block) * chunk.kPitch + 16 * i, chunk.kPitch);
-        multiply_add(sums[0], state[i], q[0], q[2]);
-        multiply_add(sums[1], state[i], q[1], q[3]);
+        in.load_right_transposed(q, chunk.q + (token + 16 * block) * Memory::kPitch + 16 * i,
+                                 Memory::kPitch);
+        add_product(sums[0], state[i], q[0], q[1], kValue && i == 0);
+        add_product(sums[1], state[i], q[2], q[3], kValue && i == 0);
       }
       if constexpr (kValue) {
 #pragma unroll
@@ -142,13 +154,14 @@ struct ChunkWarp {
   }
 
   /// S += (r u) k^T over a block of tokens.
-  __device__ void write_state(State& state, const uint32_t (&w)[4], const Bf16* k) const {
+  __device__ void write_state(State& state, const uint32_t (&w)[4], const Bf16* k,
+                              bool is_first) const {
 #pragma unroll
     for (int i = 0; i < K / 16; ++i) {
       uint32_t right[4];
-      in.load_as_right(right, k + 16 * i, Memory::kPitch);
-      multiply_add(state[2 * i], w, right[0], right[1]);
-      multiply_add(state[2 * i + 1], w, right[2], right[3]);
+      in.load_right(right, k + 16 * i, Memory::kPitch);
+      add_product(state[2 * i], w, right[0], right[1], is_first);
+      add_product(state[2 * i + 1], w, right[2], right[3], is_first);
     }
   }
 
@@ -157,7 +170,7 @@ struct ChunkWarp {
     float factors[4][2];
     uint32_t logs[4] = {};
     if (with_logs) {
-      in.load_transposed(logs, chunk.log_b + token * chunk.pitch + column, chunk.pitch);
+      in.load_transposed(logs, chunk.log_b + token * Memory::kValuePitch + column, Memory::kValuePitch);
     }
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
@@ -179,8 +192,8 @@ struct ChunkWarp {
     uint32_t u[2][4], w[4];
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      in.load_transposed(u[block], chunk.u + (token + 16 * block) * chunk.pitch + column,
-                         chunk.pitch);
+      in.load_transposed(u[block], chunk.u + (token + 16 * block) * Memory::kValuePitch + column,
+                         Memory::kValuePitch);
       within_block(tile.o[block], scores.own[block], u[block], tile.decays[block]);
     }
     RowDecays(&decays)[2] = tile.decays;
@@ -188,8 +201,8 @@ struct ChunkWarp {
       decays[0].scale_keys(w, u[0]);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        float x[4] = {};
-        multiply_add(x, w, scores.across[i][0], scores.across[i][1]);
+        float x[4];
+        multiply(x, w, scores.across[i][0], scores.across[i][1]);
         decays[1].add_queries(tile.o[1][i], x, i);
       }
       join(decays[0], decays[1]);
@@ -205,14 +218,14 @@ struct ChunkWarp {
       read_state(tile, narrow, chunk, token);
       decay(local, decays[0], number);
     }
-    const Bf16* const k = chunk.k + token * chunk.kPitch;
+    const Bf16* const k = chunk.k + token * Memory::kPitch;
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) {
         decays[block].scale_keys(w, u[block]);
-        write_state(local, w, k + 16 * block * chunk.kPitch);
+        write_state(local, w, k + 16 * block * Memory::kPitch, number + block == 0);
       } else {
-        write_state(local, u[block], k + 16 * block * chunk.kPitch);
+        write_state(local, u[block], k + 16 * block * Memory::kPitch, number + block == 0);
       }
     }
   }
@@ -227,7 +240,7 @@ struct ChunkWarp {
 
   /// A key's total over a tile, for the features of a lane in 8 of them.
   __device__ float2 key_total(int tile, int i) const {
-    return *reinterpret_cast<const float2*>(exchange.totals + tile * K + 8 * i + 2 * in.member);
+    return *reinterpret_cast<const float2*>(exchange.totals[tile] + 8 * i + 2 * in.member);
   }
 
   /// The state over a tile.
@@ -283,31 +296,37 @@ struct ChunkRunner : ChunkWarp<K, kKey, kValue> {
   __device__ int j0() const { return first_column + column; }
   __device__ bool exists() const { return j0() < p.V; }
 
-  /// Calls f with the place in a state [K, V] of each number of a fragment of 8 features.
+  /// Calls f with the numbers in the mailbox and their places in a state [B H, K, V].
   template <class F>
-  __device__ void each_place(int i, F f) const {
-    if (!exists()) return;
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int feature = 8 * i + 2 * in.member + e % 2, j = j0() + in.group + e / 2 * 8;
-      if (feature < p.K) f(e, (n * p.K + feature) * p.V + j);
+  __device__ void each_number(F f) const {
+    float* const numbers = reinterpret_cast<float*>(mail.box);
+#pragma unroll 1
+    for (int i = 0; i < K / 8; ++i) {
+      for (int e = 0; e < 4; ++e) {
+        const int feature = 8 * i + 2 * in.member + e % 2, j = j0() + in.group + e / 2 * 8;
+        const bool is_there = exists() && feature < p.K;
+        f(numbers[(i * 32 + in.lane) * 4 + e], is_there, (n * p.K + feature) * p.V + j);
+      }
     }
   }
 
-  /// The state before the first chunk.
+  /// The state before the first chunk, into the mailbox.
   __device__ void begin() const {
-#pragma unroll
-    for (int i = 0; i < K / 8; ++i) {
-      float s[4] = {};
-      if (p.first != nullptr) each_place(i, [&](int e, int64_t at) { s[e] = p.first[at]; });
-      mail.box[i * 32 + in.lane] = make_float4(s[0], s[1], s[2], s[3]);
-    }
+    each_number([&](float& x, bool is_there, int64_t at) {
+      x = is_there && p.first != nullptr ? p.first[at] : 0;
+    });
+  }
+  /// The state behind the last one, out of it.
+  __device__ void end() const {
+    each_number([&](float& x, bool is_there, int64_t at) {
+      if (is_there) p.last[at] = x;
+    });
   }
 
   /// From the state before a chunk to that behind it, for whoever is next; `local` is what the
   /// chunk makes of nothing. Gives the state before it, rounded.
-  __device__ void pass_on(Narrow& before, const State& local, const Tile (&tiles)[kTiles],
-                          bool is_last) const {
+  __device__ void pass_on(Narrow& before, State& local, const Tile (&tiles)[kTiles],
+                          bool stays) const {
     float b[2] = {1, 1};
     if constexpr (kValue) {
       for (int row = 0; row < 2; ++row) {
@@ -324,51 +343,57 @@ struct ChunkRunner : ChunkWarp<K, kKey, kValue> {
         const float2 first = this->key_total(0, i), second = this->key_total(1, i);
         a = make_float2(first.x * second.x, first.y * second.y);
       }
-      const float next[4] = {a.x * b[0] * s.x + local[i][0], a.y * b[0] * s.y + local[i][1],
-                             a.x * b[1] * s.z + local[i][2], a.y * b[1] * s.w + local[i][3]};
-      if (is_last) {
-        each_place(i, [&](int e, int64_t at) { p.last[at] = next[e]; });
-        continue;
+      local[i][0] += a.x * b[0] * s.x;
+      local[i][1] += a.y * b[0] * s.y;
+      local[i][2] += a.x * b[1] * s.z;
+      local[i][3] += a.y * b[1] * s.w;
+    }
+    const auto each_piece = [&](auto put) {
+#pragma unroll
+      for (int i = 0; i < K / 8; ++i) {
+        put(i * 32 + in.lane, make_float4(local[i][0], local[i][1], local[i][2], local[i][3]));
       }
-      const float4 all = make_float4(next[0], next[1], next[2], next[3]);
-      if (p.ranks == 1) {
-        mail.box[i * 32 + in.lane] = all;
-      } else {
-        send(mail.next_box + (i * 32 + in.lane) * sizeof(float4), all, mail.next_barrier);
-      }
+    };
+    if (stays) {
+      each_piece([&](int at, const float4& piece) { mail.box[at] = piece; });
+    } else {
+      each_piece([&](int at, const float4& piece) {
+        send(mail.next_box + at * sizeof(float4), piece, mail.next_barrier);
+      });
     }
   }
 
   __device__ void keep(const Narrow& before, const Memory& chunk, int64_t number) const {
-    if (p.kept == nullptr || !exists()) return;
+    if (p.kept == nullptr) return;
     for (int i = 0; i < K / 16; ++i) {
       if (16 * i >= p.K) break;
       Bf16* const to = p.kept + ((n * p.chunks + number) * p.K + 16 * i) * p.V + j0();
-      in.store_transposed(before[i], chunk.log_b + column, chunk.pitch, to, p.V, 16);
+      in.store_transposed(before[i], chunk.log_b + column, Memory::kValuePitch, to, p.V, 16);
     }
   }
 
   __device__ void put_outputs(const Tile (&tiles)[kTiles], const Memory& chunk,
                               int64_t number) const {
-    if (!exists()) return;
+    const int64_t t0 = number * kChunkTokens;
+    Bf16* const to = p.o + p.row(n, t0) * p.V + j0();
+    const int pitch = p.H * p.V, rows = static_cast<int>(min(p.steps - t0, int64_t{kChunkTokens}));
 #pragma unroll
     for (int block = 0; block < 4; ++block) {
       const float(&o)[2][4] = tiles[block / 2].o[block % 2];
-      const int64_t t = number * kChunkTokens + 16 * block;
-      const int rows = static_cast<int>(max(min(p.steps - t, int64_t{16}), int64_t{0}));
       uint32_t out[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         out[i] = packed(o[i / 2][i % 2 * 2], o[i / 2][i % 2 * 2 + 1]);
       }
-      in.store_transposed(out, chunk.u + 16 * block * chunk.pitch + column, chunk.pitch,
-                          p.o + p.row(n, t) * p.V + j0(), int64_t{p.H} * p.V, rows);
+      in.store_transposed(out, chunk.u + 16 * block * Memory::kValuePitch + column,
+                          Memory::kValuePitch, to + int64_t{16} * block * pitch, pitch,
+                          rows - 16 * block);
     }
   }
 
   __device__ void run(const Memory& chunk, int64_t number) {
-    Tile tiles[kTiles] = {};
-    State local = {};
+    Tile tiles[kTiles];
+    State local;
     const bool with_scalars = p.log_s != nullptr || p.reset != nullptr;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -381,13 +406,9 @@ struct ChunkRunner : ChunkWarp<K, kKey, kValue> {
       }
       this->run_tile(tiles[tile], local, chunk, tile);
     }
-    if (number == 0) {
-      begin();
-    } else if (p.ranks > 1) {
-      mail.await(in.lane);
-    }
+    if (number > 0 && p.ranks > 1) mail.await(in.lane);
     Narrow before;
-    pass_on(before, local, tiles, number + 1 == p.chunks);
+    pass_on(before, local, tiles, number + 1 == p.chunks || p.ranks == 1);
     keep(before, chunk, number);
     this->read_state(tiles[0], before, chunk, 0);
     over_first_tile(tiles, before);
@@ -416,35 +437,29 @@ struct ChunkRunner : ChunkWarp<K, kKey, kValue> {
   }
 };
 
-/// Bytes of shared memory: chunks, then mailboxes, then what the decays of keys need, then barriers.
+/// What a block has in shared memory behind its chunks.
 template <int K, bool kKey>
-size_t chunked_bytes(int columns, int buffers) {
-  const int warps = columns / 16;
-  return buffers * Chunk<K, kKey>::bytes(columns) + warps * (Mailbox<K>::kBytes + 8) +
-         (kKey ? KeyExchange::bytes(K, warps) : 0);
-}
+struct ChunkShared {
+  float4 boxes[kWarps][K / 8 * 32];
+  KeyExchange<kKey ? K : 16> keys;
+  uint64_t barriers[kWarps];
+
+  static constexpr size_t bytes(int buffers) {
+    return buffers * Chunk<K, kKey>::kBytes + sizeof(ChunkShared);
+  }
+};
 
 template <int K, bool kKey, bool kValue, int kBlocks = 2>
-__global__ __launch_bounds__(2 * kMostColumns, kBlocks) void run_chunks(const ChunkedAttention p) {
+__global__ __launch_bounds__(kChunkThreads, kBlocks) void run_chunks(const ChunkedAttention p) {
   using Memory = Chunk<K, kKey>;
   extern __shared__ __align__(16) unsigned char bytes[];
-  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
+  auto& shared = *reinterpret_cast<ChunkShared<K, kKey>*>(bytes + p.buffers * Memory::kBytes);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int rank = static_cast<int>(blockIdx.x) % p.ranks;
   const int64_t n = blockIdx.x / p.ranks;
-  const int first_column = static_cast<int>(blockIdx.y) * p.columns;
+  const int first_column = static_cast<int>(blockIdx.y) * kColumns;
 
-  const auto buffer = [&](int i) {
-    return Memory(bytes + i * Memory::bytes(p.columns), p.columns);
-  };
-  unsigned char* const behind = bytes + p.buffers * Memory::bytes(p.columns);
-  float* const boxes = reinterpret_cast<float*>(behind);
-  float* const sums = boxes + warps * (Mailbox<K>::kBytes / sizeof(float));
-  const int parts = KeyExchange::parts_of(K, warps);
-  float* const totals = sums + (kKey ? parts * kTiles * kScoreSums * 32 : 0);
-  uint64_t* const barriers = reinterpret_cast<uint64_t*>(totals + (kKey ? kTiles * K : 0));
-  Mailbox<K> mail = {reinterpret_cast<float4*>(boxes) + warp * (K / 8 * 32), barriers + warp};
-
-  for (int i = 0; i < p.buffers; ++i) buffer(i).clear();
+  Mailbox<K> mail = {shared.boxes[warp], &shared.barriers[warp]};
   if (p.ranks > 1) {
     if (threadIdx.x % 32 == 0) {
       begin_barrier(mail.barrier);
@@ -455,31 +470,36 @@ __global__ __launch_bounds__(2 * kMostColumns, kBlocks) void run_chunks(const Ch
     mail.next_barrier = address_in(mail.barrier, next);
     meet_cluster();
   }
+  for (int i = 0; i < p.buffers; ++i) Memory(bytes + i * Memory::kBytes).clear();
   __syncthreads();
-  ChunkRunner<K, kKey, kValue> runner(
-      ChunkWarp<K, kKey, kValue>(p, KeyExchange{sums, totals, parts}), n, first_column, mail);
+  ChunkRunner<K, kKey, kValue> runner(ChunkWarp<K, kKey, kValue>(p, shared.keys), n, first_column,
+                                      mail);
+  if (rank == 0) runner.begin();
 
-  if (rank < p.chunks) buffer(0).load(p, n, rank, first_column);
+  if (rank < p.chunks) Memory(bytes).load(p, n, rank, first_column);
   int turn = 0;
   for (int64_t number = rank; number < p.chunks; number += p.ranks, turn ^= p.buffers - 1) {
-    const Memory chunk = buffer(turn);
+    const Memory chunk(bytes + turn * Memory::kBytes);
     await_groups<0>();
     __syncthreads();
     const int64_t next = number + p.ranks;
-    if (p.buffers == 2 && next < p.chunks) buffer(turn ^ 1).load(p, n, next, first_column);
+    if (p.buffers == 2 && next < p.chunks) {
+      Memory(bytes + (turn ^ 1) * Memory::kBytes).load(p, n, next, first_column);
+    }
     if constexpr (kKey) {
       const bool with_scalars = !kValue && (p.log_s != nullptr || p.reset != nullptr);
       for (int tile = 0; tile < kTiles; ++tile) {
-        prepare_keys(chunk, tile, runner.exchange, with_scalars, runner.levels, runner.in);
+        prepare_keys(chunk, tile, shared.keys, with_scalars, runner.levels, runner.in);
       }
       __syncthreads();
     }
-    runner.run(chunk, number);
+    if (runner.exists()) runner.run(chunk, number);
     if (p.buffers == 1 && next < p.chunks) {
       __syncthreads();
       chunk.load(p, n, next, first_column);
     }
   }
+  if (rank == (p.chunks - 1) % p.ranks) runner.end();
   if (p.ranks > 1) meet_cluster();
 }
 

@@ -38,31 +38,24 @@ struct Scores {
 };
 
 /// What the warps tell each other, in shared memory.
+template <int K>
 struct KeyExchange {
-  float* sums;    // [parts, kTiles, kScoreSums, 32 lanes]
-  float* totals;  // [kTiles, K]
-  int parts;
+  static constexpr int kParts = K / 16 < kWarps ? K / 16 : kWarps;
+  float sums[kParts][kTiles][kScoreSums][32];
+  float totals[kTiles][K];
 
-  __host__ __device__ static constexpr int parts_of(int K, int warps) {
-    return K / 16 < warps ? K / 16 : warps;
-  }
-  __host__ __device__ static constexpr size_t bytes(int K, int warps) {
-    return (parts_of(K, warps) * kTiles * kScoreSums * 32 + kTiles * K) * sizeof(float);
-  }
-
-  __device__ void put(int part, int tile, const ScoreSums& from, int lane) const {
+  __device__ void put(int part, int tile, const ScoreSums& from, int lane) {
     const float* const numbers = &from.own[0][0][0];
-    float* const to = sums + (part * kTiles + tile) * kScoreSums * 32 + lane;
 #pragma unroll
-    for (int i = 0; i < kScoreSums; ++i) to[i * 32] = numbers[i];
+    for (int i = 0; i < kScoreSums; ++i) sums[part][tile][i][lane] = numbers[i];
   }
   __device__ ScoreSums total(int tile, int lane) const {
     ScoreSums all = {};
     float* const numbers = &all.own[0][0][0];
-    for (int part = 0; part < parts; ++part) {
-      const float* const from = sums + (part * kTiles + tile) * kScoreSums * 32 + lane;
 #pragma unroll
-      for (int i = 0; i < kScoreSums; ++i) numbers[i] += from[i * 32];
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < kScoreSums; ++i) numbers[i] += sums[part][tile][i][lane];
     }
     return all;
   }
@@ -84,9 +77,9 @@ struct KeyBlock {
   /// own += the products of q and k that belong to a level within 8 tokens.
   __device__ static void add_level(float (&own)[3][2], const uint32_t (&q)[4],
                                    const uint32_t (&k)[4], uint32_t level) {
-    float first[4] = {}, second[4] = {};
-    multiply_add(first, q, k[0], k[2]);
-    multiply_add(second, q, k[1], k[3]);
+    float first[4], second[4];
+    multiply(first, q, k[0], k[2]);
+    multiply(second, q, k[1], k[3]);
     if (level & 0x0000ffffu) {
       own[0][0] += first[0];
       own[2][0] += second[2];
@@ -113,8 +106,8 @@ struct KeyBlock {
     decays.join<4>(in.group);
     queries(x);
     keys(y);
-    float all[4] = {};
-    multiply_add(all, x, y[0], y[2]);
+    float all[4];
+    multiply(all, x, y[0], y[2]);
     own[1][0] += all[2];
     own[1][1] += all[3];
     decays.join_all();
@@ -127,14 +120,14 @@ __device__ KeyBlock key_block(const Chunk<K, true>& chunk, int token, int featur
   uint32_t logs[4];
   float factors[4][2];
   const int at = token * Chunk<K, true>::kPitch + feature;
-  in.load(logs, chunk.log_a + at, chunk.kPitch);
+  in.load(logs, chunk.log_a + at, (Chunk<K, true>::kPitch));
   const float scalars[2] = {with_scalars ? chunk.scalar_log2(token + in.group) : 0,
                             with_scalars ? chunk.scalar_log2(token + in.group + 8) : 0};
 #pragma unroll
   for (int i = 0; i < 4; ++i) factors_of(factors[i], logs[i], scalars[i % 2], scalars[i % 2]);
   KeyBlock block = {{}, {}, ColumnDecays(factors)};
-  in.load(block.q, chunk.q + at, chunk.kPitch);
-  in.load(block.k, chunk.k + at, chunk.kPitch);
+  in.load(block.q, chunk.q + at, (Chunk<K, true>::kPitch));
+  in.load(block.k, chunk.k + at, (Chunk<K, true>::kPitch));
   return block;
 }
 
@@ -149,12 +142,13 @@ __device__ inline void put_back(const uint32_t (&from)[4], Bf16* tile, int pitch
 
 /// A tile's scores, and its queries, keys and totals over all of its tokens.
 template <int K>
-__device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, const KeyExchange& to,
+__device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, KeyExchange<K>& to,
                              bool with_scalars, const Levels& levels, const Lane& in) {
   const int warp = static_cast<int>(threadIdx.x) / 32, token = tile * kTileTokens;
-  if (warp >= to.parts) return;
+  constexpr int kParts = KeyExchange<K>::kParts;
+  if (warp >= kParts) return;
   ScoreSums sums = {};
-  for (int feature = warp * 16; feature < K; feature += to.parts * 16) {
+  for (int feature = warp * 16; feature < K; feature += kParts * 16) {
     KeyBlock first = key_block(chunk, token, feature, with_scalars, in);
     KeyBlock second = key_block(chunk, token + 16, feature, with_scalars, in);
     first.add_scores(sums.own[0], levels, in);
@@ -178,7 +172,7 @@ __device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, const KeyExc
     second.keys(y);
     put_back(y, chunk.k + at + 16 * kPitch, kPitch, in);
     if (in.group == 0) {
-      float* const totals = to.totals + tile * K + feature + 2 * in.member;
+      float* const totals = to.totals[tile] + feature + 2 * in.member;
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         totals[e] = first.decays.total[0][e];
