@@ -20,6 +20,19 @@ __device__ inline uint32_t scaled(uint32_t pair, float first, float second) {
   return reinterpret_cast<const uint32_t&>(product);
 }
 
+/// first where `is_first`, else second; never by a branch, which lanes would take in turn.
+__device__ inline float picked(bool is_first, float first, float second) {
+  float x;
+  asm("{\n"
+      ".reg .pred p;\n"
+      "setp.ne.u32 p, %3, 0;\n"
+      "selp.f32 %0, %1, %2, p;\n"
+      "}"
+      : "=f"(x)
+      : "f"(first), "f"(second), "r"(static_cast<uint32_t>(is_first)));
+  return x;
+}
+
 /// Of scores (query, key) of 8 x 8 tokens, in a fragment: which belong to a level of blocks.
 struct Levels {
   uint32_t itself, of_1, of_2, of_4;
@@ -62,13 +75,12 @@ struct RowDecays {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float sibling = __shfl_xor_sync(0xffffffffu, total[i], kLanes);
-      if ((member & kLanes) != 0) {
-        p[i][0] *= sibling;
-        p[i][1] *= sibling;
-      } else {
-        r[i][0] *= sibling;
-        r[i][1] *= sibling;
-      }
+      const bool is_second = (member & kLanes) != 0;
+      const float before = picked(is_second, sibling, 1), behind = picked(is_second, 1, sibling);
+      p[i][0] *= before;
+      p[i][1] *= before;
+      r[i][0] *= behind;
+      r[i][1] *= behind;
       total[i] *= sibling;
     }
   }
@@ -137,8 +149,8 @@ struct ColumnDecays {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const float sibling = __shfl_xor_sync(0xffffffffu, total[i][e], 4 * kTokens);
-        p[i][e] *= is_second ? sibling : 1;
-        r[i][e] *= is_second ? 1 : sibling;
+        p[i][e] *= picked(is_second, sibling, 1);
+        r[i][e] *= picked(is_second, 1, sibling);
         total[i][e] *= sibling;
       }
     }

@@ -5,15 +5,15 @@
 
 #include "backends/cuda/tensor_cores.cuh"
 
-// What a block holds of a chunk of tokens in shared memory, and how it comes there.
+// What a block holds of a tile of 32 tokens in shared memory, and how it comes there.
 namespace regla::cuda {
 
 using Bf16 = __nv_bfloat16;
 
 constexpr int kChunkTokens = 64;  // what `kept` has a state for
-constexpr int kTileTokens = 32, kTiles = kChunkTokens / kTileTokens;
+constexpr int kTileTokens = 32;
 constexpr int kWarps = 4, kColumns = 16 * kWarps;  // of a state, per block and for each warp
-constexpr int kChunkThreads = 32 * kWarps;
+constexpr int kTileThreads = 32 * kWarps;
 
 /// A launch: the tensors of LinearAttentionArgs and RecurrenceResult, null where undefined.
 struct ChunkedAttention {
@@ -24,80 +24,89 @@ struct ChunkedAttention {
   Bf16* o;
   float* last;
   Bf16* kept;
-  int64_t steps, chunks;
-  int H, K, V;
-  int ranks;    // blocks of a cluster, which take turns at the chunks of a head
-  int buffers;  // chunks in shared memory: 2, or 1 where there is no room
+  int64_t steps;
+  int tiles, chunks, H, K, V;
+  int ranks;    // blocks of a cluster, which take turns at the tiles of a head
+  int buffers;  // tiles in shared memory: 2, or 1 where there is no room
 
-  /// Token t of head n is row n / H * steps * H + t * H + n % H of tensors [B, T, H, ...].
-  __device__ int64_t row(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
+  __device__ bool has_scalars() const { return log_s != nullptr || reset != nullptr; }
 };
 
-/// Begins to copy 64 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
+/// A head: its first token is row `row` of tensors [B, T, H, ...], token `token` of [B, T].
+struct Head {
+  int n;
+  int64_t row, token;
+
+  __device__ Head(const ChunkedAttention& p, int number)
+      : n(number), row(number / p.H * p.steps * p.H + number % p.H), token(number / p.H * p.steps) {}
+};
+
+/// Begins to copy 32 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
 /// the rest becomes 0. Rows in shared memory have 16 bytes more than they need: eight of them, one
 /// below the other, meet every bank once.
 template <int kWidth>
-__device__ void copy_rows(Bf16* to, const Bf16* from, int64_t stride, int there, int rows) {
-  constexpr int kPieces = kWidth / 8, kStep = kChunkThreads / kPieces;
+__device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows) {
+  constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
   const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces, at = thread % kPieces * 8;
   const int end = at < there ? rows : 0;
   to += row * (kWidth + 8) + at;
   from += row * stride + at;
 #pragma unroll
-  for (int i = 0; i < kChunkTokens / kStep; ++i) {
-    copy_ahead(to + i * kStep * (kWidth + 8), from + i * kStep * stride, row + i * kStep < end);
+  for (int i = 0; i < kTileTokens / kStep; ++i) {
+    copy_ahead(to + i * kStep * (kWidth + 8), from + int64_t{i * kStep} * stride,
+               row + i * kStep < end);
   }
 }
 
-/// A chunk in shared memory.
+/// A tile in shared memory.
 template <int K, bool kKey>
-struct Chunk {
+struct Tile {
   static constexpr int kPitch = K + 8, kValuePitch = kColumns + 8;
   static constexpr size_t kBytes =
-      kChunkTokens *
+      kTileTokens *
       (((kKey ? 3 : 2) * kPitch + 2 * kValuePitch) * sizeof(Bf16) + 2 * sizeof(float));
-  Bf16 *q, *k, *log_a;  // [64, kPitch]; features from p.K on are 0
-  Bf16 *u, *log_b;      // [64, kValuePitch]
-  float* log_s;         // [64]
-  int32_t* reset;       // [64]
+  Bf16 *q, *k, *log_a;  // [32, kPitch]; features from p.K on are 0
+  Bf16 *u, *log_b;      // [32, kValuePitch]
+  float* log_s;         // [32]
+  int32_t* reset;       // [32]
 
-  __device__ explicit Chunk(unsigned char* memory) {
+  __device__ explicit Tile(unsigned char* memory) {
     q = reinterpret_cast<Bf16*>(memory);
-    k = q + kChunkTokens * kPitch;
-    log_a = k + (kKey ? kChunkTokens * kPitch : 0);
-    u = log_a + kChunkTokens * kPitch;
-    log_b = u + kChunkTokens * kValuePitch;
-    log_s = reinterpret_cast<float*>(log_b + kChunkTokens * kValuePitch);
-    reset = reinterpret_cast<int32_t*>(log_s + kChunkTokens);
+    k = q + kTileTokens * kPitch;
+    log_a = k + (kKey ? kTileTokens * kPitch : 0);
+    u = log_a + kTileTokens * kPitch;
+    log_b = u + kTileTokens * kValuePitch;
+    log_s = reinterpret_cast<float*>(log_b + kTileTokens * kValuePitch);
+    reset = reinterpret_cast<int32_t*>(log_s + kTileTokens);
   }
 
   /// Factors that nobody gave are 1.
   __device__ void clear() const {
-    for (int i = threadIdx.x; i < kChunkTokens; i += blockDim.x) {
+    for (int i = threadIdx.x; i < kTileTokens; i += blockDim.x) {
       log_s[i] = 0;
       reset[i] = 0;
     }
   }
 
   /// Begins to load: tokens behind the last one are 0, with factors of 1.
-  __device__ void load(const ChunkedAttention& p, int64_t n, int64_t chunk, int first_column) const {
-    const int64_t t0 = chunk * kChunkTokens, row0 = p.row(n, t0);
-    const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kChunkTokens}));
-    const int64_t keys = row0 * p.K, key_stride = int64_t{p.H} * p.K;
+  __device__ void load(const ChunkedAttention& p, const Head& head, int number,
+                       int first_column) const {
+    const int64_t t0 = int64_t{number} * kTileTokens, row = head.row + t0 * p.H;
+    const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kTileTokens}));
+    const int64_t keys = row * p.K, values = row * p.V + first_column;
+    const int key_stride = p.H * p.K, value_stride = p.H * p.V, columns = p.V - first_column;
     copy_rows<K>(q, p.q + keys, key_stride, p.K, tokens);
     copy_rows<K>(k, p.k + keys, key_stride, p.K, tokens);
     if (kKey) copy_rows<K>(log_a, p.log_a + keys, key_stride, p.K, tokens);
-    const int64_t values = row0 * p.V + first_column, value_stride = int64_t{p.H} * p.V;
-    const int columns = p.V - first_column;
     copy_rows<kColumns>(u, p.u + values, value_stride, columns, tokens);
     if (p.log_b != nullptr) {
       copy_rows<kColumns>(log_b, p.log_b + values, value_stride, columns, tokens);
     }
     const int t = static_cast<int>(threadIdx.x);
-    if (t < kChunkTokens) {
-      if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + row0 + t * p.H, t < tokens);
+    if (p.has_scalars() && t < kTileTokens) {
+      if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + row + t * p.H, t < tokens);
       if (p.reset != nullptr) {
-        copy_word_ahead(reset + t, p.reset + n / p.H * p.steps + t0 + t, t < tokens);
+        copy_word_ahead(reset + t, p.reset + head.token + t0 + t, t < tokens);
       }
     }
     end_group();
@@ -125,11 +134,11 @@ struct Lane {
     load_tiles_transposed(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
   }
   /// As two B fragments, registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
-  __device__ void load_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+  __device__ void load_as_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles_transposed(to, tile + lane % 16 * pitch + lane / 16 * 8);
   }
   /// Its transpose as two B fragments, registers 0 and 1 for its first 8 rows.
-  __device__ void load_right_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+  __device__ void load_as_right_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
   }
 

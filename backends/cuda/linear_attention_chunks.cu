@@ -22,13 +22,13 @@ size_t attribute(const Context& on, cudaDeviceAttr which) {
   return static_cast<size_t>(value);
 }
 
-/// Blocks that take turns at the chunks of a head: as many as the GPU has room for beside those of
+/// Blocks that take turns at the tiles of a head: as many as the GPU has room for beside those of
 /// the other heads, a power of two up to the 8 that every cluster may have.
-int ranks_for(const Context& on, int64_t blocks, int64_t chunks) {
+int ranks_for(const Context& on, int64_t blocks, int64_t tiles) {
   if (attribute(on, cudaDevAttrClusterLaunch) == 0) return 1;
   constexpr int kBlocksPerMultiprocessor = 2, kMostRanks = 8;
   int ranks = 1;
-  while (ranks < kMostRanks && 2 * ranks <= chunks &&
+  while (ranks < kMostRanks && 2 * ranks <= tiles &&
          2 * ranks * blocks <= int64_t{kBlocksPerMultiprocessor} * on.multiprocessors) {
     ranks *= 2;
   }
@@ -39,7 +39,7 @@ template <int K, bool kKey, bool kValue>
 void launch(const Context& on, int64_t heads, ChunkedAttention p) {
   const auto kernel = run_chunks<K, kKey, kValue>;
   const int column_blocks = (p.V + kColumns - 1) / kColumns;
-  p.ranks = ranks_for(on, heads * column_blocks, p.chunks);
+  p.ranks = ranks_for(on, heads * column_blocks, p.tiles);
   const size_t most = attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   p.buffers = ChunkShared<K, kKey>::bytes(2) <= most ? 2 : 1;
   const size_t bytes = ChunkShared<K, kKey>::bytes(p.buffers);
@@ -52,7 +52,7 @@ void launch(const Context& on, int64_t heads, ChunkedAttention p) {
   cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks), static_cast<unsigned>(column_blocks));
-  config.blockDim = dim3(kChunkThreads);
+  config.blockDim = dim3(kTileThreads);
   config.dynamicSmemBytes = bytes;
   config.stream = on.stream;
   config.attrs = &cluster;
@@ -100,7 +100,8 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   p.last = address_of_result<float>(result.state);
   p.kept = args.keep ? address_of_result<Bf16>(result.kept) : nullptr;
   p.steps = steps;
-  p.chunks = chunks;
+  p.tiles = static_cast<int>((steps + kTileTokens - 1) / kTileTokens);
+  p.chunks = static_cast<int>(chunks);
   p.H = static_cast<int>(H);
   p.K = static_cast<int>(K);
   p.V = static_cast<int>(V);

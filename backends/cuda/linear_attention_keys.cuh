@@ -41,25 +41,28 @@ struct Scores {
 template <int K>
 struct KeyExchange {
   static constexpr int kParts = K / 16 < kWarps ? K / 16 : kWarps;
-  float sums[kParts][kTiles][kScoreSums][32];
-  float totals[kTiles][K];
+  float sums[kParts][kScoreSums][32];
+  float totals[K];
 
-  __device__ void put(int part, int tile, const ScoreSums& from, int lane) {
+  __device__ void put(int part, const ScoreSums& from, int lane) {
     const float* const numbers = &from.own[0][0][0];
 #pragma unroll
-    for (int i = 0; i < kScoreSums; ++i) sums[part][tile][i][lane] = numbers[i];
+    for (int i = 0; i < kScoreSums; ++i) sums[part][i][lane] = numbers[i];
   }
-  __device__ ScoreSums total(int tile, int lane) const {
+  __device__ ScoreSums total(int lane) const {
     ScoreSums all = {};
     float* const numbers = &all.own[0][0][0];
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-      for (int i = 0; i < kScoreSums; ++i) numbers[i] += sums[part][tile][i][lane];
+      for (int i = 0; i < kScoreSums; ++i) numbers[i] += sums[part][i][lane];
     }
     return all;
   }
 };
+
+/// In place of it where no key decays.
+struct NoKeyExchange {};
 
 /// 16 tokens and 16 features of queries and keys with their decays.
 struct KeyBlock {
@@ -115,19 +118,19 @@ struct KeyBlock {
 };
 
 template <int K>
-__device__ KeyBlock key_block(const Chunk<K, true>& chunk, int token, int feature, bool with_scalars,
+__device__ KeyBlock key_block(const Tile<K, true>& tile, int token, int feature, bool with_scalars,
                               const Lane& in) {
   uint32_t logs[4];
   float factors[4][2];
-  const int at = token * Chunk<K, true>::kPitch + feature;
-  in.load(logs, chunk.log_a + at, (Chunk<K, true>::kPitch));
-  const float scalars[2] = {with_scalars ? chunk.scalar_log2(token + in.group) : 0,
-                            with_scalars ? chunk.scalar_log2(token + in.group + 8) : 0};
+  const int at = token * Tile<K, true>::kPitch + feature;
+  in.load(logs, tile.log_a + at, (Tile<K, true>::kPitch));
+  const float scalars[2] = {with_scalars ? tile.scalar_log2(token + in.group) : 0,
+                            with_scalars ? tile.scalar_log2(token + in.group + 8) : 0};
 #pragma unroll
   for (int i = 0; i < 4; ++i) factors_of(factors[i], logs[i], scalars[i % 2], scalars[i % 2]);
   KeyBlock block = {{}, {}, ColumnDecays(factors)};
-  in.load(block.q, chunk.q + at, (Chunk<K, true>::kPitch));
-  in.load(block.k, chunk.k + at, (Chunk<K, true>::kPitch));
+  in.load(block.q, tile.q + at, (Tile<K, true>::kPitch));
+  in.load(block.k, tile.k + at, (Tile<K, true>::kPitch));
   return block;
 }
 
@@ -142,15 +145,14 @@ __device__ inline void put_back(const uint32_t (&from)[4], Bf16* tile, int pitch
 
 /// A tile's scores, and its queries, keys and totals over all of its tokens.
 template <int K>
-__device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, KeyExchange<K>& to,
-                             bool with_scalars, const Levels& levels, const Lane& in) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, token = tile * kTileTokens;
+__device__ void prepare_keys(const Tile<K, true>& tile, KeyExchange<K>& to, bool with_scalars, const Levels& levels, const Lane& in) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   constexpr int kParts = KeyExchange<K>::kParts;
   if (warp >= kParts) return;
   ScoreSums sums = {};
   for (int feature = warp * 16; feature < K; feature += kParts * 16) {
-    KeyBlock first = key_block(chunk, token, feature, with_scalars, in);
-    KeyBlock second = key_block(chunk, token + 16, feature, with_scalars, in);
+    KeyBlock first = key_block(tile, 0, feature, with_scalars, in);
+    KeyBlock second = key_block(tile, 16, feature, with_scalars, in);
     first.add_scores(sums.own[0], levels, in);
     second.add_scores(sums.own[1], levels, in);
     uint32_t x[4], y[4];
@@ -161,18 +163,17 @@ __device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, KeyExchange<
     join(first.decays, second.decays);
 
     __syncwarp();
-    constexpr int kPitch = Chunk<K, true>::kPitch;
-    const int at = token * kPitch + feature;
+    constexpr int kPitch = Tile<K, true>::kPitch;
     first.queries(x);
-    put_back(x, chunk.q + at, kPitch, in);
+    put_back(x, tile.q + feature, kPitch, in);
     first.keys(y);
-    put_back(y, chunk.k + at, kPitch, in);
+    put_back(y, tile.k + feature, kPitch, in);
     second.queries(x);
-    put_back(x, chunk.q + at + 16 * kPitch, kPitch, in);
+    put_back(x, tile.q + feature + 16 * kPitch, kPitch, in);
     second.keys(y);
-    put_back(y, chunk.k + at + 16 * kPitch, kPitch, in);
+    put_back(y, tile.k + feature + 16 * kPitch, kPitch, in);
     if (in.group == 0) {
-      float* const totals = to.totals[tile] + feature + 2 * in.member;
+      float* const totals = to.totals + feature + 2 * in.member;
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         totals[e] = first.decays.total[0][e];
@@ -180,7 +181,7 @@ __device__ void prepare_keys(const Chunk<K, true>& chunk, int tile, KeyExchange<
       }
     }
   }
-  to.put(warp, tile, sums, in.lane);
+  to.put(warp, sums, in.lane);
 }
 
 }  // namespace regla::cuda
