@@ -42,7 +42,7 @@ __device__ inline void await_bytes(uint64_t* barrier, uint32_t parity) {
     asm volatile(
         "{\n"
         ".reg .pred over;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%1], %2;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n"
         "selp.u32 %0, 1, 0, over;\n"
         "}"
         : "=r"(is_over)

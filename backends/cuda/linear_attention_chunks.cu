@@ -22,41 +22,45 @@ size_t attribute(const Context& on, cudaDeviceAttr which) {
   return static_cast<size_t>(value);
 }
 
-/// Blocks that take turns at the tiles of a head: as many as the GPU has room for beside those of
-/// the other heads, a power of two up to the 8 that every cluster may have.
-int ranks_for(const Context& on, int64_t blocks, int64_t tiles) {
-  if (attribute(on, cudaDevAttrClusterLaunch) == 0) return 1;
-  constexpr int kBlocksPerMultiprocessor = 2, kMostRanks = 8;
-  int ranks = 1;
-  while (ranks < kMostRanks && 2 * ranks <= tiles &&
-         2 * ranks * blocks <= int64_t{kBlocksPerMultiprocessor} * on.multiprocessors) {
-    ranks *= 2;
-  }
-  return ranks;
+template <int K, bool kKey, bool kValue>
+cudaLaunchConfig_t configuration(const Context& on, int64_t heads, const ChunkedAttention& p,
+                                 cudaLaunchAttribute& cluster) {
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks),
+                        static_cast<unsigned>((p.V + kColumns - 1) / kColumns));
+  config.blockDim = dim3(kTileThreads);
+  config.dynamicSmemBytes = ChunkShared<K, kKey>::bytes(p.buffers);
+  config.stream = on.stream;
+  config.attrs = &cluster;
+  config.numAttrs = p.ranks > 1 ? 1 : 0;
+  return config;
 }
 
 template <int K, bool kKey, bool kValue>
 void launch(const Context& on, int64_t heads, ChunkedAttention p) {
   const auto kernel = run_chunks<K, kKey, kValue>;
-  const int column_blocks = (p.V + kColumns - 1) / kColumns;
-  p.ranks = ranks_for(on, heads * column_blocks, p.tiles);
   const size_t most = attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   p.buffers = ChunkShared<K, kKey>::bytes(2) <= most ? 2 : 1;
-  const size_t bytes = ChunkShared<K, kKey>::bytes(p.buffers);
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(bytes)),
+                               static_cast<int>(ChunkShared<K, kKey>::bytes(p.buffers))),
           "reserve shared memory");
-
   cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks), static_cast<unsigned>(column_blocks));
-  config.blockDim = dim3(kTileThreads);
-  config.dynamicSmemBytes = bytes;
-  config.stream = on.stream;
-  config.attrs = &cluster;
-  config.numAttrs = p.ranks > 1 ? 1 : 0;
+  p.ranks = 1;
+  cudaLaunchConfig_t config = configuration<K, kKey, kValue>(on, heads, p, cluster);
+  // As many blocks to a head as leave all of them room at once, up to the 8 of any cluster.
+  const bool has_clusters = attribute(on, cudaDevAttrClusterLaunch) != 0;
+  for (int ranks = 2; has_clusters && ranks <= 8 && ranks <= p.tiles; ++ranks) {
+    ChunkedAttention wider = p;
+    wider.ranks = ranks;
+    int clusters = 0;
+    config = configuration<K, kKey, kValue>(on, heads, wider, cluster);
+    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "ask for room for clusters");
+    if (heads * config.gridDim.y > clusters) break;
+    p.ranks = ranks;
+  }
+  config = configuration<K, kKey, kValue>(on, heads, p, cluster);
   require(cudaLaunchKernelEx(&config, kernel, p), "launch linear_attention");
 }
 

@@ -133,8 +133,7 @@ struct TileRunner {
     for (int i = 0; i < K / 16; ++i) {
       if (16 * i >= p.K) break;
       Bf16* const to = p.kept + ((int64_t{head.n} * p.chunks + chunk) * p.K + 16 * i) * p.V + j0;
-      warp.in.store_transposed(before[i], tile.log_b + warp.column, Memory::kValuePitch, to, p.V,
-                               16);
+      warp.in.store_transposed(before[i], tile.log_b, 0, warp.column, to, p.V, 16);
     }
   }
 
@@ -150,9 +149,8 @@ struct TileRunner {
       for (int i = 0; i < 4; ++i) {
         out[i] = packed(o[i / 2][i % 2 * 2], o[i / 2][i % 2 * 2 + 1]);
       }
-      warp.in.store_transposed(out, tile.u + 16 * block * Memory::kValuePitch + warp.column,
-                               Memory::kValuePitch, to + int64_t{16} * block * pitch, pitch,
-                               rows - 16 * block);
+      warp.in.store_transposed(out, tile.u, 16 * block, warp.column,
+                               to + int64_t{16} * block * pitch, pitch, rows - 16 * block);
     }
   }
 
@@ -163,6 +161,9 @@ struct TileRunner {
     } else {
       warp.run(local, tile, scores_of(tile, warp.in));
     }
+    complete(local);
+    complete(warp.o[0]);
+    complete(warp.o[1]);
     if (number > 0 && p.ranks > 1) mail.await(warp.in.lane);
     typename Warp::Narrow before;
     pass_on(before, local, p.ranks == 1 || number + 1 == p.tiles);
@@ -187,12 +188,12 @@ struct ChunkShared {
   }
 };
 
-template <int K, bool kKey, bool kValue, int kBlocks = 2>
+template <int K, bool kKey, bool kValue, int kBlocks = (K <= 64 ? 12 : 8) / kWarps>
 __global__ __launch_bounds__(kTileThreads, kBlocks) void run_chunks(const ChunkedAttention p) {
   using Memory = Tile<K, kKey>;
-  extern __shared__ __align__(16) unsigned char bytes[];
-  auto& shared = *reinterpret_cast<ChunkShared<K, kKey>*>(bytes + p.buffers * Memory::kBytes);
-  const auto buffer = [&](int i) { return Memory(bytes + i * Memory::kBytes); };
+  extern __shared__ __align__(256) unsigned char memory[];
+  auto& shared = *reinterpret_cast<ChunkShared<K, kKey>*>(memory + p.buffers * Memory::kBytes);
+  const auto buffer = [&](int i) { return Memory(memory + i * Memory::kBytes); };
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int rank = static_cast<int>(blockIdx.x) % p.ranks;
   const Head head(p, static_cast<int>(blockIdx.x) / p.ranks);

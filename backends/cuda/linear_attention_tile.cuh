@@ -20,15 +20,14 @@ __device__ inline void add_product(float (&c)[4], const uint32_t (&a)[4], uint32
 /// The scores of a tile where no key decays.
 template <int K, bool kKey>
 __device__ ScoreSums scores_of(const Tile<K, kKey>& tile, const Lane& in) {
-  constexpr int kPitch = Tile<K, kKey>::kPitch;
   float own[2][2][4], across[2][4];
 #pragma unroll
   for (int feature = 0; feature < K; feature += 16) {
     uint32_t q[2][4], k[2][4];
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      in.load(q[block], tile.q + 16 * block * kPitch + feature, kPitch);
-      in.load_as_right_transposed(k[block], tile.k + 16 * block * kPitch + feature, kPitch);
+      in.load(q[block], tile.q, 16 * block, feature);
+      in.load_right_transposed(k[block], tile.k, 16 * block, feature);
     }
 #pragma unroll
     for (int keys = 0; keys < 2; ++keys) {
@@ -60,7 +59,6 @@ struct TileWarp {
   using Memory = Tile<K, kKey>;
   using State = float[K / 8][4];       // C fragments of columns by features
   using Narrow = uint32_t[K / 16][4];  // the same rounded, A fragments
-  static constexpr int kPitch = Memory::kPitch, kValuePitch = Memory::kValuePitch;
 
   const ChunkedAttention& p;
   Lane in;
@@ -79,7 +77,7 @@ struct TileWarp {
     float factors[4][2];
     uint32_t logs[4] = {};
     if (p.log_b != nullptr) {
-      in.load_transposed(logs, tile.log_b + token * kValuePitch + column, kValuePitch);
+      in.load_transposed(logs, tile.log_b, token, column);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -101,14 +99,14 @@ struct TileWarp {
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block] = decays_of(tile, 16 * block);
-      in.load_transposed(u[block], tile.u + 16 * block * kValuePitch + column, kValuePitch);
+      in.load_transposed(u[block], tile.u, 16 * block, column);
       within_block(o[block], scores.own[block], u[block], decays[block]);
     }
     across_blocks(scores, u[0]);
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block].scale_keys(u[block], u[block]);
-      write_state(local, u[block], tile.k + 16 * block * kPitch, block == 0);
+      write_state(local, u[block], tile.k, block);
     }
   }
 
@@ -168,14 +166,14 @@ struct TileWarp {
   }
 
   /// S += w k^T over a block of tokens.
-  __device__ void write_state(State& state, const uint32_t (&w)[4], const Bf16* k,
-                              bool is_first) const {
+  __device__ void write_state(State& state, const uint32_t (&w)[4], Rows<K> k,
+                              int block) const {
 #pragma unroll
     for (int i = 0; i < K / 16; ++i) {
       uint32_t right[4];
-      in.load_as_right(right, k + 16 * i, kPitch);
-      add_product(state[2 * i], w, right[0], right[1], is_first);
-      add_product(state[2 * i + 1], w, right[2], right[3], is_first);
+      in.load_right(right, k, 16 * block, 16 * i);
+      add_product(state[2 * i], w, right[0], right[1], block == 0);
+      add_product(state[2 * i + 1], w, right[2], right[3], block == 0);
     }
   }
 
@@ -188,7 +186,7 @@ struct TileWarp {
 #pragma unroll
       for (int i = 0; i < K / 16; ++i) {
         uint32_t q[4];
-        in.load_as_right_transposed(q, tile.q + 16 * block * kPitch + 16 * i, kPitch);
+        in.load_right_transposed(q, tile.q, 16 * block, 16 * i);
         add_product(sums[0], state[i], q[0], q[1], kValue && i == 0);
         add_product(sums[1], state[i], q[2], q[3], kValue && i == 0);
       }
