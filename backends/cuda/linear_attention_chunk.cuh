@@ -25,9 +25,9 @@ struct ChunkedAttention {
   float* last;
   Bf16* kept;
   int64_t steps;
-  int tiles, chunks, H, K, V;
+  int turns, chunks, H, K, V;
   int ranks;    // blocks of a cluster, which take turns at the tiles of a head
-  int buffers;  // tiles in shared memory: 2, or 1 where there is no room
+  int buffers;  // turns in shared memory: 2, or 1 where there is no room
 
   __device__ bool has_scalars() const { return log_s != nullptr || reset != nullptr; }
 };
@@ -41,57 +41,42 @@ struct Head {
       : n(number), row(number / p.H * p.steps * p.H + number % p.H), token(number / p.H * p.steps) {}
 };
 
-/// Rows of `kWidth` elements in shared memory. Pieces of 16 bytes change places from row to row, so
-/// that eight of them, one below the other, meet every bank once. `memory` and `first` are multiples
-/// of 256 bytes, and no more than what is constant stands behind the change of places.
+/// Begins to copy 32 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
+/// the rest becomes 0. Rows in shared memory have 16 bytes more than they need: eight of them, one
+/// below the other, meet every bank once.
 template <int kWidth>
-struct Rows {
-  static_assert(kWidth == 32 || kWidth == 64 || kWidth == 128);
-  uint32_t memory, first;
-
-  /// Row `row` + `lane_row` and column `column` + 8 `lane_piece`; `row` is a multiple of 16,
-  /// `column` one of 8, `lane_piece` 0 unless `column` is one of 16.
-  __device__ uint32_t at(int row, int column, int lane_row, int lane_piece) const {
-    const int turn = kWidth == 32 ? lane_row / 2 % 4 : lane_row % 8;
-    const uint32_t place = lane_row * 2 * kWidth + (lane_piece ^ turn) * 16;
-    return ((memory + place) ^ (2 * column)) + first + row * 2 * kWidth;
-  }
-
-  /// Begins to copy the rows of a tile, `rows` of which and `there` of whose elements exist; the
-  /// rest becomes 0.
-  __device__ void copy(const Bf16* from, int stride, int there, int rows) const {
-    constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
-    const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces;
-    const int piece = thread % kPieces, end = 8 * piece < there ? rows : 0;
-    from += row * stride + 8 * piece;
+__device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows) {
+  constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces, at = thread % kPieces * 8;
+  const int end = at < there ? rows : 0;
+  to += row * (kWidth + 8) + at;
+  from += row * stride + at;
 #pragma unroll
-    for (int i = 0; i < kTileTokens / kStep; ++i) {
-      const int at_row = row + i * kStep;
-      copy_ahead(at(0, 0, at_row, piece), from + int64_t{i * kStep} * stride, at_row < end);
-    }
+  for (int i = 0; i < kTileTokens / kStep; ++i) {
+    copy_ahead(to + i * kStep * (kWidth + 8), from + int64_t{i * kStep} * stride,
+               row + i * kStep < end);
   }
-};
+}
 
 /// A tile in shared memory.
 template <int K, bool kKey>
 struct Tile {
+  static constexpr int kPitch = K + 8, kValuePitch = kColumns + 8;
   static constexpr size_t kBytes =
-      kTileTokens * (((kKey ? 3 : 2) * K + 2 * kColumns) * sizeof(Bf16) + 2 * sizeof(float));
-  Rows<K> q, k, log_a;      // features from p.K on are 0
-  Rows<kColumns> u, log_b;  // columns from p.V on are 0
-  float* log_s;             // [32]
-  int32_t* reset;           // [32]
+      kTileTokens *
+      (((kKey ? 3 : 2) * kPitch + 2 * kValuePitch) * sizeof(Bf16) + 2 * sizeof(float));
+  Bf16 *q, *k, *log_a;  // [32, kPitch]; features from p.K on are 0
+  Bf16 *u, *log_b;      // [32, kValuePitch]
+  float* log_s;         // [32]
+  int32_t* reset;       // [32]
 
   __device__ explicit Tile(unsigned char* memory) {
-    constexpr int kKeys = kTileTokens * K * sizeof(Bf16);
-    constexpr int kValues = kTileTokens * kColumns * sizeof(Bf16), kAll = (kKey ? 3 : 2) * kKeys;
-    const uint32_t address = shared_address(memory);
-    q = {address, 0};
-    k = {address, kKeys};
-    log_a = {address, 2 * kKeys};
-    u = {address, kAll};
-    log_b = {address, kAll + kValues};
-    log_s = reinterpret_cast<float*>(memory + kAll + 2 * kValues);
+    q = reinterpret_cast<Bf16*>(memory);
+    k = q + kTileTokens * kPitch;
+    log_a = k + (kKey ? kTileTokens * kPitch : 0);
+    u = log_a + kTileTokens * kPitch;
+    log_b = u + kTileTokens * kValuePitch;
+    log_s = reinterpret_cast<float*>(log_b + kTileTokens * kValuePitch);
     reset = reinterpret_cast<int32_t*>(log_s + kTileTokens);
   }
 
@@ -110,12 +95,12 @@ struct Tile {
     const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kTileTokens}));
     const int64_t keys = row * p.K, values = row * p.V + first_column;
     const int key_stride = p.H * p.K, value_stride = p.H * p.V, columns = p.V - first_column;
-    q.copy(p.q + keys, key_stride, p.K, tokens);
-    k.copy(p.k + keys, key_stride, p.K, tokens);
-    if (kKey) log_a.copy(p.log_a + keys, key_stride, p.K, tokens);
-    u.copy(p.u + values, value_stride, columns, tokens);
+    copy_rows<K>(q, p.q + keys, key_stride, p.K, tokens);
+    copy_rows<K>(k, p.k + keys, key_stride, p.K, tokens);
+    if (kKey) copy_rows<K>(log_a, p.log_a + keys, key_stride, p.K, tokens);
+    copy_rows<kColumns>(u, p.u + values, value_stride, columns, tokens);
     if (p.log_b != nullptr) {
-      log_b.copy(p.log_b + values, value_stride, columns, tokens);
+      copy_rows<kColumns>(log_b, p.log_b + values, value_stride, columns, tokens);
     }
     const int t = static_cast<int>(threadIdx.x);
     if (p.has_scalars() && t < kTileTokens) {
@@ -124,7 +109,6 @@ struct Tile {
         copy_word_ahead(reset + t, p.reset + head.token + t0 + t, t < tokens);
       }
     }
-    end_group();
   }
 
   /// The logs to base 2 of all that has one factor for a token.
@@ -139,7 +123,7 @@ struct Lane {
   int lane, group, member;  // lane / 4, lane % 4
 
   __device__ Lane() {
-    // Asked for once: it would rather be asked for again and again than have a register.
+    // Asked for once: the compiler would rather ask again and again than spend a register.
     uint32_t thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     lane = static_cast<int>(thread % 32);
@@ -147,51 +131,7 @@ struct Lane {
     member = lane % 4;
   }
 
-  /// A tile of 16 x 16, from a corner on, as an A fragment.
-  template <int kWidth>
-  __device__ void load(uint32_t (&to)[4], Rows<kWidth> from, int row, int column) const {
-    load_tiles(to, from.at(row, column, lane % 16, lane / 16));
-  }
-  /// Its transpose as an A fragment.
-  template <int kWidth>
-  __device__ void load_transposed(uint32_t (&to)[4], Rows<kWidth> from, int row, int column) const {
-    load_tiles_transposed(to, from.at(row, column, lane % 8 + lane / 16 * 8, lane / 8 % 2));
-  }
-  /// As two B fragments, registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
-  template <int kWidth>
-  __device__ void load_right(uint32_t (&to)[4], Rows<kWidth> from, int row, int column) const {
-    load_tiles_transposed(to, from.at(row, column, lane % 16, lane / 16));
-  }
-  /// Its transpose as two B fragments, registers 0 and 1 for its first 8 rows.
-  template <int kWidth>
-  __device__ void load_right_transposed(uint32_t (&to)[4], Rows<kWidth> from, int row,
-                                        int column) const {
-    load_tiles(to, from.at(row, column, lane % 8 + lane / 16 * 8, lane / 8 % 2));
-  }
-  /// Where register i of an A fragment has its two elements; with `down` and `right` exchanged that
-  /// of its transpose.
-  template <int kWidth>
-  __device__ uint32_t pair(Rows<kWidth> rows, int row, int column, int down, int right) const {
-    return rows.at(row, column + 8 * right, group, 0) + down * 16 * kWidth + 4 * member;
-  }
-
-  /// Writes the transpose of an A fragment to rows of global memory, the first `rows` of which are
-  /// there, by way of a corner of shared memory that is this warp's alone.
-  template <int kWidth>
-  __device__ void store_transposed(const uint32_t (&from)[4], Rows<kWidth> by, int row, int column,
-                                   Bf16* to, int64_t pitch, int rows) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      put_shared(pair(by, row, column, i / 2, i % 2), transposed(from[i]));
-    }
-    __syncwarp();
-    const int r = lane % 16, half = lane / 16;
-    const uint4 piece = get_shared(by.at(row, column, r, half));
-    if (r < rows) *reinterpret_cast<uint4*>(to + r * pitch + 8 * half) = piece;
-    __syncwarp();
-  }
-
-  /// A tile of 16 x 16 in rows of one pitch as an A fragment.
+  /// A tile of 16 x 16 as an A fragment.
   __device__ void load(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles(to, tile + lane % 16 * pitch + lane / 16 * 8);
   }
@@ -199,6 +139,15 @@ struct Lane {
   __device__ void load_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
     load_tiles_transposed(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
   }
+  /// As two B fragments, registers 0 and 1 for its first 8 columns, 2 and 3 for the others.
+  __device__ void load_as_right(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles_transposed(to, tile + lane % 16 * pitch + lane / 16 * 8);
+  }
+  /// Its transpose as two B fragments, registers 0 and 1 for its first 8 rows.
+  __device__ void load_as_right_transposed(uint32_t (&to)[4], const Bf16* tile, int pitch) const {
+    load_tiles(to, tile + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
+  }
+
   /// The transpose of an A fragment into a tile.
   __device__ void put_transposed(const uint32_t (&from)[4], Bf16* tile, int pitch) const {
 #pragma unroll

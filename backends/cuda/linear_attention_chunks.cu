@@ -1,5 +1,7 @@
 #include "backends/cuda/linear_attention_chunks.cuh"
 
+#include <algorithm>
+
 #include "backends/cuda/context.h"
 #include "backends/cuda/linear_attention.cuh"
 
@@ -16,59 +18,59 @@ T* address_of_result(Tensor& x) {
   return static_cast<T*>(x.raw());
 }
 
-size_t attribute(const Context& on, cudaDeviceAttr which) {
+int attribute(const Context& on, cudaDeviceAttr which) {
   int value = 0;
   require(cudaDeviceGetAttribute(&value, which, on.device.index), "ask for the GPU's limits");
-  return static_cast<size_t>(value);
+  return value;
 }
 
-template <int K, bool kKey, bool kValue>
-cudaLaunchConfig_t configuration(const Context& on, int64_t heads, const ChunkedAttention& p,
-                                 cudaLaunchAttribute& cluster) {
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks),
-                        static_cast<unsigned>((p.V + kColumns - 1) / kColumns));
-  config.blockDim = dim3(kTileThreads);
-  config.dynamicSmemBytes = ChunkShared<K, kKey>::bytes(p.buffers);
-  config.stream = on.stream;
-  config.attrs = &cluster;
-  config.numAttrs = p.ranks > 1 ? 1 : 0;
-  return config;
+unsigned column_blocks(const ChunkedAttention& p) {
+  return static_cast<unsigned>((p.V + kColumns - 1) / kColumns);
 }
 
-template <int K, bool kKey, bool kValue>
-void launch(const Context& on, int64_t heads, ChunkedAttention p) {
-  const auto kernel = run_chunks<K, kKey, kValue>;
-  const size_t most = attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  p.buffers = ChunkShared<K, kKey>::bytes(2) <= most ? 2 : 1;
+template <int K, bool kKey, bool kValue, int kTiles>
+void launch(const Context& on, int heads, ChunkedAttention p) {
+  using Shared = ChunkShared<K, kKey, kTiles>;
+  const auto kernel = run_chunks<K, kKey, kValue, kTiles>;
+  constexpr int kTurnTokens = kTiles * kTileTokens;
+  p.turns = static_cast<int>((p.steps + kTurnTokens - 1) / kTurnTokens);
+  p.ranks = 1;
+  p.buffers = Shared::bytes(2) <= static_cast<size_t>(attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin)) ? 2 : 1;
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(ChunkShared<K, kKey>::bytes(p.buffers))),
+                               static_cast<int>(Shared::bytes(p.buffers))),
           "reserve shared memory");
   cudaLaunchAttribute cluster = {};
-  p.ranks = 1;
-  cudaLaunchConfig_t config = configuration<K, kKey, kValue>(on, heads, p, cluster);
-  // As many blocks to a head as leave all of them room at once, up to the 8 of any cluster.
-  const bool has_clusters = attribute(on, cudaDevAttrClusterLaunch) != 0;
-  for (int ranks = 2; has_clusters && ranks <= 8 && ranks <= p.tiles; ++ranks) {
-    ChunkedAttention wider = p;
-    wider.ranks = ranks;
-    int clusters = 0;
-    config = configuration<K, kKey, kValue>(on, heads, wider, cluster);
-    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "ask for room for clusters");
-    if (heads * config.gridDim.y > clusters) break;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cudaLaunchConfig_t config = {};
+  config.blockDim = dim3(kTileThreads);
+  config.dynamicSmemBytes = Shared::bytes(p.buffers);
+  config.stream = on.stream;
+  config.attrs = &cluster;
+  const auto set_ranks = [&](int ranks) {
     p.ranks = ranks;
+    cluster.val.clusterDim = {static_cast<unsigned>(ranks), 1, 1};
+    config.gridDim = dim3(static_cast<unsigned>(heads * ranks), column_blocks(p));
+    config.numAttrs = ranks > 1 ? 1 : 0;
+  };
+  // As many blocks to a head as leave all of them room at once, up to the 8 of any cluster.
+  int most = attribute(on, cudaDevAttrClusterLaunch) != 0 ? std::min(8, p.turns) : 1;
+  for (; most > 1; --most) {
+    int clusters = 0;
+    set_ranks(most);
+    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "ask for room for clusters");
+    if (static_cast<int>(column_blocks(p)) * heads <= clusters) break;
   }
-  config = configuration<K, kKey, kValue>(on, heads, p, cluster);
+  set_ranks(most);
   require(cudaLaunchKernelEx(&config, kernel, p), "launch linear_attention");
 }
 
 template <bool kKey, bool kValue>
-void launch(const Context& on, int64_t heads, const ChunkedAttention& p) {
-  if (p.K <= 32) return launch<32, kKey, kValue>(on, heads, p);
-  if (p.K <= 64) return launch<64, kKey, kValue>(on, heads, p);
-  launch<128, kKey, kValue>(on, heads, p);
+void launch(const Context& on, int heads, const ChunkedAttention& p) {
+  if (p.K <= 32) return launch<32, kKey, kValue, 1>(on, heads, p);
+  if (p.K > 64) return launch<128, kKey, kValue, 1>(on, heads, p);
+  // Heads that leave multiprocessors idle are passed on from block to block, in longer turns.
+  const bool is_long = static_cast<int>(column_blocks(p)) * heads < on.multiprocessors;
+  is_long ? launch<64, kKey, kValue, 2>(on, heads, p) : launch<64, kKey, kValue, 1>(on, heads, p);
 }
 
 }  // namespace
@@ -104,15 +106,15 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   p.last = address_of_result<float>(result.state);
   p.kept = args.keep ? address_of_result<Bf16>(result.kept) : nullptr;
   p.steps = steps;
-  p.tiles = static_cast<int>((steps + kTileTokens - 1) / kTileTokens);
   p.chunks = static_cast<int>(chunks);
   p.H = static_cast<int>(H);
   p.K = static_cast<int>(K);
   p.V = static_cast<int>(V);
   const Context& on = context(result.o);
-  if (!args.log_a) return launch<false, true>(on, heads, p);
-  if (!args.log_b) return launch<true, false>(on, heads, p);
-  launch<true, true>(on, heads, p);
+  const int count = static_cast<int>(heads);
+  if (!args.log_a) return launch<false, true>(on, count, p);
+  if (!args.log_b) return launch<true, false>(on, count, p);
+  launch<true, true>(on, count, p);
 }
 
 }  // namespace regla::cuda

@@ -39,7 +39,7 @@ struct Scores {
 
 /// What the warps tell each other, in shared memory.
 template <int K>
-struct KeyExchange {
+struct KeyExchange {  // of a tile
   static constexpr int kParts = K / 16 < kWarps ? K / 16 : kWarps;
   float sums[kParts][kScoreSums][32];
   float totals[K];
@@ -122,23 +122,25 @@ __device__ KeyBlock key_block(const Tile<K, true>& tile, int token, int feature,
                               const Lane& in) {
   uint32_t logs[4];
   float factors[4][2];
-  in.load(logs, tile.log_a, token, feature);
+  const int at = token * Tile<K, true>::kPitch + feature;
+  in.load(logs, tile.log_a + at, (Tile<K, true>::kPitch));
   const float scalars[2] = {with_scalars ? tile.scalar_log2(token + in.group) : 0,
                             with_scalars ? tile.scalar_log2(token + in.group + 8) : 0};
 #pragma unroll
   for (int i = 0; i < 4; ++i) factors_of(factors[i], logs[i], scalars[i % 2], scalars[i % 2]);
   KeyBlock block = {{}, {}, ColumnDecays(factors)};
-  in.load(block.q, tile.q, token, feature);
-  in.load(block.k, tile.k, token, feature);
+  in.load(block.q, tile.q + at, (Tile<K, true>::kPitch));
+  in.load(block.k, tile.k + at, (Tile<K, true>::kPitch));
   return block;
 }
 
 /// Writes a fragment of 16 tokens by 16 features back to where it was loaded from.
-template <int K>
-__device__ void put_back(const uint32_t (&from)[4], Rows<K> to, int token, int feature,
-                         const Lane& in) {
+__device__ inline void put_back(const uint32_t (&from)[4], Bf16* tile, int pitch, const Lane& in) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) put_shared(in.pair(to, token, feature, i % 2, i / 2), from[i]);
+  for (int i = 0; i < 4; ++i) {
+    Bf16* const to = tile + (in.group + i % 2 * 8) * pitch + 2 * in.member + i / 2 * 8;
+    *reinterpret_cast<uint32_t*>(to) = from[i];
+  }
 }
 
 /// A tile's scores, and its queries, keys and totals over all of its tokens.
@@ -161,14 +163,15 @@ __device__ void prepare_keys(const Tile<K, true>& tile, KeyExchange<K>& to, bool
     join(first.decays, second.decays);
 
     __syncwarp();
+    constexpr int kPitch = Tile<K, true>::kPitch;
     first.queries(x);
-    put_back(x, tile.q, 0, feature, in);
+    put_back(x, tile.q + feature, kPitch, in);
     first.keys(y);
-    put_back(y, tile.k, 0, feature, in);
+    put_back(y, tile.k + feature, kPitch, in);
     second.queries(x);
-    put_back(x, tile.q, 16, feature, in);
+    put_back(x, tile.q + feature + 16 * kPitch, kPitch, in);
     second.keys(y);
-    put_back(y, tile.k, 16, feature, in);
+    put_back(y, tile.k + feature + 16 * kPitch, kPitch, in);
     if (in.group == 0) {
       float* const totals = to.totals + feature + 2 * in.member;
 #pragma unroll

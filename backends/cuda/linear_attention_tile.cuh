@@ -20,14 +20,15 @@ __device__ inline void add_product(float (&c)[4], const uint32_t (&a)[4], uint32
 /// The scores of a tile where no key decays.
 template <int K, bool kKey>
 __device__ ScoreSums scores_of(const Tile<K, kKey>& tile, const Lane& in) {
+  constexpr int kPitch = Tile<K, kKey>::kPitch;
   float own[2][2][4], across[2][4];
 #pragma unroll
   for (int feature = 0; feature < K; feature += 16) {
     uint32_t q[2][4], k[2][4];
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      in.load(q[block], tile.q, 16 * block, feature);
-      in.load_right_transposed(k[block], tile.k, 16 * block, feature);
+      in.load(q[block], tile.q + 16 * block * kPitch + feature, kPitch);
+      in.load_as_right_transposed(k[block], tile.k + 16 * block * kPitch + feature, kPitch);
     }
 #pragma unroll
     for (int keys = 0; keys < 2; ++keys) {
@@ -54,19 +55,23 @@ __device__ ScoreSums scores_of(const Tile<K, kKey>& tile, const Lane& in) {
   return sums;
 }
 
+/// What a tile keeps until the state before it is known.
+struct TileOutputs {
+  float o[2][2][4];     // by blocks of 16 tokens; C fragments of columns by 8 tokens
+  RowDecays decays[2];  // where values decay
+};
+
 template <int K, bool kKey, bool kValue>
 struct TileWarp {
   using Memory = Tile<K, kKey>;
   using State = float[K / 8][4];       // C fragments of columns by features
   using Narrow = uint32_t[K / 16][4];  // the same rounded, A fragments
+  static constexpr int kPitch = Memory::kPitch, kValuePitch = Memory::kValuePitch;
 
   const ChunkedAttention& p;
   Lane in;
   int column;  // the first one, within the block
   Levels levels;
-
-  float o[2][2][4];     // by blocks of 16 tokens; C fragments of columns by 8 tokens
-  RowDecays decays[2];  // where values decay
 
   __device__ explicit TileWarp(const ChunkedAttention& problem)
       : p(problem),
@@ -77,7 +82,7 @@ struct TileWarp {
     float factors[4][2];
     uint32_t logs[4] = {};
     if (p.log_b != nullptr) {
-      in.load_transposed(logs, tile.log_b, token, column);
+      in.load_transposed(logs, tile.log_b + token * kValuePitch + column, kValuePitch);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -92,21 +97,21 @@ struct TileWarp {
     return RowDecays(factors);
   }
 
-  /// What the tile's tokens read of each other, and what they make of a state of 0.
-  __device__ void run(State& local, const Memory& tile, const ScoreSums& sums) {
+  /// What the tile's tokens read of each other; leaves in u what is to be written to the state.
+  __device__ void run(TileOutputs& out, uint32_t (&u)[2][4], const Memory& tile,
+                      const ScoreSums& sums) const {
     const Scores scores(sums);
-    uint32_t u[2][4];
+    RowDecays(&decays)[2] = out.decays;
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block] = decays_of(tile, 16 * block);
-      in.load_transposed(u[block], tile.u, 16 * block, column);
-      within_block(o[block], scores.own[block], u[block], decays[block]);
+      in.load_transposed(u[block], tile.u + 16 * block * kValuePitch + column, kValuePitch);
+      within_block(out.o[block], scores.own[block], u[block], decays[block]);
     }
-    across_blocks(scores, u[0]);
+    across_blocks(out, scores, u[0]);
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block].scale_keys(u[block], u[block]);
-      write_state(local, u[block], tile.k, block);
     }
   }
 
@@ -146,7 +151,9 @@ struct TileWarp {
   }
 
   /// What the second block reads of the first one.
-  __device__ void across_blocks(const Scores& scores, const uint32_t (&u)[4]) {
+  __device__ static void across_blocks(TileOutputs& out, const Scores& scores,
+                                       const uint32_t (&u)[4]) {
+    RowDecays(&decays)[2] = out.decays;
     if constexpr (kValue) {
       uint32_t w[4];
       decays[0].scale_keys(w, u);
@@ -154,46 +161,49 @@ struct TileWarp {
       for (int half = 0; half < 2; ++half) {
         float x[4];
         multiply(x, w, scores.across[half][0], scores.across[half][1]);
-        decays[1].add_queries(o[1][half], x, half);
+        decays[1].add_queries(out.o[1][half], x, half);
       }
       join(decays[0], decays[1]);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        multiply_add(o[1][half], u, scores.across[half][0], scores.across[half][1]);
+        multiply_add(out.o[1][half], u, scores.across[half][0], scores.across[half][1]);
       }
     }
   }
 
-  /// S += w k^T over a block of tokens.
-  __device__ void write_state(State& state, const uint32_t (&w)[4], Rows<K> k,
-                              int block) const {
+  /// S += w k^T over the tile, or S = w k^T.
+  __device__ void write_state(State& state, const uint32_t (&w)[2][4], const Memory& tile,
+                              bool is_first) const {
 #pragma unroll
-    for (int i = 0; i < K / 16; ++i) {
-      uint32_t right[4];
-      in.load_right(right, k, 16 * block, 16 * i);
-      add_product(state[2 * i], w, right[0], right[1], block == 0);
-      add_product(state[2 * i + 1], w, right[2], right[3], block == 0);
+    for (int block = 0; block < 2; ++block) {
+#pragma unroll
+      for (int i = 0; i < K / 16; ++i) {
+        uint32_t right[4];
+        in.load_as_right(right, tile.k + 16 * block * kPitch + 16 * i, kPitch);
+        add_product(state[2 * i], w[block], right[0], right[1], is_first && block == 0);
+        add_product(state[2 * i + 1], w[block], right[2], right[3], is_first && block == 0);
+      }
     }
   }
 
   /// o += p S^T q, S the state before the tile.
-  __device__ void read_state(const Narrow& state, const Memory& tile) {
+  __device__ void read_state(TileOutputs& out, const Narrow& state, const Memory& tile) const {
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       float x[2][4];
-      float(&sums)[2][4] = kValue ? x : o[block];
+      float(&sums)[2][4] = kValue ? x : out.o[block];
 #pragma unroll
       for (int i = 0; i < K / 16; ++i) {
         uint32_t q[4];
-        in.load_right_transposed(q, tile.q, 16 * block, 16 * i);
+        in.load_as_right_transposed(q, tile.q + 16 * block * kPitch + 16 * i, kPitch);
         add_product(sums[0], state[i], q[0], q[1], kValue && i == 0);
         add_product(sums[1], state[i], q[2], q[3], kValue && i == 0);
       }
       if constexpr (kValue) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          decays[block].add_queries(o[block][half], x[half], half);
+          out.decays[block].add_queries(out.o[block][half], x[half], half);
         }
       }
     }
