@@ -38,7 +38,9 @@ struct Head {
   int64_t row, token;
 
   __device__ Head(const ChunkedAttention& p, int number)
-      : n(number), row(number / p.H * p.steps * p.H + number % p.H), token(number / p.H * p.steps) {}
+      : n(number),
+        row(number / p.H * p.steps * p.H + number % p.H),
+        token(number / p.H * p.steps) {}
 };
 
 /// Begins to copy 32 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
@@ -47,7 +49,8 @@ struct Head {
 template <int kWidth>
 __device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows) {
   constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
-  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces, at = thread % kPieces * 8;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces,
+            at = thread % kPieces * 8;
   const int end = at < there ? rows : 0;
   to += row * (kWidth + 8) + at;
   from += row * stride + at;

@@ -1,9 +1,8 @@
-#include "backends/cuda/linear_attention_chunks.cuh"
-
 #include <algorithm>
 
 #include "backends/cuda/context.h"
 #include "backends/cuda/linear_attention.cuh"
+#include "backends/cuda/linear_attention_chunks.cuh"
 
 namespace regla::cuda {
 namespace {
@@ -35,7 +34,10 @@ void launch(const Context& on, int heads, ChunkedAttention p) {
   constexpr int kTurnTokens = kTiles * kTileTokens;
   p.turns = static_cast<int>((p.steps + kTurnTokens - 1) / kTurnTokens);
   p.ranks = 1;
-  p.buffers = Shared::bytes(2) <= static_cast<size_t>(attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin)) ? 2 : 1;
+  p.buffers = Shared::bytes(2) <=
+                      static_cast<size_t>(attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin))
+                  ? 2
+                  : 1;
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(Shared::bytes(p.buffers))),
           "reserve shared memory");
@@ -57,7 +59,8 @@ void launch(const Context& on, int heads, ChunkedAttention p) {
   for (; most > 1; --most) {
     int clusters = 0;
     set_ranks(most);
-    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "ask for room for clusters");
+    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config),
+            "ask for room for clusters");
     if (static_cast<int>(column_blocks(p)) * heads <= clusters) break;
   }
   set_ranks(most);

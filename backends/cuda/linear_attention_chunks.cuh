@@ -82,7 +82,8 @@ struct TurnRunner {
       for (int e = 0; e < 4; ++e) {
         const int feature = 8 * i + 2 * warp.in.member + e % 2, j = j0 + warp.in.group + e / 2 * 8;
         const bool is_there = exists() && feature < p.K;
-        f(numbers[(i * 32 + warp.in.lane) * 4 + e], is_there, (int64_t{head.n} * p.K + feature) * p.V + j);
+        f(numbers[(i * 32 + warp.in.lane) * 4 + e], is_there,
+          (int64_t{head.n} * p.K + feature) * p.V + j);
       }
     }
   }
@@ -101,8 +102,10 @@ struct TurnRunner {
 
   /// A key's total over a tile, for the features of a lane in 8 of them.
   __device__ float2 key_total(int tile, int i) const {
-    if constexpr (!kKey) return make_float2(1, 1);
-    else return *reinterpret_cast<const float2*>(exchanges[tile].totals + 8 * i + 2 * warp.in.member);
+    if constexpr (!kKey)
+      return make_float2(1, 1);
+    else
+      return *reinterpret_cast<const float2*>(exchanges[tile].totals + 8 * i + 2 * warp.in.member);
   }
   /// The same for values: the rows of a lane.
   __device__ float2 value_total(int tile) const {
@@ -151,7 +154,8 @@ struct TurnRunner {
     for (int i = 0; i < K / 16; ++i) {
       if (16 * i >= p.K) break;
       Bf16* const to = p.kept + ((int64_t{head.n} * p.chunks + chunk) * p.K + 16 * i) * p.V + j0;
-      warp.in.store_transposed(before[i], tile.log_b + warp.column, Memory::kValuePitch, to, p.V, 16);
+      warp.in.store_transposed(before[i], tile.log_b + warp.column, Memory::kValuePitch, to, p.V,
+                               16);
     }
   }
 
@@ -167,8 +171,8 @@ struct TurnRunner {
         out[i] = packed(o[i / 2][i % 2 * 2], o[i / 2][i % 2 * 2 + 1]);
       }
       warp.in.store_transposed(out, tile.u + 16 * block * Memory::kValuePitch + warp.column,
-                          Memory::kValuePitch, to + int64_t{16} * block * pitch, pitch,
-                          rows - 16 * block);
+                               Memory::kValuePitch, to + int64_t{16} * block * pitch, pitch,
+                               rows - 16 * block);
     }
   }
 
@@ -250,14 +254,14 @@ struct ChunkShared {
 };
 
 template <int K, bool kKey, bool kValue, int kTiles>
-__global__ __launch_bounds__(kTileThreads, K <= 64 && kTiles == 1 ? 3 : 2) void run_chunks(
-    const ChunkedAttention p) {
+__global__ __launch_bounds__(kTileThreads, K <= 64 && kTiles == 1
+                                               ? 3
+                                               : 2) void run_chunks(const ChunkedAttention p) {
   using Memory = Tile<K, kKey>;
   using Runner = TurnRunner<K, kKey, kValue, kTiles>;
   extern __shared__ __align__(16) unsigned char bytes[];
   constexpr size_t kTurnBytes = kTiles * Memory::kBytes;
-  auto& shared =
-      *reinterpret_cast<ChunkShared<K, kKey, kTiles>*>(bytes + p.buffers * kTurnBytes);
+  auto& shared = *reinterpret_cast<ChunkShared<K, kKey, kTiles>*>(bytes + p.buffers * kTurnBytes);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int rank = static_cast<int>(blockIdx.x) % p.ranks;
   const Head head(p, static_cast<int>(blockIdx.x) / p.ranks);

@@ -74,9 +74,7 @@ struct TileWarp {
   Levels levels;
 
   __device__ explicit TileWarp(const ChunkedAttention& problem)
-      : p(problem),
-        column(static_cast<int>(threadIdx.x) / 32 * 16),
-        levels(in.group, in.member) {}
+      : p(problem), column(static_cast<int>(threadIdx.x) / 32 * 16), levels(in.group, in.member) {}
 
   __device__ RowDecays decays_of(const Memory& tile, int token) const {
     float factors[4][2];

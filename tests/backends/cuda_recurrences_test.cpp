@@ -21,8 +21,10 @@ const std::vector<Sizes> kSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},  {2,
 
 /// What BF16 does in chunks of 64 tokens: one block to a head, and several in turn; sizes of whole
 /// fragments, more columns than a block has.
-const std::vector<Sizes> kChunkedSizes = {{2, 63, 1, 32, 64},  {1, 65, 2, 96, 48},
-                                          {1, 200, 1, 128, 128}, {1, 1000, 2, 64, 64},
+const std::vector<Sizes> kChunkedSizes = {{2, 63, 1, 32, 64},
+                                          {1, 65, 2, 96, 48},
+                                          {1, 200, 1, 128, 128},
+                                          {1, 1000, 2, 64, 64},
                                           {3, 129, 50, 16, 80}};
 
 /// Logs of decays in (0, 1], some of 0.
