@@ -23,6 +23,8 @@ int attribute(const Context& on, cudaDeviceAttr which) {
   return value;
 }
 
+constexpr int kMostRanks = 8;  // blocks that any cluster may have
+
 unsigned column_blocks(const ChunkedAttention& p) {
   return static_cast<unsigned>((p.V + kColumns - 1) / kColumns);
 }
@@ -54,8 +56,8 @@ void launch(const Context& on, int heads, ChunkedAttention p) {
     config.gridDim = dim3(static_cast<unsigned>(heads * ranks), column_blocks(p));
     config.numAttrs = ranks > 1 ? 1 : 0;
   };
-  // As many blocks to a head as leave all of them room at once, up to the 8 of any cluster.
-  int most = attribute(on, cudaDevAttrClusterLaunch) != 0 ? std::min(8, p.turns) : 1;
+  // As many blocks to a head as leave all of them room at once.
+  int most = attribute(on, cudaDevAttrClusterLaunch) != 0 ? std::min(kMostRanks, p.turns) : 1;
   for (; most > 1; --most) {
     int clusters = 0;
     set_ranks(most);
@@ -71,9 +73,13 @@ template <bool kKey, bool kValue>
 void launch(const Context& on, int heads, const ChunkedAttention& p) {
   if (p.K <= 32) return launch<32, kKey, kValue, 1>(on, heads, p);
   if (p.K > 64) return launch<128, kKey, kValue, 1>(on, heads, p);
-  // Heads that leave multiprocessors idle are passed on from block to block, in longer turns.
-  const bool is_long = static_cast<int>(column_blocks(p)) * heads < on.multiprocessors;
-  is_long ? launch<64, kKey, kValue, 2>(on, heads, p) : launch<64, kKey, kValue, 1>(on, heads, p);
+  if constexpr (!kKey) {
+    // Of so few heads that a multiprocessor would have less than two blocks at most, passing the
+    // state on is what takes the time: then half as often.
+    const int blocks = kMostRanks * static_cast<int>(column_blocks(p)) * heads;
+    if (blocks < 2 * on.multiprocessors) return launch<64, kKey, kValue, 2>(on, heads, p);
+  }
+  launch<64, kKey, kValue, 1>(on, heads, p);
 }
 
 }  // namespace
