@@ -1,4 +1,4 @@
-#include "backends/cuda/softmax_attention_tiles.cuh"
+#include "backends/cuda/softmax_attention_sums.cuh"
 
 // Forward: a block has 128 queries, a warp 32 of them, and meets tiles of 64 keys and values from
 // the last to the first. Per tile: scores = q k^T, the largest so far, weights = 2^(scores -
@@ -22,84 +22,6 @@ struct ForwardRoom {
   __device__ Narrow* values(int stage) const { return keys(stage) + kStage / 2; }
 };
 
-/// What a warp has seen: for each of its queries the largest score, and over 2^largest the sums of
-/// weights and of weighted values. A lane's `total` is of its own columns until `finish`.
-template <int kSize>
-struct TileSums {
-  float values[2][kSize / 8][4] = {};
-  float largest[2][2], total[2][2] = {};
-
-  __device__ TileSums() {
-    for (auto& rows : largest) rows[0] = rows[1] = -std::numeric_limits<float>::infinity();
-  }
-
-  /// Scores of a tile become weights over the largest score so far, and what was there shrinks.
-  __device__ void weigh(float (&scores)[2][kTileKeys / 8][4], float scale2) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        float most = largest[i][h];
-#pragma unroll
-        for (int n = 0; n < kTileKeys / 8; ++n) {
-          most = fmaxf(most, fmaxf(scores[i][n][2 * h], scores[i][n][2 * h + 1]));
-        }
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        // Where nothing was seen yet, -infinity less anything finite.
-        const float base = most == -std::numeric_limits<float>::infinity() ? 0 : most * scale2;
-        const float shrink = fast_exp2(fmaf(largest[i][h], scale2, -base));
-        largest[i][h] = most;
-        float sum = 0;
-#pragma unroll
-        for (int n = 0; n < kTileKeys / 8; ++n) {
-#pragma unroll
-          for (int e = 2 * h; e < 2 * h + 2; ++e) {
-            scores[i][n][e] = fast_exp2(fmaf(scores[i][n][e], scale2, -base));
-            sum += scores[i][n][e];
-          }
-        }
-        total[i][h] = total[i][h] * shrink + sum;
-#pragma unroll
-        for (int n = 0; n < kSize / 8; ++n) {
-          values[i][n][2 * h] *= shrink;
-          values[i][n][2 * h + 1] *= shrink;
-        }
-      }
-    }
-  }
-
-  /// The factor of each row, 1 / total, and its log-sum.
-  __device__ void finish(float scale2, float (&factor)[2][2], float (&log_sum)[2][2]) const {
-    for (int i = 0; i < 2; ++i) {
-      for (int h = 0; h < 2; ++h) {
-        float sum = total[i][h];
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        factor[i][h] = 1 / sum;
-        log_sum[i][h] = (largest[i][h] * scale2 + log2f(sum)) * kLn2;
-      }
-    }
-  }
-};
-
-/// The outputs of a warp's queries t0 and on.
-template <int kSize>
-__device__ void put_outputs(const TiledAttention& in, int head, int t0, const TileSums<kSize>& sums,
-                            const Result<float>& o, const Result<float>& log_sum) {
-  const auto rows = static_cast<int>(in.steps) - t0;
-  const int64_t row = in.query_row(head, t0);
-  float factor[2][2], logs[2][2];
-  sums.finish(in.scale2, factor, logs);
-  put_rows(o, row * in.V, in.v_pitch(), rows, static_cast<int>(in.V), sums.values, factor);
-  for (int i = 0; i < 2; ++i) {
-    for (int h = 0; h < 2; ++h) {
-      const int r = 16 * i + 8 * h + lane_of_warp() / 4;
-      if (lane_of_warp() % 4 == 0 && r < rows) log_sum.put(row + r * in.H, logs[i][h]);
-    }
-  }
-}
-
 template <int kSize>
 __global__ __launch_bounds__(kTileThreads, 2) void attend_tiles(TiledAttention in, TileOrder order,
                                                                 Result<float> o,
@@ -111,9 +33,9 @@ __global__ __launch_bounds__(kTileThreads, 2) void attend_tiles(TiledAttention i
   order.find(head, rank);
   const int t0 = (order.tiles - 1 - rank) * kTileQueries;
   const int own = static_cast<int>(threadIdx.x) / 32 * kWarpQueries;  // the warp's first query
-  const Sight sight(in, head, t0 + own, begins + own);
+  const Sight<2> sight(in, head, t0 + own, begins + own);
   const int last_query = min(t0 + kTileQueries, static_cast<int>(in.steps)) - 1;
-  const int first = least_of_warps(sight.lowest(), room_of_warps) / kTileKeys;
+  const int first = least_of_warps<kTileWarps>(sight.lowest(), room_of_warps) / kTileKeys;
   int tile = static_cast<int>(in.end(last_query) - 1) / kTileKeys;
 
   const TileSource<kTileQueries, kSize> queries(in.q + in.query_row(head, 0) * in.K, in.k_pitch(),
@@ -133,7 +55,7 @@ __global__ __launch_bounds__(kTileThreads, 2) void attend_tiles(TiledAttention i
   await_groups<0>();
   __syncthreads();
   const RowFragments<2, kSize, kHeld> q(room.queries + own * kPitch<kSize>);
-  TileSums<kSize> sums;
+  TileSums<2, kSize> sums;
   for (int stage = 0; tile >= first; --tile, stage ^= 1) {
     await_groups<0>();
     __syncthreads();
@@ -154,7 +76,8 @@ __global__ __launch_bounds__(kTileThreads, 2) void attend_tiles(TiledAttention i
 
 }  // namespace
 
-void attend_by_tiles(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
+void attend_by_tiles(const SoftmaxAttentionArgs& args, const Tensor& o, const Tensor& log_sum) {
+  if (has_warpgroups(context(o))) return attend_by_warpgroups(args, o, log_sum);
   for_tile_size(args, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
     using Room = ForwardRoom<kSize>;

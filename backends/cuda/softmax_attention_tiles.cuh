@@ -89,30 +89,39 @@ struct TileOrder {
   }
 };
 
-/// Copies tiles of kRows rows out of rows [0, rows) of `width` elements of a head, with all threads
-/// of a block; zeros where there is nothing.
-template <int kRows, int kSize>
+/// A tile of rows in shared memory, for fragments that a warp loads: 16-byte pieces of a row side by
+/// side, rows kPitch elements apart.
+template <int kSize>
+struct PaddedTile {
+  static constexpr int kStep = kPitch<kSize>;  // from row to row
+  static __device__ int offset(int row, int piece) { return row * kStep + piece * 8; }
+};
+
+/// Copies tiles of kRows rows out of rows [0, rows) of `width` elements of a head, with kThreads
+/// threads, all of a block; zeros where there is nothing.
+template <int kRows, int kSize, int kThreads = kTileThreads, class Tile = PaddedTile<kSize>>
 class TileSource {
  public:
   __device__ TileSource(const Narrow* head, int64_t pitch, int rows, int width)
-      : rows_(kPart() < width ? rows - kRow() : 0), pitch_(static_cast<int>(pitch)) {
-    from_ = head + kRow() * pitch + (kPart() < width ? kPart() : 0);
+      : rows_(own_piece() * 8 < width ? rows - own_row() : 0), pitch_(static_cast<int>(pitch)) {
+    from_ = head + own_row() * pitch + (own_piece() * 8 < width ? own_piece() * 8 : 0);
   }
 
   __device__ void begin_copy(int row0, Narrow* to) const {
     const Narrow* from = from_ + int64_t{row0} * pitch_;
-    Narrow* const at = to + kRow() * kPitch<kSize> + kPart();
+    Narrow* const at = to + Tile::offset(own_row(), own_piece());
 #pragma unroll
     for (int r = 0; r < kRows; r += kAtOnce) {
-      copy_ahead(at + r * kPitch<kSize>, from + int64_t{r} * pitch_, row0 + r < rows_);
+      if (kRows % kAtOnce != 0 && own_row() + r >= kRows) break;
+      copy_ahead(at + r * Tile::kStep, from + int64_t{r} * pitch_, row0 + r < rows_);
     }
   }
 
  private:
-  static constexpr int kParts = kSize / 8, kAtOnce = kTileThreads / kParts;
-  static_assert(kRows % kAtOnce == 0);
-  static __device__ int kRow() { return static_cast<int>(threadIdx.x) / kParts; }
-  static __device__ int kPart() { return static_cast<int>(threadIdx.x) % kParts * 8; }
+  static constexpr int kPieces = kSize / 8, kAtOnce = kThreads / kPieces;
+  static_assert(kAtOnce % 8 == 0);  // so that a step keeps the place among eight rows
+  static __device__ int own_row() { return static_cast<int>(threadIdx.x) / kPieces; }
+  static __device__ int own_piece() { return static_cast<int>(threadIdx.x) % kPieces; }
 
   const Narrow* from_;
   int rows_;  // from this thread's first one on; none outside of the width
@@ -245,22 +254,25 @@ __device__ void put_rows(const Result<float>& to, int64_t start, int64_t pitch, 
   }
 }
 
-/// The keys that a warp's 32 queries see. Rows of a lane are 16 i + 8 h + lane / 4.
+/// The keys that a warp's 16 kM queries see. Rows of a lane are 16 i + 8 h + lane / 4.
+template <int kM>
 class Sight {
  public:
   /// `begins` has room for a number of each of the warp's queries.
   __device__ Sight(const TiledAttention& in, int head, int t0, int* begins)
       : begins_(begins), end_(static_cast<int>(in.end(t0))) {
-    const auto t = min(int64_t{t0} + lane_of_warp(), in.steps - 1);
+    const int row = lane_of_warp() % (16 * kM);
+    const auto t = min(int64_t{t0} + row, in.steps - 1);
     const int begin = static_cast<int>(in.begin(head, t)), end = static_cast<int>(in.end(t));
-    begins[lane_of_warp()] = begin;
+    begins[row] = begin;
     lowest_ = __reduce_min_sync(0xffffffffu, begin);
     highest_ = __reduce_max_sync(0xffffffffu, end);
     all_from_ = __reduce_max_sync(0xffffffffu, begin);
     __syncwarp();
   }
-  /// The first key that any of them sees.
+  /// The first key that any of them sees, and the one after the last.
   __device__ int lowest() const { return lowest_; }
+  __device__ int highest() const { return highest_; }
   __device__ bool any_sees(int s0, int count) const {
     return s0 < highest_ && s0 + count > lowest_;
   }
@@ -269,9 +281,9 @@ class Sight {
   }
   /// Scores of keys s0 and on become -infinity where they are not seen.
   template <int kN>
-  __device__ void hide(int s0, float (&scores)[2][kN][4]) const {
+  __device__ void hide(int s0, float (&scores)[kM][kN][4]) const {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kM; ++i) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int row = 16 * i + 8 * h + lane_of_warp() / 4, begin = begins_[row];
@@ -293,18 +305,30 @@ class Sight {
   int end_, lowest_, highest_, all_from_;  // end_ of the first query
 };
 
-/// The same number of every warp, the least of them on all threads; `room` is for kTileWarps.
-__device__ inline int least_of_warps(int x, int* room) {
+/// The least of the numbers of kWarps warps, on all threads; `room` has a place for each.
+template <int kWarps>
+__device__ int least_of_warps(int x, int* room) {
   if (lane_of_warp() == 0) room[threadIdx.x / 32] = x;
   __syncthreads();
   int least = room[0];
-  for (int w = 1; w < kTileWarps; ++w) least = min(least, room[w]);
+  for (int w = 1; w < kWarps; ++w) least = min(least, room[w]);
   return least;
 }
 
-/// Launchers of the tiled kernels.
-void attend_by_tiles(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum);
+/// Whether a device has the products of warpgroups, for which there are kernels of their own.
+inline bool has_warpgroups(const Context& on) {
+  int major = 0;
+  require(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, on.device.index),
+          "ask what the GPU is");
+  return major == 9;
+}
+
+/// Softmax attention by tiles, and its gradients.
+void attend_by_tiles(const SoftmaxAttentionArgs& args, const Tensor& o, const Tensor& log_sum);
 void reverse_by_tiles(const SoftmaxAttentionArgs& args, const Tensor& o, const Tensor& log_sum,
                       const Tensor& d_o, const Sink& d_q, const Sink& d_k, const Sink& d_v);
+
+/// The same by the products of warpgroups.
+void attend_by_warpgroups(const SoftmaxAttentionArgs& args, const Tensor& o, const Tensor& log_sum);
 
 }  // namespace regla::cuda

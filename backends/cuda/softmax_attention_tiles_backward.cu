@@ -1,4 +1,4 @@
-#include "backends/cuda/softmax_attention_tiles.cuh"
+#include "backends/cuda/softmax_attention_tiles_backward.cuh"
 
 // Backward, by the equations of softmax_attention_backward.cu, in three launches without atomics:
 //
@@ -15,18 +15,6 @@ namespace regla::cuda {
 namespace {
 
 constexpr int kPairs = 32;     // keys, or queries, that a warp meets at a time
-constexpr int kTileRows = 64;  // queries in a stage of the kernel that has keys
-constexpr int kNobody = INT32_MAX;
-
-/// What a backward pass reads beside its arguments. By head and query, `padded` of them: queries
-/// that do not exist see nothing.
-struct BackwardTiles {
-  const Narrow* d_o;
-  float *shift, *dots;  // [B, H, padded] log-sums to base 2, D
-  int32_t* begin;       // [B, padded] first keys
-  int32_t* lowest;      // [B, padded / kTileRows] the least of them in a tile
-  int padded;
-};
 
 __device__ inline float dot_of_eight(const uint4& a, const uint4& b) {
   const uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
@@ -116,7 +104,7 @@ struct QueryGradients {
   }
 
   /// Adds keys [s0, s0 + kPairs).
-  __device__ void add(const TiledAttention& in, const Sight& sight, int s0, const Narrow* keys,
+  __device__ void add(const TiledAttention& in, const Sight<2>& sight, int s0, const Narrow* keys,
                       const Narrow* values) {
     float scores[2][kPairs / 8][4] = {}, d_weights[2][kPairs / 8][4];
 #pragma unroll
@@ -158,8 +146,8 @@ __global__ __launch_bounds__(kTileThreads, 2) void reverse_query_tiles(TiledAtte
   order.find(head, rank);
   const int t0 = (order.tiles - 1 - rank) * kTileQueries;
   const int own = static_cast<int>(threadIdx.x) / 32 * kWarpQueries, rows = static_cast<int>(in.steps);
-  const Sight sight(in, head, t0 + own, begins + own);
-  const int first = least_of_warps(sight.lowest(), room_of_warps) / kKeys;
+  const Sight<2> sight(in, head, t0 + own, begins + own);
+  const int first = least_of_warps<kTileWarps>(sight.lowest(), room_of_warps) / kKeys;
   int tile = static_cast<int>(in.end(min(t0 + kTileQueries, rows) - 1) - 1) / kKeys;
 
   const auto K = static_cast<int>(in.K), V = static_cast<int>(in.V);
@@ -220,14 +208,6 @@ struct KeyRoom : BackwardRoom<kTileKeys<kSize>, kTileRows, kSize> {
   }
 };
 
-/// The numbers of 32 queries that come after `shift`, `dots` and `begin`, and the number of keys
-/// that the first of them sees.
-struct QueryNumbers {
-  const float *shift, *dots;
-  const int32_t* begin;
-  int end;
-};
-
 /// A warp's keys.
 template <int kSize>
 struct KeyGradients {
@@ -243,7 +223,7 @@ struct KeyGradients {
     float scores[kM][kPairs / 8][4] = {}, d_weights[kM][kPairs / 8][4];
     const int column = lane_of_warp() % 4 * 2;
     multiply_rows(scores, k, along<kSize>(q));
-    if (!all_see) hide(of, s0, scores);
+    if (!all_see) of.hide(s0, scores);
 #pragma unroll
     for (int n = 0; n < kPairs / 8; ++n) {
       const float2 shift = *reinterpret_cast<const float2*>(of.shift + 8 * n + column);
@@ -273,38 +253,7 @@ struct KeyGradients {
     round_to_left(d_weights, left);
     multiply_columns<kM, kPairs / 8, kSize>(d_k, left, across<kSize>(q));
   }
-
- private:
-  static __device__ void hide(const QueryNumbers& of, int s0, float (&scores)[kM][kPairs / 8][4]) {
-#pragma unroll
-    for (int n = 0; n < kPairs / 8; ++n) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int t = 8 * n + lane_of_warp() % 4 * 2 + e % 2, begin = of.begin[t];
-#pragma unroll
-        for (int i = 0; i < kM; ++i) {
-          const int s = s0 + 16 * i + e / 2 * 8 + lane_of_warp() / 4;
-          const bool sees = s >= begin && s < of.end + t;
-          if (!sees) scores[i][n][e] = -std::numeric_limits<float>::infinity();
-        }
-      }
-    }
-  }
 };
-
-/// The last tile of queries in which one sees a key before `end`; less than `tile`, from where on
-/// they are looked at, if there is none.
-__device__ int last_tile_that_sees(const TiledAttention& in, const BackwardTiles& g, int head,
-                                   int tile, int end, int* room) {
-  const int tiles = g.padded / kTileRows;
-  if (in.first == nullptr && in.window <= 0) return tiles - 1;
-  const int32_t* const lowest = g.lowest + head / in.H * tiles;
-  int last = -1;
-  for (int i = tile + static_cast<int>(threadIdx.x); i < tiles; i += kTileThreads) {
-    if (lowest[i] < end) last = i;
-  }
-  return -least_of_warps(__reduce_min_sync(0xffffffffu, -last), room);
-}
 
 template <int kSize>
 __global__ __launch_bounds__(kTileThreads, 2) void reverse_key_tiles(TiledAttention in,
@@ -320,7 +269,7 @@ __global__ __launch_bounds__(kTileThreads, 2) void reverse_key_tiles(TiledAttent
   const int s0 = rank * kKeys, own = static_cast<int>(threadIdx.x) / 32 * kOwn;
   const auto past = static_cast<int>(in.length - in.steps), length = static_cast<int>(in.length);
   int tile = max(0, s0 - past) / kTileRows;
-  const int last = last_tile_that_sees(in, g, head, tile, s0 + kKeys, room_of_warps);
+  const int last = last_tile_that_sees<kTileThreads>(in, g, head, tile, s0 + kKeys, room_of_warps);
 
   const auto K = static_cast<int>(in.K), V = static_cast<int>(in.V);
   const int64_t row = in.query_row(head, 0), key = in.key_row(head, 0);
@@ -370,46 +319,59 @@ __global__ __launch_bounds__(kTileThreads, 2) void reverse_key_tiles(TiledAttent
   if (d_v) put_rows(d_v, start * V, in.v_pitch(), rows, V, sums.d_v, factor);
 }
 
+template <int kSize>
+void reverse_queries(const TiledAttention& in, int64_t heads, const BackwardTiles& g,
+                     const Sink& d_q, cudaStream_t stream) {
+  using Room = QueryRoom<kSize>;
+  const TileOrder order(heads, (in.steps + kTileQueries - 1) / kTileQueries,
+                        in.length * (in.K + in.V) * int64_t{sizeof(Narrow)});
+  ask_for_shared(reverse_query_tiles<kSize>, Room::kBytes);
+  reverse_query_tiles<kSize><<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(
+      in, order, g, Result<float>(d_q));
+}
+
+template <int kSize>
+void reverse_keys(const TiledAttention& in, int64_t heads, const BackwardTiles& g, const Sink& d_k,
+                  const Sink& d_v, cudaStream_t stream) {
+  using Room = KeyRoom<kSize>;
+  const TileOrder order(heads, (in.length + kTileKeys<kSize> - 1) / kTileKeys<kSize>,
+                        in.steps * (in.K + in.V) * int64_t{sizeof(Narrow)});
+  ask_for_shared(reverse_key_tiles<kSize>, Room::kBytes);
+  reverse_key_tiles<kSize><<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(
+      in, order, g, Result<float>(d_k), Result<float>(d_v));
+}
+
 }  // namespace
 
 void reverse_by_tiles(const SoftmaxAttentionArgs& args, const Tensor& o, const Tensor& log_sum,
                       const Tensor& d_o, const Sink& d_q, const Sink& d_k, const Sink& d_v) {
+  constexpr int64_t kPadding = 384;  // whole tiles of every kernel
   const TiledAttention in(args);
-  const cudaStream_t stream = context(o).stream;
+  const Context& on = context(o);
   const int64_t B = args.q.dim(0), heads = B * in.H;
-  const int64_t tiles = (in.steps + kTileQueries - 1) / kTileQueries * kTileQueries / kTileRows;
-  const int64_t padded = tiles * kTileRows;
-  Tensor shift = Tensor::empty({heads, padded}, DType::F32, o.device());
-  Tensor dots = Tensor::empty({heads, padded}, DType::F32, o.device());
-  Tensor begin = Tensor::empty({B, padded}, DType::I32, o.device());
-  Tensor lowest = Tensor::empty({B, tiles}, DType::I32, o.device());
+  const int64_t padded = (in.steps + kPadding - 1) / kPadding * kPadding;
+  const int64_t tiles = padded / kTileRows;
+  Tensor shift = Tensor::empty({heads, padded}, DType::F32, on.device);
+  Tensor dots = Tensor::empty({heads, padded}, DType::F32, on.device);
+  Tensor begin = Tensor::empty({B, padded}, DType::I32, on.device);
+  Tensor lowest = Tensor::empty({B, tiles}, DType::I32, on.device);
   const BackwardTiles g = {static_cast<const Narrow*>(d_o.raw()), shift.data<float>(),
                            dots.data<float>(),                    begin.data<int32_t>(),
                            lowest.data<int32_t>(),                static_cast<int>(padded)};
   for_tile_size(args, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
-    constexpr auto kRowBytes = int64_t{sizeof(Narrow)};
-    prepare_tiles<kSize>
-        <<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(B)), kThreads, 0, stream>>>(
-            in, static_cast<const Narrow*>(o.raw()), log_sum.data<float>(), g);
-    if (d_q) {
-      using Room = QueryRoom<kSize>;
-      const TileOrder order(heads, (in.steps + kTileQueries - 1) / kTileQueries,
-                            in.length * (in.K + in.V) * kRowBytes);
-      ask_for_shared(reverse_query_tiles<kSize>, Room::kBytes);
-      reverse_query_tiles<kSize><<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(
-          in, order, g, Result<float>(d_q));
+    const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(B));
+    prepare_tiles<kSize><<<grid, kThreads, 0, on.stream>>>(in, static_cast<const Narrow*>(o.raw()),
+                                                           log_sum.data<float>(), g);
+    if (kSize <= 64 && has_warpgroups(on)) {
+      if (d_q) reverse_queries_by_warpgroups(in, heads, g, d_q, on.stream);
+      if (d_k || d_v) reverse_keys_by_warpgroups(in, heads, g, d_k, d_v, on.stream);
+    } else {
+      if (d_q) reverse_queries<kSize>(in, heads, g, d_q, on.stream);
+      if (d_k || d_v) reverse_keys<kSize>(in, heads, g, d_k, d_v, on.stream);
     }
-    if (d_k || d_v) {
-      using Room = KeyRoom<kSize>;
-      const TileOrder order(heads, (in.length + kTileKeys<kSize> - 1) / kTileKeys<kSize>,
-                            in.steps * (in.K + in.V) * kRowBytes);
-      ask_for_shared(reverse_key_tiles<kSize>, Room::kBytes);
-      reverse_key_tiles<kSize><<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(
-          in, order, g, Result<float>(d_k), Result<float>(d_v));
-    }
-    require_launched("softmax_attention_backward");
   });
+  require_launched("softmax_attention_backward");
 }
 
 }  // namespace regla::cuda

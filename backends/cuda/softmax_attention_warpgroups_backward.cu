@@ -1,0 +1,298 @@
+#include "backends/cuda/softmax_attention_tiles_backward.cuh"
+#include "backends/cuda/warpgroup_products.cuh"
+
+// Backward, as in softmax_attention_tiles_backward.cu, with the products of warpgroups (sm_90a) and
+// heads of up to 64: a group has 64 queries (or keys) and meets 64 keys (or queries) at a time. Products run behind the arithmetic: d_weights
+// behind the exponentials of the scores, and the last sums of a tile behind the next one's scores.
+// Of three stages one is on its way, one is read, and one may still be read for those sums.
+namespace regla::cuda {
+namespace {
+
+constexpr int kStageRows = 64, kStages = 3, kSize = 64;
+constexpr int kPanel = kStageRows * kSize;  // elements
+
+template <int kGroups>
+struct GroupRoom {
+  static constexpr int kOwn = kGroups * kPanel;
+  static constexpr size_t kBytes = 1024 + (2 * kOwn + 2 * kStages * kPanel) * sizeof(Narrow) +
+                                   kStages * 3 * kStageRows * sizeof(float);
+  Narrow *own_k, *own_v;  // rows as wide as keys: q, or k; and as values: d_o, or v
+
+  __device__ GroupRoom() {
+    auto* const bytes = shared_memory<unsigned char>();
+    own_k = reinterpret_cast<Narrow*>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
+    own_v = own_k + kOwn;
+  }
+  __device__ Narrow* stage_k(int stage) const { return own_v + kOwn + stage * 2 * kPanel; }
+  __device__ Narrow* stage_v(int stage) const { return stage_k(stage) + kPanel; }
+  /// Of a stage's queries: log-sums, D and first keys.
+  __device__ float* shift(int stage) const {
+    return reinterpret_cast<float*>(stage_k(kStages)) + stage * 3 * kStageRows;
+  }
+  __device__ float* dots(int stage) const { return shift(stage) + kStageRows; }
+  __device__ int32_t* begin(int stage) const {
+    return reinterpret_cast<int32_t*>(shift(stage) + 2 * kStageRows);
+  }
+};
+
+/// c = a group's own rows times those of a panel, or c += that. Both are read where they are: held in
+/// registers across the loop, a left operand is overwritten by ptxas 13.0.
+__device__ inline void multiply_rows(float (&c)[8][4], const Narrow* own, const Narrow* rows,
+                                     bool adds) {
+#pragma unroll
+  for (int k = 0; k < kSize / 16; ++k) {
+    multiply_add(c, panel(own) + k * kAlongPanel, panel(rows) + k * kAlongPanel, adds || k > 0);
+  }
+}
+/// c += a product, rounded, times the columns of a panel.
+__device__ inline void multiply_columns(float (&c)[8][4],
+                                        const uint32_t (&left)[1][kStageRows / 16][4],
+                                        const Narrow* rows) {
+#pragma unroll
+  for (int k = 0; k < kStageRows / 16; ++k) {
+    multiply_add<true>(c, left[0][k], panel(rows) + k * kDownPanel);
+  }
+}
+
+template <int kGroups>
+using OwnSource = TileSource<64 * kGroups, kSize, 128 * kGroups, PanelTile<64 * kGroups>>;
+template <int kGroups>
+using StageSource = TileSource<kStageRows, kSize, 128 * kGroups, PanelTile<kStageRows>>;
+
+// ---- d_q -------------------------------------------------------------------------------------
+
+template <int kGroups>
+__global__ __launch_bounds__(128 * kGroups, 1) void reverse_query_tiles(TiledAttention in,
+                                                                        TileOrder order,
+                                                                        BackwardTiles g,
+                                                                        Result<float> d_q) {
+  constexpr int kQueries = 64 * kGroups, kWarps = 4 * kGroups;
+  __shared__ int begins[kQueries], lowest[kWarps], highest[kWarps];
+  const GroupRoom<kGroups> room;
+  int head, rank;
+  order.find(head, rank);
+  const int t0 = (order.tiles - 1 - rank) * kQueries;
+  const int warp = static_cast<int>(threadIdx.x) / 32, own = 16 * warp;
+  const Sight<1> sight(in, head, t0 + own, begins + own);
+  lowest[warp] = sight.lowest();
+  highest[warp] = sight.highest();
+
+  const auto K = static_cast<int>(in.K), V = static_cast<int>(in.V);
+  const auto steps = static_cast<int>(in.steps), length = static_cast<int>(in.length);
+  const int64_t row = in.query_row(head, 0), key = in.key_row(head, 0);
+  const StageSource<kGroups> keys(in.k + key * K, in.k_pitch(), length, K);
+  const StageSource<kGroups> values(in.v + key * V, in.v_pitch(), length, V);
+  const auto begin_copies = [&](int of, int stage) {
+    keys.begin_copy(of * kStageRows, room.stage_k(stage));
+    values.begin_copy(of * kStageRows, room.stage_v(stage));
+    end_group();
+  };
+  OwnSource<kGroups>(in.q + row * K, in.k_pitch(), steps, K).begin_copy(t0, room.own_k);
+  OwnSource<kGroups>(g.d_o + row * V, in.v_pitch(), steps, V).begin_copy(t0, room.own_v);
+  int tile = static_cast<int>(in.end(min(t0 + kQueries, steps) - 1) - 1) / kStageRows;
+  begin_copies(tile, 0);
+  await_groups<0>();
+  show_to_products();
+  __syncthreads();
+  const int group = warp / 4 * 4;
+  int first = lowest[0], from = lowest[group], to = highest[group];
+  for (int w = 1; w < kWarps; ++w) first = min(first, lowest[w]);
+  for (int w = 1; w < 4; ++w) {
+    from = min(from, lowest[group + w]);
+    to = max(to, highest[group + w]);
+  }
+  const Narrow *const q = room.own_k + warp / 4 * kPanel, *const d_o = room.own_v + warp / 4 * kPanel;
+  float sums[1][8][4] = {}, shift[2], dots[2];
+  for (int h = 0; h < 2; ++h) {
+    const int64_t at = int64_t{head} * g.padded + t0 + own + 8 * h + lane_of_warp() / 4;
+    shift[h] = g.shift[at];
+    dots[h] = g.dots[at];
+  }
+  for (int stage = 0; tile >= first / kStageRows; --tile) {
+    await_groups<0>();
+    show_to_products();
+    __syncthreads();
+    const int next = stage == kStages - 1 ? 0 : stage + 1;
+    if (tile > first / kStageRows) begin_copies(tile - 1, next);
+    const int s0 = tile * kStageRows;
+    if (__any_sync(0xffffffffu, s0 < to && s0 + kStageRows > from)) {
+      float scores[1][8][4], d_weights[1][8][4];
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) d_weights[0][n][e] = -dots[e / 2];
+      }
+      begin_products();
+      multiply_rows(scores[0], q, room.stage_k(stage), false);
+      end_products();
+      multiply_rows(d_weights[0], d_o, room.stage_v(stage), true);
+      end_products();
+      await_products<1>();
+      receive(scores[0]);
+      if (!sight.all_see(s0, kStageRows)) sight.hide(s0, scores);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          scores[0][n][e] = fast_exp2(fmaf(scores[0][n][e], in.scale2, -shift[e / 2]));
+        }
+      }
+      await_products();
+      receive(d_weights[0]);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) d_weights[0][n][e] *= scores[0][n][e];
+      }
+      uint32_t left[1][kStageRows / 16][4];
+      round_to_left(d_weights, left);
+      begin_products();
+      multiply_columns(sums[0], left, room.stage_k(stage));
+      end_products();
+    } else {
+      await_products();  // whose stage is the next to be written over
+    }
+    stage = next;
+  }
+  await_products();
+  receive(sums[0]);
+  const float factor[1][2] = {{in.scale, in.scale}};
+  put_rows(d_q, in.query_row(head, t0 + own) * K, in.k_pitch(), steps - t0 - own, K, sums, factor);
+}
+
+// ---- d_k and d_v -----------------------------------------------------------------------------
+
+template <int kGroups>
+__global__ __launch_bounds__(128 * kGroups, 1) void reverse_key_tiles(TiledAttention in,
+                                                                      TileOrder order,
+                                                                      BackwardTiles g,
+                                                                      Result<float> d_k,
+                                                                      Result<float> d_v) {
+  constexpr int kKeys = 64 * kGroups;
+  __shared__ int room_of_warps[4 * kGroups];
+  const GroupRoom<kGroups> room;
+  int head, rank;
+  order.find(head, rank);
+  const int s0 = rank * kKeys, warp = static_cast<int>(threadIdx.x) / 32, own = 16 * warp;
+  const auto past = static_cast<int>(in.length - in.steps), length = static_cast<int>(in.length);
+  int tile = max(0, s0 - past) / kTileRows;
+  const int last = last_tile_that_sees<128 * kGroups>(in, g, head, tile, s0 + kKeys, room_of_warps);
+
+  const auto K = static_cast<int>(in.K), V = static_cast<int>(in.V);
+  const auto steps = static_cast<int>(in.steps);
+  const int64_t row = in.query_row(head, 0), key = in.key_row(head, 0);
+  const StageSource<kGroups> queries(in.q + row * K, in.k_pitch(), steps, K);
+  const StageSource<kGroups> outputs(g.d_o + row * V, in.v_pitch(), steps, V);
+  const int64_t numbers = int64_t{head} * g.padded, begins = head / in.H * g.padded;
+  const auto begin_copies = [&](int of, int stage) {
+    queries.begin_copy(of * kTileRows, room.stage_k(stage));
+    outputs.begin_copy(of * kTileRows, room.stage_v(stage));
+    constexpr int kParts = kTileRows / 4;
+    const int which = static_cast<int>(threadIdx.x) / kParts;
+    const int at = static_cast<int>(threadIdx.x) % kParts * 4, t = of * kTileRows + at;
+    if (which == 0) copy_ahead(room.shift(stage) + at, g.shift + numbers + t);
+    if (which == 1) copy_ahead(room.dots(stage) + at, g.dots + numbers + t);
+    if (which == 2) copy_ahead(room.begin(stage) + at, g.begin + begins + t);
+    end_group();
+  };
+  OwnSource<kGroups>(in.k + key * K, in.k_pitch(), length, K).begin_copy(s0, room.own_k);
+  OwnSource<kGroups>(in.v + key * V, in.v_pitch(), length, V).begin_copy(s0, room.own_v);
+  if (tile <= last) begin_copies(tile, 0);
+  const Narrow *const k = room.own_k + warp / 4 * kPanel, *const v = room.own_v + warp / 4 * kPanel;
+  float sums_k[1][8][4] = {}, sums_v[1][8][4] = {};
+  const int from = s0 + own, group = s0 + warp / 4 * 64, column = lane_of_warp() % 4 * 2;
+  for (int stage = 0; tile <= last; ++tile) {
+    await_groups<0>();
+    show_to_products();
+    __syncthreads();
+    const int next = stage == kStages - 1 ? 0 : stage + 1;
+    if (tile < last) begin_copies(tile + 1, next);
+    const QueryNumbers of = {room.shift(stage), room.dots(stage), room.begin(stage),
+                             past + tile * kTileRows + 1};
+    bool any = false, all = true;
+    for (int half = 0; half < kTileRows; half += 32) {
+      const int begin = of.begin[half + lane_of_warp()], end = of.end + half + lane_of_warp();
+      any |= begin < group + 64 && end > group;
+      all &= begin <= from && end >= from + 16;
+    }
+    if (__any_sync(0xffffffffu, any)) {
+      float scores[1][8][4], d_weights[1][8][4];
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        const float2 dots = *reinterpret_cast<const float2*>(of.dots + 8 * n + column);
+        d_weights[0][n][0] = d_weights[0][n][2] = -dots.x;
+        d_weights[0][n][1] = d_weights[0][n][3] = -dots.y;
+      }
+      begin_products();
+      multiply_rows(scores[0], k, room.stage_k(stage), false);
+      end_products();
+      multiply_rows(d_weights[0], v, room.stage_v(stage), true);
+      end_products();
+      await_products<1>();
+      receive(scores[0]);
+      if (!__all_sync(0xffffffffu, all)) of.hide(from, scores);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        const float2 shift = *reinterpret_cast<const float2*>(of.shift + 8 * n + column);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          scores[0][n][e] =
+              fast_exp2(fmaf(scores[0][n][e], in.scale2, e % 2 == 0 ? -shift.x : -shift.y));
+        }
+      }
+      uint32_t weights[1][kTileRows / 16][4], d_scores[1][kTileRows / 16][4];
+      round_to_left(scores, weights);
+      begin_products();
+      multiply_columns(sums_v[0], weights, room.stage_v(stage));
+      end_products();
+      await_products<1>();
+      receive(d_weights[0]);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) d_weights[0][n][e] *= scores[0][n][e];
+      }
+      round_to_left(d_weights, d_scores);
+      begin_products();
+      multiply_columns(sums_k[0], d_scores, room.stage_k(stage));
+      end_products();
+    } else {
+      await_products();  // whose stage is the next to be written over
+    }
+    stage = next;
+  }
+  await_products();
+  receive(sums_k[0]);
+  receive(sums_v[0]);
+  const int64_t start = in.key_row(head, s0 + own);
+  const int rows = length - s0 - own;
+  const float scaled[1][2] = {{in.scale, in.scale}}, plain[1][2] = {{1, 1}};
+  if (d_k) put_rows(d_k, start * K, in.k_pitch(), rows, K, sums_k, scaled);
+  if (d_v) put_rows(d_v, start * V, in.v_pitch(), rows, V, sums_v, plain);
+}
+
+}  // namespace
+
+void reverse_queries_by_warpgroups(const TiledAttention& in, int64_t heads, const BackwardTiles& g,
+                                   const Sink& d_q, cudaStream_t stream) {
+  constexpr int kGroups = 3, kQueries = 64 * kGroups;
+  using Room = GroupRoom<kGroups>;
+  const TileOrder order(heads, (in.steps + kQueries - 1) / kQueries,
+                        in.length * (in.K + in.V) * int64_t{sizeof(Narrow)});
+  ask_for_shared(reverse_query_tiles<kGroups>, Room::kBytes);
+  reverse_query_tiles<kGroups><<<order.blocks(), 128 * kGroups, Room::kBytes, stream>>>(
+      in, order, g, Result<float>(d_q));
+}
+
+void reverse_keys_by_warpgroups(const TiledAttention& in, int64_t heads, const BackwardTiles& g,
+                                const Sink& d_k, const Sink& d_v, cudaStream_t stream) {
+  constexpr int kGroups = 2, kKeys = 64 * kGroups;
+  using Room = GroupRoom<kGroups>;
+  const TileOrder order(heads, (in.length + kKeys - 1) / kKeys,
+                        in.steps * (in.K + in.V) * int64_t{sizeof(Narrow)});
+  ask_for_shared(reverse_key_tiles<kGroups>, Room::kBytes);
+  reverse_key_tiles<kGroups><<<order.blocks(), 128 * kGroups, Room::kBytes, stream>>>(
+      in, order, g, Result<float>(d_k), Result<float>(d_v));
+}
+
+}  // namespace regla::cuda
