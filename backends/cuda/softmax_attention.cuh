@@ -13,6 +13,7 @@
 namespace regla::cuda {
 
 constexpr int kAttentionWarps = 8, kPartners = 32;
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /// Who sees whom.
 struct AttentionSizes {
@@ -50,11 +51,7 @@ struct AttentionInputs : AttentionSizes {
   S scale;
 
   explicit AttentionInputs(const SoftmaxAttentionArgs& args)
-      : AttentionSizes(args),
-        q(args.q),
-        k(args.k),
-        v(args.v),
-        scale(static_cast<S>(args.scale)) {}
+      : AttentionSizes(args), q(args.q), k(args.k), v(args.v), scale(static_cast<S>(args.scale)) {}
 };
 
 /// Rows [0, count) of `size` elements from x, `pitch` apart there and `size + 1` here, so that

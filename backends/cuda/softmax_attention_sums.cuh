@@ -87,7 +87,8 @@ struct TileSums {
 /// The outputs of a warp's queries t0 and on.
 template <int kM, int kSize>
 __device__ void put_outputs(const TiledAttention& in, int head, int t0,
-                            const TileSums<kM, kSize>& sums, const Result<float>& o, const Result<float>& log_sum) {
+                            const TileSums<kM, kSize>& sums, const Result<float>& o,
+                            const Result<float>& log_sum) {
   const auto rows = static_cast<int>(in.steps) - t0;
   const int64_t row = in.query_row(head, t0);
   float factor[kM][2], logs[kM][2];

@@ -12,8 +12,7 @@ constexpr int kTileKeys = 64;
 template <int kSize>
 struct ForwardRoom {
   static constexpr int kStage = 2 * kTileKeys * kPitch<kSize>;  // keys and values
-  static constexpr size_t kBytes =
-      (kTileQueries * kPitch<kSize> + 2 * kStage) * sizeof(Narrow);
+  static constexpr size_t kBytes = (kTileQueries * kPitch<kSize> + 2 * kStage) * sizeof(Narrow);
 
   Narrow* queries = shared_memory<Narrow>();
   Narrow* ring = queries + kTileQueries * kPitch<kSize>;
@@ -39,8 +38,7 @@ __global__ __launch_bounds__(kTileThreads, 2) void attend_tiles(TiledAttention i
   int tile = static_cast<int>(in.end(last_query) - 1) / kTileKeys;
 
   const TileSource<kTileQueries, kSize> queries(in.q + in.query_row(head, 0) * in.K, in.k_pitch(),
-                                                static_cast<int>(in.steps),
-                                                static_cast<int>(in.K));
+                                                static_cast<int>(in.steps), static_cast<int>(in.K));
   const TileSource<kTileKeys, kSize> keys(in.k + in.key_row(head, 0) * in.K, in.k_pitch(),
                                           static_cast<int>(in.length), static_cast<int>(in.K));
   const TileSource<kTileKeys, kSize> values(in.v + in.key_row(head, 0) * in.V, in.v_pitch(),

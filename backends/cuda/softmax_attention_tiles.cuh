@@ -18,9 +18,8 @@ namespace regla::cuda {
 using Narrow = __nv_bfloat16;
 
 constexpr int kTileWarps = 4, kTileThreads = 32 * kTileWarps;
-constexpr int kTileQueries = 128;                      // of a block that has queries
+constexpr int kTileQueries = 128;  // of a block that has queries
 constexpr int kWarpQueries = kTileQueries / kTileWarps;
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /// Elements from row to row in shared memory: an odd number of 16 bytes, so that eight rows of a
 /// fragment lie in different banks.
@@ -56,8 +55,9 @@ inline bool are_tileable(const SoftmaxAttentionArgs& args,
     return x.dim(3) % 8 == 0 && x.dim(3) <= kMost && x.dim(1) <= kMostRows && begins_well(x);
   };
   return args.q.dtype() == DType::BF16 && args.scale > 0 && fits(args.q) && fits(args.k) &&
-         fits(args.v) && std::all_of(results.begin(), results.end(),
-                                     [&](const Tensor* x) { return begins_well(*x); });
+         fits(args.v) && std::all_of(results.begin(), results.end(), [&](const Tensor* x) {
+           return begins_well(*x);
+         });
 }
 
 /// Calls `f` with the width of tiles as a type.
@@ -89,8 +89,8 @@ struct TileOrder {
   }
 };
 
-/// A tile of rows in shared memory, for fragments that a warp loads: 16-byte pieces of a row side by
-/// side, rows kPitch elements apart.
+/// A tile of rows in shared memory, for fragments that a warp loads: 16-byte pieces of a row side
+/// by side, rows kPitch elements apart.
 template <int kSize>
 struct PaddedTile {
   static constexpr int kStep = kPitch<kSize>;  // from row to row
@@ -276,9 +276,7 @@ class Sight {
   __device__ bool any_sees(int s0, int count) const {
     return s0 < highest_ && s0 + count > lowest_;
   }
-  __device__ bool all_see(int s0, int count) const {
-    return s0 >= all_from_ && s0 + count <= end_;
-  }
+  __device__ bool all_see(int s0, int count) const { return s0 >= all_from_ && s0 + count <= end_; }
   /// Scores of keys s0 and on become -infinity where they are not seen.
   template <int kN>
   __device__ void hide(int s0, float (&scores)[kM][kN][4]) const {

@@ -14,7 +14,7 @@
 namespace regla::cuda {
 namespace {
 
-constexpr int kPairs = 32;     // keys, or queries, that a warp meets at a time
+constexpr int kPairs = 32;  // keys, or queries, that a warp meets at a time
 
 __device__ inline float dot_of_eight(const uint4& a, const uint4& b) {
   const uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
@@ -135,17 +135,17 @@ struct QueryGradients {
 };
 
 template <int kSize>
-__global__ __launch_bounds__(kTileThreads, 2) void reverse_query_tiles(TiledAttention in,
-                                                                       TileOrder order,
-                                                                       BackwardTiles g,
-                                                                       Result<float> d_q) {
+__global__ __launch_bounds__(kTileThreads,
+                             2) void reverse_query_tiles(TiledAttention in, TileOrder order,
+                                                         BackwardTiles g, Result<float> d_q) {
   constexpr int kKeys = kStageKeys<kSize>;
   __shared__ int room_of_warps[kTileWarps], begins[kTileQueries];
   const QueryRoom<kSize> room;
   int head, rank;
   order.find(head, rank);
   const int t0 = (order.tiles - 1 - rank) * kTileQueries;
-  const int own = static_cast<int>(threadIdx.x) / 32 * kWarpQueries, rows = static_cast<int>(in.steps);
+  const int own = static_cast<int>(threadIdx.x) / 32 * kWarpQueries,
+            rows = static_cast<int>(in.steps);
   const Sight<2> sight(in, head, t0 + own, begins + own);
   const int first = least_of_warps<kTileWarps>(sight.lowest(), room_of_warps) / kKeys;
   int tile = static_cast<int>(in.end(min(t0 + kTileQueries, rows) - 1) - 1) / kKeys;
@@ -256,11 +256,10 @@ struct KeyGradients {
 };
 
 template <int kSize>
-__global__ __launch_bounds__(kTileThreads, 2) void reverse_key_tiles(TiledAttention in,
-                                                                     TileOrder order,
-                                                                     BackwardTiles g,
-                                                                     Result<float> d_k,
-                                                                     Result<float> d_v) {
+__global__ __launch_bounds__(kTileThreads,
+                             2) void reverse_key_tiles(TiledAttention in, TileOrder order,
+                                                       BackwardTiles g, Result<float> d_k,
+                                                       Result<float> d_v) {
   constexpr int kKeys = kTileKeys<kSize>, kOwn = kKeys / kTileWarps;
   __shared__ int room_of_warps[kTileWarps];
   const KeyRoom<kSize> room;
@@ -326,8 +325,8 @@ void reverse_queries(const TiledAttention& in, int64_t heads, const BackwardTile
   const TileOrder order(heads, (in.steps + kTileQueries - 1) / kTileQueries,
                         in.length * (in.K + in.V) * int64_t{sizeof(Narrow)});
   ask_for_shared(reverse_query_tiles<kSize>, Room::kBytes);
-  reverse_query_tiles<kSize><<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(
-      in, order, g, Result<float>(d_q));
+  reverse_query_tiles<kSize>
+      <<<order.blocks(), kTileThreads, Room::kBytes, stream>>>(in, order, g, Result<float>(d_q));
 }
 
 template <int kSize>
@@ -355,9 +354,12 @@ void reverse_by_tiles(const SoftmaxAttentionArgs& args, const Tensor& o, const T
   Tensor dots = Tensor::empty({heads, padded}, DType::F32, on.device);
   Tensor begin = Tensor::empty({B, padded}, DType::I32, on.device);
   Tensor lowest = Tensor::empty({B, tiles}, DType::I32, on.device);
-  const BackwardTiles g = {static_cast<const Narrow*>(d_o.raw()), shift.data<float>(),
-                           dots.data<float>(),                    begin.data<int32_t>(),
-                           lowest.data<int32_t>(),                static_cast<int>(padded)};
+  const BackwardTiles g = {static_cast<const Narrow*>(d_o.raw()),
+                           shift.data<float>(),
+                           dots.data<float>(),
+                           begin.data<int32_t>(),
+                           lowest.data<int32_t>(),
+                           static_cast<int>(padded)};
   for_tile_size(args, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
     const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(B));

@@ -2,9 +2,10 @@
 #include "backends/cuda/warpgroup_products.cuh"
 
 // Forward, as in softmax_attention_tiles.cu, with the products of warpgroups (sm_90a): a group has
-// 64 queries in registers, and reads keys and values from shared memory without loading fragments.
-// Of three stages one is on its way, one is read for scores and one may still be read for the sums
-// of values, which run into the next tile's scores.
+// 64 queries. Products run behind the arithmetic: behind the sums of values of a tile follow the
+// scores of the next at once, and the barrier is in the middle, between a tile's weights and its
+// sums, so that nobody waits there with nothing under way. Of three stages one is on its way, one
+// is read for scores and one for the sums of values.
 namespace regla::cuda {
 namespace {
 
@@ -15,9 +16,8 @@ struct GroupShape {
   static constexpr int kGroups = kSize <= 64 ? 2 : 3, kBlocks = kSize <= 64 ? 2 : 1;
   static constexpr int kThreads = 128 * kGroups, kQueries = 64 * kGroups, kWarps = 4 * kGroups;
   static constexpr int kQueryTile = kQueries * kSize, kKeyTile = kStageKeys * kSize;
-  static constexpr size_t kBytes =
-      1024 + (kQueryTile + 2 * kStages * kKeyTile) * sizeof(Narrow) +
-      (kQueries + 2 * kWarps) * sizeof(int);
+  static constexpr size_t kBytes = 1024 + (kQueryTile + 2 * kStages * kKeyTile) * sizeof(Narrow) +
+                                   (kQueries + 2 * kWarps) * sizeof(int);
 };
 
 template <int kSize>
@@ -38,33 +38,71 @@ struct GroupRoom {
   __device__ Narrow* values(int stage) const { return keys(stage) + Shape::kKeyTile; }
 };
 
-/// scores = q k^T of a group's queries and the keys in a tile. Both are read where they are: held in
-/// registers across the loop, queries are overwritten by ptxas 13.0.
+/// Begins scores = q k^T of a group's queries and the keys in a tile. Both are read where they are:
+/// held in registers across the loop, queries are overwritten by ptxas 13.0.
 template <int kSize>
-__device__ void multiply_rows(const Narrow* queries, const Narrow* keys, float (&scores)[8][4]) {
+__device__ void begin_scores(const Narrow* queries, const Narrow* keys, float (&scores)[8][4]) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
-    multiply_add(scores,
-                 panel(queries + k / 4 * GroupShape<kSize>::kQueries * 64) + k % 4 * kAlongPanel,
-                 panel(keys + k / 4 * kStageKeys * 64) + k % 4 * kAlongPanel, k > 0);
+    const uint64_t left = panel(queries + k / 4 * GroupShape<kSize>::kQueries * 64);
+    const uint64_t right = panel(keys + k / 4 * kStageKeys * 64), along = k % 4 * kAlongPanel;
+    if (k == 0) multiply_rows(scores, left, right);
+    if (k > 0) multiply_add_rows(scores, left + along, right + along);
   }
+  end_products();
 }
 
-/// The sums of a panel's 64 columns among those of all.
+/// Begins sums += weights v, of the values in a tile.
 template <int kSize>
-__device__ float (&columns(float (&sums)[kSize / 8][4], int panel))[8][4] {
-  return reinterpret_cast<float(&)[8][4]>(sums[8 * panel]);
+__device__ void begin_values(float (&sums)[kSize / 8][4],
+                             const uint32_t (&weights)[kStageKeys / 16][4], const Narrow* values) {
+  begin_products();
+#pragma unroll
+  for (int p = 0; p < kSize / 64; ++p) {
+    auto& columns = reinterpret_cast<float(&)[8][4]>(sums[8 * p]);
+#pragma unroll
+    for (int k = 0; k < kStageKeys / 16; ++k) {
+      multiply_add_columns(columns, weights[k],
+                           panel(values + p * kStageKeys * 64) + k * kDownPanel);
+    }
+  }
+  end_products();
 }
 
+/// The keys that queries see: the first of all the block's, and those of the warp's group, from
+/// what each warp knows of its own.
 template <int kSize>
-__global__ __launch_bounds__(GroupShape<kSize>::kThreads, GroupShape<kSize>::kBlocks) void
-attend_tiles(TiledAttention in, TileOrder order, Result<float> o, Result<float> log_sum) {
+struct GroupSight {
+  int first, from, to;
+
+  __device__ GroupSight(const GroupRoom<kSize>& room, int warp) {
+    const int group = warp / 4 * 4;
+    first = from = room.lowest[group];
+    to = room.highest[group];
+    for (int w = group + 1; w < group + 4; ++w) {
+      from = min(from, room.lowest[w]);
+      to = max(to, room.highest[w]);
+    }
+    for (int w = 0; w < GroupShape<kSize>::kWarps; ++w) first = min(first, room.lowest[w]);
+  }
+  __device__ bool sees(int tile) const {
+    return __any_sync(0xffffffffu, tile * kStageKeys < to && (tile + 1) * kStageKeys > from);
+  }
+};
+
+template <int kSize>
+__global__ __launch_bounds__(GroupShape<kSize>::kThreads,
+                             GroupShape<kSize>::kBlocks) void attend_tiles(TiledAttention in,
+                                                                           TileOrder order,
+                                                                           Result<float> o,
+                                                                           Result<float> log_sum) {
   using Shape = GroupShape<kSize>;
   const GroupRoom<kSize> room;
   int head, rank;
   order.find(head, rank);
   const int t0 = (order.tiles - 1 - rank) * Shape::kQueries;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = warp_of_block();
   const Sight<1> sight(in, head, t0 + 16 * warp, room.begins + 16 * warp);
   room.lowest[warp] = sight.lowest();
   room.highest[warp] = sight.highest();
@@ -85,48 +123,34 @@ attend_tiles(TiledAttention in, TileOrder order, Result<float> o, Result<float> 
       .begin_copy(t0, room.queries);
   int tile = static_cast<int>(in.end(min(t0 + Shape::kQueries, steps) - 1) - 1) / kStageKeys;
   begin_copies(tile, 0);
-  await_groups<0>();
-  show_to_products();
-  __syncthreads();
-  int first = room.lowest[0], from = room.lowest[warp / 4 * 4], to = room.highest[warp / 4 * 4];
-  for (int w = 1; w < Shape::kWarps; ++w) first = min(first, room.lowest[w]);
-  for (int w = 1; w < 4; ++w) {
-    from = min(from, room.lowest[warp / 4 * 4 + w]);
-    to = max(to, room.highest[warp / 4 * 4 + w]);
-  }
+  await_copies();
+  const GroupSight group(room, warp);
+  const int first = group.first / kStageKeys;
   const Narrow* const own = room.queries + warp / 4 * 64 * 64;
+  float scores[1][kStageKeys / 8][4];
   TileSums<1, kSize> sums;
-  for (int stage = 0; tile >= first / kStageKeys; --tile) {
-    await_groups<0>();
-    show_to_products();
-    __syncthreads();
+  if (tile > first) begin_copies(tile - 1, 1);
+  receive(sums.values[0]);  // so that they are 0 before the first products begin
+  if (group.sees(tile)) begin_scores<kSize>(own, room.keys(0), scores[0]);
+  for (int stage = 0; tile >= first; --tile) {
     const int next = stage == kStages - 1 ? 0 : stage + 1;
-    if (tile > first / kStageKeys) begin_copies(tile - 1, next);
-    const int s0 = tile * kStageKeys;
-    if (__any_sync(0xffffffffu, s0 < to && s0 + kStageKeys > from)) {
-      float scores[1][kStageKeys / 8][4];
-      begin_products();
-      multiply_rows<kSize>(own, room.keys(stage), scores[0]);
-      end_products();
-      await_products();
+    const bool sees = group.sees(tile);
+    await_products();
+    if (sees) {
       receive(scores[0]);
       receive(sums.values[0]);
-      if (!sight.all_see(s0, kStageKeys)) sight.hide(s0, scores);
+      if (!sight.all_see(tile * kStageKeys, kStageKeys)) sight.hide(tile * kStageKeys, scores);
       sums.weigh(scores, in.scale2);
+    }
+    await_copies();
+    if (tile - 1 > first) begin_copies(tile - 2, next == kStages - 1 ? 0 : next + 1);
+    if (sees) {
       uint32_t weights[1][kStageKeys / 16][4];
       round_to_left(scores, weights);
-      begin_products();
-#pragma unroll
-      for (int p = 0; p < kSize / 64; ++p) {
-#pragma unroll
-        for (int k = 0; k < kStageKeys / 16; ++k) {
-          multiply_add<true>(columns<kSize>(sums.values[0], p), weights[0][k],
-                             panel(room.values(stage) + p * kStageKeys * 64) + k * kDownPanel);
-        }
-      }
-      end_products();
-    } else {
-      await_products();  // whose stage is the next to be written over
+      begin_values<kSize>(sums.values[0], weights[0], room.values(stage));
+    }
+    if (tile > first && group.sees(tile - 1)) {
+      begin_scores<kSize>(own, room.keys(next), scores[0]);
     }
     stage = next;
   }

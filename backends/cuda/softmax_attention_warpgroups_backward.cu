@@ -2,9 +2,11 @@
 #include "backends/cuda/warpgroup_products.cuh"
 
 // Backward, as in softmax_attention_tiles_backward.cu, with the products of warpgroups (sm_90a) and
-// heads of up to 64: a group has 64 queries (or keys) and meets 64 keys (or queries) at a time. Products run behind the arithmetic: d_weights
-// behind the exponentials of the scores, and the last sums of a tile behind the next one's scores.
-// Of three stages one is on its way, one is read, and one may still be read for those sums.
+// heads of up to 64: a group has 64 queries (or keys) and meets 64 keys (or queries) at a time.
+// Products run behind the arithmetic: behind the last sums of a tile follow scores and d_weights of
+// the next at once, while another group is at its arithmetic. The barrier is between a tile's
+// arithmetic and its sums. Of three stages one is on its way, one is read for the next tile and one
+// for this.
 namespace regla::cuda {
 namespace {
 
@@ -35,23 +37,27 @@ struct GroupRoom {
   }
 };
 
-/// c = a group's own rows times those of a panel, or c += that. Both are read where they are: held in
+/// Begins c = a group's own rows times those of a panel. Both are read where they are: held in
 /// registers across the loop, a left operand is overwritten by ptxas 13.0.
-__device__ inline void multiply_rows(float (&c)[8][4], const Narrow* own, const Narrow* rows,
-                                     bool adds) {
+__device__ inline void begin_rows(float (&c)[8][4], const Narrow* own, const Narrow* rows) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
-    multiply_add(c, panel(own) + k * kAlongPanel, panel(rows) + k * kAlongPanel, adds || k > 0);
+    if (k == 0) multiply_rows(c, panel(own), panel(rows));
+    if (k > 0) multiply_add_rows(c, panel(own) + k * kAlongPanel, panel(rows) + k * kAlongPanel);
   }
+  end_products();
 }
-/// c += a product, rounded, times the columns of a panel.
-__device__ inline void multiply_columns(float (&c)[8][4],
-                                        const uint32_t (&left)[1][kStageRows / 16][4],
-                                        const Narrow* rows) {
+/// Begins c += a product, rounded, times the columns of a panel.
+__device__ inline void begin_columns(float (&c)[8][4],
+                                     const uint32_t (&left)[1][kStageRows / 16][4],
+                                     const Narrow* rows) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kStageRows / 16; ++k) {
-    multiply_add<true>(c, left[0][k], panel(rows) + k * kDownPanel);
+    multiply_add_columns(c, left[0][k], panel(rows) + k * kDownPanel);
   }
+  end_products();
 }
 
 template <int kGroups>
@@ -61,21 +67,32 @@ using StageSource = TileSource<kStageRows, kSize, 128 * kGroups, PanelTile<kStag
 
 // ---- d_q -------------------------------------------------------------------------------------
 
+/// d_weights become gradients of scores, by rows of which this lane has two.
+__device__ inline void find_gradients(float scale2, const float (&shift)[2], const float (&dots)[2],
+                                      const float (&scores)[1][8][4], float (&d_weights)[1][8][4]) {
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float weight = fast_exp2(fmaf(scores[0][n][e], scale2, -shift[e / 2]));
+      d_weights[0][n][e] = weight * (d_weights[0][n][e] - dots[e / 2]);
+    }
+  }
+}
+
 template <int kGroups>
-__global__ __launch_bounds__(128 * kGroups, 1) void reverse_query_tiles(TiledAttention in,
-                                                                        TileOrder order,
-                                                                        BackwardTiles g,
-                                                                        Result<float> d_q) {
+__global__ __launch_bounds__(128 * kGroups,
+                             1) void reverse_query_tiles(TiledAttention in, TileOrder order,
+                                                         BackwardTiles g, Result<float> d_q) {
   constexpr int kQueries = 64 * kGroups, kWarps = 4 * kGroups;
-  __shared__ int begins[kQueries], lowest[kWarps], highest[kWarps];
+  __shared__ int begins[kQueries], lowest[kWarps];
   const GroupRoom<kGroups> room;
   int head, rank;
   order.find(head, rank);
   const int t0 = (order.tiles - 1 - rank) * kQueries;
-  const int warp = static_cast<int>(threadIdx.x) / 32, own = 16 * warp;
+  const int warp = warp_of_block(), own = 16 * warp;
   const Sight<1> sight(in, head, t0 + own, begins + own);
   lowest[warp] = sight.lowest();
-  highest[warp] = sight.highest();
 
   const auto K = static_cast<int>(in.K), V = static_cast<int>(in.V);
   const auto steps = static_cast<int>(in.steps), length = static_cast<int>(in.length);
@@ -91,66 +108,37 @@ __global__ __launch_bounds__(128 * kGroups, 1) void reverse_query_tiles(TiledAtt
   OwnSource<kGroups>(g.d_o + row * V, in.v_pitch(), steps, V).begin_copy(t0, room.own_v);
   int tile = static_cast<int>(in.end(min(t0 + kQueries, steps) - 1) - 1) / kStageRows;
   begin_copies(tile, 0);
-  await_groups<0>();
-  show_to_products();
-  __syncthreads();
-  const int group = warp / 4 * 4;
-  int first = lowest[0], from = lowest[group], to = highest[group];
+  await_copies();
+  int first = lowest[0];
   for (int w = 1; w < kWarps; ++w) first = min(first, lowest[w]);
-  for (int w = 1; w < 4; ++w) {
-    from = min(from, lowest[group + w]);
-    to = max(to, highest[group + w]);
-  }
-  const Narrow *const q = room.own_k + warp / 4 * kPanel, *const d_o = room.own_v + warp / 4 * kPanel;
-  float sums[1][8][4] = {}, shift[2], dots[2];
+  first /= kStageRows;
+  const Narrow* const q = room.own_k + warp / 4 * kPanel;
+  const Narrow* const d_o = room.own_v + warp / 4 * kPanel;
+  float sums[1][8][4] = {}, scores[1][8][4], d_weights[1][8][4], shift[2], dots[2];
   for (int h = 0; h < 2; ++h) {
     const int64_t at = int64_t{head} * g.padded + t0 + own + 8 * h + lane_of_warp() / 4;
     shift[h] = g.shift[at];
     dots[h] = g.dots[at];
   }
-  for (int stage = 0; tile >= first / kStageRows; --tile) {
-    await_groups<0>();
-    show_to_products();
-    __syncthreads();
-    const int next = stage == kStages - 1 ? 0 : stage + 1;
-    if (tile > first / kStageRows) begin_copies(tile - 1, next);
-    const int s0 = tile * kStageRows;
-    if (__any_sync(0xffffffffu, s0 < to && s0 + kStageRows > from)) {
-      float scores[1][8][4], d_weights[1][8][4];
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) d_weights[0][n][e] = -dots[e / 2];
-      }
-      begin_products();
-      multiply_rows(scores[0], q, room.stage_k(stage), false);
-      end_products();
-      multiply_rows(d_weights[0], d_o, room.stage_v(stage), true);
-      end_products();
-      await_products<1>();
-      receive(scores[0]);
-      if (!sight.all_see(s0, kStageRows)) sight.hide(s0, scores);
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          scores[0][n][e] = fast_exp2(fmaf(scores[0][n][e], in.scale2, -shift[e / 2]));
-        }
-      }
-      await_products();
-      receive(d_weights[0]);
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) d_weights[0][n][e] *= scores[0][n][e];
-      }
-      uint32_t left[1][kStageRows / 16][4];
-      round_to_left(d_weights, left);
-      begin_products();
-      multiply_columns(sums[0], left, room.stage_k(stage));
-      end_products();
-    } else {
-      await_products();  // whose stage is the next to be written over
+  if (tile > first) begin_copies(tile - 1, 1);
+  receive(sums[0]);  // so that they are 0 before the first products begin
+  begin_rows(scores[0], q, room.stage_k(0));
+  begin_rows(d_weights[0], d_o, room.stage_v(0));
+  for (int stage = 0; tile >= first; --tile) {
+    const int next = stage == kStages - 1 ? 0 : stage + 1, s0 = tile * kStageRows;
+    await_products();
+    receive(scores[0]);
+    receive(d_weights[0]);
+    if (!sight.all_see(s0, kStageRows)) sight.hide(s0, scores);
+    find_gradients(in.scale2, shift, dots, scores, d_weights);
+    uint32_t left[1][kStageRows / 16][4];
+    round_to_left(d_weights, left);
+    await_copies();
+    if (tile - 1 > first) begin_copies(tile - 2, next == kStages - 1 ? 0 : next + 1);
+    begin_columns(sums[0], left, room.stage_k(stage));
+    if (tile > first) {
+      begin_rows(scores[0], q, room.stage_k(next));
+      begin_rows(d_weights[0], d_o, room.stage_v(next));
     }
     stage = next;
   }
@@ -162,18 +150,43 @@ __global__ __launch_bounds__(128 * kGroups, 1) void reverse_query_tiles(TiledAtt
 
 // ---- d_k and d_v -----------------------------------------------------------------------------
 
+/// Scores become weights, and d_weights gradients of scores, by columns of queries.
+__device__ inline void find_gradients(float scale2, const QueryNumbers& of,
+                                      float (&scores)[1][8][4], float (&d_weights)[1][8][4]) {
+  const int column = lane_of_warp() % 4 * 2;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 shift = *reinterpret_cast<const float2*>(of.shift + 8 * n + column);
+    const float2 dots = *reinterpret_cast<const float2*>(of.dots + 8 * n + column);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const bool is_first = e % 2 == 0;
+      scores[0][n][e] = fast_exp2(fmaf(scores[0][n][e], scale2, is_first ? -shift.x : -shift.y));
+      d_weights[0][n][e] = scores[0][n][e] * (d_weights[0][n][e] - (is_first ? dots.x : dots.y));
+    }
+  }
+}
+
+/// Whether all queries of a tile see this warp's keys, s0 and on.
+__device__ inline bool all_see(const QueryNumbers& of, int s0) {
+  bool all = true;
+  for (int t = lane_of_warp(); t < kTileRows; t += 32) {
+    all &= of.begin[t] <= s0 && of.end + t >= s0 + 16;
+  }
+  return __all_sync(0xffffffffu, all);
+}
+
 template <int kGroups>
-__global__ __launch_bounds__(128 * kGroups, 1) void reverse_key_tiles(TiledAttention in,
-                                                                      TileOrder order,
-                                                                      BackwardTiles g,
-                                                                      Result<float> d_k,
-                                                                      Result<float> d_v) {
+__global__ __launch_bounds__(128 * kGroups,
+                             1) void reverse_key_tiles(TiledAttention in, TileOrder order,
+                                                       BackwardTiles g, Result<float> d_k,
+                                                       Result<float> d_v) {
   constexpr int kKeys = 64 * kGroups;
   __shared__ int room_of_warps[4 * kGroups];
   const GroupRoom<kGroups> room;
   int head, rank;
   order.find(head, rank);
-  const int s0 = rank * kKeys, warp = static_cast<int>(threadIdx.x) / 32, own = 16 * warp;
+  const int s0 = rank * kKeys, warp = warp_of_block(), own = 16 * warp;
   const auto past = static_cast<int>(in.length - in.steps), length = static_cast<int>(in.length);
   int tile = max(0, s0 - past) / kTileRows;
   const int last = last_tile_that_sees<128 * kGroups>(in, g, head, tile, s0 + kKeys, room_of_warps);
@@ -198,66 +211,38 @@ __global__ __launch_bounds__(128 * kGroups, 1) void reverse_key_tiles(TiledAtten
   OwnSource<kGroups>(in.k + key * K, in.k_pitch(), length, K).begin_copy(s0, room.own_k);
   OwnSource<kGroups>(in.v + key * V, in.v_pitch(), length, V).begin_copy(s0, room.own_v);
   if (tile <= last) begin_copies(tile, 0);
-  const Narrow *const k = room.own_k + warp / 4 * kPanel, *const v = room.own_v + warp / 4 * kPanel;
-  float sums_k[1][8][4] = {}, sums_v[1][8][4] = {};
-  const int from = s0 + own, group = s0 + warp / 4 * 64, column = lane_of_warp() % 4 * 2;
+  const Narrow* const k = room.own_k + warp / 4 * kPanel;
+  const Narrow* const v = room.own_v + warp / 4 * kPanel;
+  float sums_k[1][8][4] = {}, sums_v[1][8][4] = {}, scores[1][8][4], d_weights[1][8][4];
+  const int from = s0 + own;
+  await_copies();
+  if (tile < last) begin_copies(tile + 1, 1);
+  receive(sums_k[0]);  // so that they are 0 before the first products begin
+  receive(sums_v[0]);
+  if (tile <= last) {
+    begin_rows(scores[0], k, room.stage_k(0));
+    begin_rows(d_weights[0], v, room.stage_v(0));
+  }
   for (int stage = 0; tile <= last; ++tile) {
-    await_groups<0>();
-    show_to_products();
-    __syncthreads();
     const int next = stage == kStages - 1 ? 0 : stage + 1;
-    if (tile < last) begin_copies(tile + 1, next);
     const QueryNumbers of = {room.shift(stage), room.dots(stage), room.begin(stage),
                              past + tile * kTileRows + 1};
-    bool any = false, all = true;
-    for (int half = 0; half < kTileRows; half += 32) {
-      const int begin = of.begin[half + lane_of_warp()], end = of.end + half + lane_of_warp();
-      any |= begin < group + 64 && end > group;
-      all &= begin <= from && end >= from + 16;
-    }
-    if (__any_sync(0xffffffffu, any)) {
-      float scores[1][8][4], d_weights[1][8][4];
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const float2 dots = *reinterpret_cast<const float2*>(of.dots + 8 * n + column);
-        d_weights[0][n][0] = d_weights[0][n][2] = -dots.x;
-        d_weights[0][n][1] = d_weights[0][n][3] = -dots.y;
-      }
-      begin_products();
-      multiply_rows(scores[0], k, room.stage_k(stage), false);
-      end_products();
-      multiply_rows(d_weights[0], v, room.stage_v(stage), true);
-      end_products();
-      await_products<1>();
-      receive(scores[0]);
-      if (!__all_sync(0xffffffffu, all)) of.hide(from, scores);
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const float2 shift = *reinterpret_cast<const float2*>(of.shift + 8 * n + column);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          scores[0][n][e] =
-              fast_exp2(fmaf(scores[0][n][e], in.scale2, e % 2 == 0 ? -shift.x : -shift.y));
-        }
-      }
-      uint32_t weights[1][kTileRows / 16][4], d_scores[1][kTileRows / 16][4];
-      round_to_left(scores, weights);
-      begin_products();
-      multiply_columns(sums_v[0], weights, room.stage_v(stage));
-      end_products();
-      await_products<1>();
-      receive(d_weights[0]);
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) d_weights[0][n][e] *= scores[0][n][e];
-      }
-      round_to_left(d_weights, d_scores);
-      begin_products();
-      multiply_columns(sums_k[0], d_scores, room.stage_k(stage));
-      end_products();
-    } else {
-      await_products();  // whose stage is the next to be written over
+    const bool is_seen = all_see(of, from);
+    await_products();
+    receive(scores[0]);
+    receive(d_weights[0]);
+    if (!is_seen) of.hide(from, scores);
+    find_gradients(in.scale2, of, scores, d_weights);
+    uint32_t weights[1][kTileRows / 16][4], d_scores[1][kTileRows / 16][4];
+    round_to_left(scores, weights);
+    round_to_left(d_weights, d_scores);
+    await_copies();
+    if (tile + 1 < last) begin_copies(tile + 2, next == kStages - 1 ? 0 : next + 1);
+    begin_columns(sums_v[0], weights, room.stage_v(stage));
+    begin_columns(sums_k[0], d_scores, room.stage_k(stage));
+    if (tile < last) {
+      begin_rows(scores[0], k, room.stage_k(next));
+      begin_rows(d_weights[0], v, room.stage_v(next));
     }
     stage = next;
   }
@@ -280,8 +265,8 @@ void reverse_queries_by_warpgroups(const TiledAttention& in, int64_t heads, cons
   const TileOrder order(heads, (in.steps + kQueries - 1) / kQueries,
                         in.length * (in.K + in.V) * int64_t{sizeof(Narrow)});
   ask_for_shared(reverse_query_tiles<kGroups>, Room::kBytes);
-  reverse_query_tiles<kGroups><<<order.blocks(), 128 * kGroups, Room::kBytes, stream>>>(
-      in, order, g, Result<float>(d_q));
+  reverse_query_tiles<kGroups>
+      <<<order.blocks(), 128 * kGroups, Room::kBytes, stream>>>(in, order, g, Result<float>(d_q));
 }
 
 void reverse_keys_by_warpgroups(const TiledAttention& in, int64_t heads, const BackwardTiles& g,
