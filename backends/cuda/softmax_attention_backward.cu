@@ -144,7 +144,7 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
                                 const Tensor& log_sum, const Tensor& d_o, Sink d_q, Sink d_k,
                                 Sink d_v) {
   if (o.numel() == 0) return;
-  if (are_tileable(args, {&o, &d_o, &d_q.tensor, &d_k.tensor, &d_v.tensor})) {
+  if (are_tileable(context(o), args, {&o, &d_o, &d_q.tensor, &d_k.tensor, &d_v.tensor})) {
     return reverse_by_tiles(args, o, log_sum, d_o, d_q, d_k, d_v);
   }
   for_sum_type(args.q.dtype(), "softmax_attention", [&](auto tag) {

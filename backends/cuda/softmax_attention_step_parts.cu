@@ -13,7 +13,7 @@ namespace {
 constexpr int kStepWarps = 8, kStepThreads = 32 * kStepWarps;
 constexpr int kStepBlocks = 3;  // of a multiprocessor
 constexpr int kAhead = 4;
-constexpr int kLeastEntries = 64;                  // of a part, unless there are fewer
+constexpr int kLeastEntries = 128;                 // of a part, unless there are fewer
 constexpr int kMostParts = 64, kMostHeads = 4096;  // of which there are several parts
 
 /// Blocks that are done, by head, and heads that are done: 0 between two launches, of which one at

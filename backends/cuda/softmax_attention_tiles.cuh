@@ -26,7 +26,7 @@ constexpr int kWarpQueries = kTileQueries / kTileWarps;
 template <int kSize>
 constexpr int kPitch = kSize + 8;
 
-/// Queries, keys and values, rows of one head `q_pitch`, `k_pitch` and `v_pitch` elements apart.
+/// Queries, keys and values, rows of one head `k_pitch` and `v_pitch` elements apart.
 struct TiledAttention : AttentionSizes {
   const Narrow *q, *k, *v;
   float scale, scale2;  // of scores, for exponentials to base e and 2
@@ -43,21 +43,29 @@ struct TiledAttention : AttentionSizes {
   __host__ __device__ int64_t v_pitch() const { return H * V; }
 };
 
-/// Whether tiles take it: rows of whole 16 bytes, in every tensor, for which one of the widths has
-/// room.
-inline bool are_tileable(const SoftmaxAttentionArgs& args,
-                         std::initializer_list<const Tensor*> results) {
-  constexpr int64_t kMost = 128, kMostRows = int64_t{1} << 30;
-  const auto begins_well = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
+/// The widest tiles for which a device's blocks have room.
+inline int64_t widest_tiles(const Context& on) {
+  constexpr int kRoom = 105 << 10;  // of those of 128
+  int bytes = 0;
+  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, on.device.index),
+          "ask how much shared memory there is");
+  return bytes >= kRoom ? 128 : 64;
+}
+
+/// Whether tiles take it: rows of whole 16 bytes, in every tensor, for which they are wide enough.
+inline bool are_tileable(const Context& on, const SoftmaxAttentionArgs& args,
+                         std::initializer_list<const Tensor*> others) {
+  constexpr int64_t kMostRows = int64_t{1} << 30;
+  if (args.q.dtype() != DType::BF16 || args.scale <= 0) return false;
+  const auto begins_well = [](const Tensor* x) {
+    return !x->defined() || reinterpret_cast<uintptr_t>(x->raw()) % 16 == 0;
   };
   const auto fits = [&](const Tensor& x) {
-    return x.dim(3) % 8 == 0 && x.dim(3) <= kMost && x.dim(1) <= kMostRows && begins_well(x);
+    return x.dim(3) % 8 == 0 && x.dim(3) <= widest_tiles(on) && x.dim(1) <= kMostRows &&
+           begins_well(&x);
   };
-  return args.q.dtype() == DType::BF16 && args.scale > 0 && fits(args.q) && fits(args.k) &&
-         fits(args.v) && std::all_of(results.begin(), results.end(), [&](const Tensor* x) {
-           return begins_well(*x);
-         });
+  return fits(args.q) && fits(args.k) && fits(args.v) &&
+         std::all_of(others.begin(), others.end(), begins_well);
 }
 
 /// Calls `f` with the width of tiles as a type.

@@ -276,16 +276,11 @@ __global__ __launch_bounds__(kTileThreads,
                                              static_cast<int>(in.steps), K);
   const TileSource<kTileRows, kSize> outputs(g.d_o + row * V, in.v_pitch(),
                                              static_cast<int>(in.steps), V);
-  const int64_t numbers = int64_t{head} * g.padded, begins = head / in.H * g.padded;
+  const int64_t b = head / in.H;
   const auto begin_copies = [&](int of, int stage) {
     queries.begin_copy(of * kTileRows, room.stage_k(stage));
     outputs.begin_copy(of * kTileRows, room.stage_v(stage));
-    constexpr int kParts = kTileRows / 4;
-    const int which = static_cast<int>(threadIdx.x) / kParts;
-    const int at = static_cast<int>(threadIdx.x) % kParts * 4, t = of * kTileRows + at;
-    if (which == 0) copy_ahead(room.shift(stage) + at, g.shift + numbers + t);
-    if (which == 1) copy_ahead(room.dots(stage) + at, g.dots + numbers + t);
-    if (which == 2) copy_ahead(room.begin(stage) + at, g.begin + begins + t);
+    copy_numbers_ahead(g, b, head, of, room, stage);
     end_group();
   };
   TileSource<kKeys, kSize>(in.k + key * K, in.k_pitch(), length, K).begin_copy(s0, room.own_k);

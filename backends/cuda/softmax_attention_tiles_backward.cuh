@@ -45,6 +45,19 @@ struct QueryNumbers {
   }
 };
 
+/// Begins to copy the numbers of a tile of queries of batch b to a stage.
+template <class Room>
+__device__ void copy_numbers_ahead(const BackwardTiles& g, int64_t b, int head, int tile,
+                                   const Room& room, int stage) {
+  constexpr int kParts = kTileRows / 4;
+  const int which = static_cast<int>(threadIdx.x) / kParts;
+  const int at = static_cast<int>(threadIdx.x) % kParts * 4, t = tile * kTileRows + at;
+  const int64_t row = int64_t{head} * g.padded + t;
+  if (which == 0) copy_ahead(room.shift(stage) + at, g.shift + row);
+  if (which == 1) copy_ahead(room.dots(stage) + at, g.dots + row);
+  if (which == 2) copy_ahead(room.begin(stage) + at, g.begin + b * g.padded + t);
+}
+
 /// The last tile of queries in which one sees a key before `end`; less than `tile`, from where on
 /// they are looked at, if there is none.
 template <int kThreads>

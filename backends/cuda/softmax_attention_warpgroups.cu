@@ -13,7 +13,7 @@ constexpr int kStageKeys = 64, kStages = 3;
 
 template <int kSize>
 struct GroupShape {
-  static constexpr int kGroups = 2, kBlocks = kSize <= 64 ? 2 : 1;
+  static constexpr int kGroups = kSize <= 64 ? 2 : 3, kBlocks = kSize <= 64 ? 2 : 1;
   static constexpr int kThreads = 128 * kGroups, kQueries = 64 * kGroups, kWarps = 4 * kGroups;
   static constexpr int kQueryTile = kQueries * kSize, kKeyTile = kStageKeys * kSize;
   static constexpr size_t kBytes = 1024 + (kQueryTile + 2 * kStages * kKeyTile) * sizeof(Narrow) +
@@ -38,23 +38,26 @@ struct GroupRoom {
   __device__ Narrow* values(int stage) const { return keys(stage) + Shape::kKeyTile; }
 };
 
-/// scores = q k^T, of the keys in a tile.
+/// Begins scores = q k^T of a group's queries and the keys in a tile. Both are read where they are:
+/// held in registers across the loop, queries are overwritten by ptxas 13.0.
 template <int kSize>
-__device__ void multiply_keys(float (&scores)[8][4], const uint32_t (&q)[kSize / 16][4],
-                              const Narrow* keys) {
+__device__ void begin_scores(const Narrow* queries, const Narrow* keys, float (&scores)[8][4]) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
-    const uint64_t right = panel(keys + k / 4 * kStageKeys * 64) + k % 4 * kAlongPanel;
-    if (k == 0) multiply_rows(scores, q[k], right);
-    if (k > 0) multiply_add_rows(scores, q[k], right);
+    const uint64_t left = panel(queries + k / 4 * GroupShape<kSize>::kQueries * 64);
+    const uint64_t right = panel(keys + k / 4 * kStageKeys * 64), along = k % 4 * kAlongPanel;
+    if (k == 0) multiply_rows(scores, left, right);
+    if (k > 0) multiply_add_rows(scores, left + along, right + along);
   }
+  end_products();
 }
 
-/// sums += weights v, of the values in a tile.
+/// Begins sums += weights v, of the values in a tile.
 template <int kSize>
-__device__ void multiply_values(float (&sums)[kSize / 8][4],
-                                const uint32_t (&weights)[kStageKeys / 16][4],
-                                const Narrow* values) {
+__device__ void begin_values(float (&sums)[kSize / 8][4],
+                             const uint32_t (&weights)[kStageKeys / 16][4], const Narrow* values) {
+  begin_products();
 #pragma unroll
   for (int p = 0; p < kSize / 64; ++p) {
     auto& columns = reinterpret_cast<float(&)[8][4]>(sums[8 * p]);
@@ -64,6 +67,7 @@ __device__ void multiply_values(float (&sums)[kSize / 8][4],
                            panel(values + p * kStageKeys * 64) + k * kDownPanel);
     }
   }
+  end_products();
 }
 
 /// The keys that queries see: the first of all the block's, and those of the warp's group, from
@@ -122,36 +126,32 @@ __global__ __launch_bounds__(GroupShape<kSize>::kThreads,
   await_copies();
   const GroupSight group(room, warp);
   const int first = group.first / kStageKeys;
+  const Narrow* const own = room.queries + warp / 4 * 64 * 64;
   float scores[1][kStageKeys / 8][4];
   TileSums<1, kSize> sums;
   if (tile > first) begin_copies(tile - 1, 1);
   receive(sums.values[0]);  // so that they are 0 before the first products begin
-  if (group.sees(tile)) {
-    uint32_t q[kSize / 16][4];
-    load_left<Shape::kQueries, kSize>(room.queries, warp, q);
-    begin_products();
-    multiply_keys<kSize>(scores[0], q, room.keys(0));
-    end_products();
-  }
+  if (group.sees(tile)) begin_scores<kSize>(own, room.keys(0), scores[0]);
   for (int stage = 0; tile >= first; --tile) {
     const int next = stage == kStages - 1 ? 0 : stage + 1;
-    const bool sees = group.sees(tile), sees_next = group.sees(tile - 1) && tile > first;
-    uint32_t weights[1][kStageKeys / 16][4], q[kSize / 16][4];
+    const bool sees = group.sees(tile);
     await_products();
     if (sees) {
       receive(scores[0]);
       receive(sums.values[0]);
       if (!sight.all_see(tile * kStageKeys, kStageKeys)) sight.hide(tile * kStageKeys, scores);
       sums.weigh(scores, in.scale2);
-      round_to_left(scores, weights);
     }
-    load_left<Shape::kQueries, kSize>(room.queries, warp, q);
     await_copies();
     if (tile - 1 > first) begin_copies(tile - 2, next == kStages - 1 ? 0 : next + 1);
-    begin_products();
-    if (sees) multiply_values<kSize>(sums.values[0], weights[0], room.values(stage));
-    if (sees_next) multiply_keys<kSize>(scores[0], q, room.keys(next));
-    end_products();
+    if (sees) {
+      uint32_t weights[1][kStageKeys / 16][4];
+      round_to_left(scores, weights);
+      begin_values<kSize>(sums.values[0], weights[0], room.values(stage));
+    }
+    if (tile > first && group.sees(tile - 1)) {
+      begin_scores<kSize>(own, room.keys(next), scores[0]);
+    }
     stage = next;
   }
   await_products();

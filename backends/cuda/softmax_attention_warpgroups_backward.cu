@@ -37,31 +37,27 @@ struct GroupRoom {
   }
 };
 
-/// A warp's own rows, or a rounded product, as left fragments.
-using Left = uint32_t[kSize / 16][4];
-
-/// c = own rows times those of a panel.
-__device__ inline void multiply_own(float (&c)[8][4], const Left& own, const Narrow* rows) {
-#pragma unroll
-  for (int k = 0; k < kSize / 16; ++k) {
-    if (k == 0) multiply_rows(c, own[k], panel(rows));
-    if (k > 0) multiply_add_rows(c, own[k], panel(rows) + k * kAlongPanel);
-  }
-}
-/// The same without registers for a group's own rows, at half the speed.
-__device__ inline void multiply_own(float (&c)[8][4], const Narrow* own, const Narrow* rows) {
+/// Begins c = a group's own rows times those of a panel. Both are read where they are: held in
+/// registers across the loop, a left operand is overwritten by ptxas 13.0.
+__device__ inline void begin_rows(float (&c)[8][4], const Narrow* own, const Narrow* rows) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     if (k == 0) multiply_rows(c, panel(own), panel(rows));
     if (k > 0) multiply_add_rows(c, panel(own) + k * kAlongPanel, panel(rows) + k * kAlongPanel);
   }
+  end_products();
 }
-/// c += a rounded product times the columns of a panel.
-__device__ inline void multiply_tile(float (&c)[8][4], const Left& left, const Narrow* rows) {
+/// Begins c += a product, rounded, times the columns of a panel.
+__device__ inline void begin_columns(float (&c)[8][4],
+                                     const uint32_t (&left)[1][kStageRows / 16][4],
+                                     const Narrow* rows) {
+  begin_products();
 #pragma unroll
   for (int k = 0; k < kStageRows / 16; ++k) {
-    multiply_add_columns(c, left[k], panel(rows) + k * kDownPanel);
+    multiply_add_columns(c, left[0][k], panel(rows) + k * kDownPanel);
   }
+  end_products();
 }
 
 template <int kGroups>
@@ -116,6 +112,8 @@ __global__ __launch_bounds__(128 * kGroups,
   int first = lowest[0];
   for (int w = 1; w < kWarps; ++w) first = min(first, lowest[w]);
   first /= kStageRows;
+  const Narrow* const q = room.own_k + warp / 4 * kPanel;
+  const Narrow* const d_o = room.own_v + warp / 4 * kPanel;
   float sums[1][8][4] = {}, scores[1][8][4], d_weights[1][8][4], shift[2], dots[2];
   for (int h = 0; h < 2; ++h) {
     const int64_t at = int64_t{head} * g.padded + t0 + own + 8 * h + lane_of_warp() / 4;
@@ -124,13 +122,8 @@ __global__ __launch_bounds__(128 * kGroups,
   }
   if (tile > first) begin_copies(tile - 1, 1);
   receive(sums[0]);  // so that they are 0 before the first products begin
-  const Narrow* const d_o = room.own_v + warp / 4 * kPanel;
-  Left q;
-  load_left<kQueries, kSize>(room.own_k, warp, q);
-  begin_products();
-  multiply_own(scores[0], q, room.stage_k(0));
-  multiply_own(d_weights[0], d_o, room.stage_v(0));
-  end_products();
+  begin_rows(scores[0], q, room.stage_k(0));
+  begin_rows(d_weights[0], d_o, room.stage_v(0));
   for (int stage = 0; tile >= first; --tile) {
     const int next = stage == kStages - 1 ? 0 : stage + 1, s0 = tile * kStageRows;
     await_products();
@@ -138,18 +131,15 @@ __global__ __launch_bounds__(128 * kGroups,
     receive(d_weights[0]);
     if (!sight.all_see(s0, kStageRows)) sight.hide(s0, scores);
     find_gradients(in.scale2, shift, dots, scores, d_weights);
-    Left left[1];
+    uint32_t left[1][kStageRows / 16][4];
     round_to_left(d_weights, left);
-    load_left<kQueries, kSize>(room.own_k, warp, q);
     await_copies();
     if (tile - 1 > first) begin_copies(tile - 2, next == kStages - 1 ? 0 : next + 1);
-    begin_products();
-    multiply_tile(sums[0], left[0], room.stage_k(stage));
+    begin_columns(sums[0], left, room.stage_k(stage));
     if (tile > first) {
-      multiply_own(scores[0], q, room.stage_k(next));
-      multiply_own(d_weights[0], d_o, room.stage_v(next));
+      begin_rows(scores[0], q, room.stage_k(next));
+      begin_rows(d_weights[0], d_o, room.stage_v(next));
     }
-    end_products();
     stage = next;
   }
   await_products();
@@ -206,36 +196,28 @@ __global__ __launch_bounds__(128 * kGroups,
   const int64_t row = in.query_row(head, 0), key = in.key_row(head, 0);
   const StageSource<kGroups> queries(in.q + row * K, in.k_pitch(), steps, K);
   const StageSource<kGroups> outputs(g.d_o + row * V, in.v_pitch(), steps, V);
-  const int64_t numbers = int64_t{head} * g.padded, begins = head / in.H * g.padded;
+  const int64_t b = head / in.H;
   const auto begin_copies = [&](int of, int stage) {
     queries.begin_copy(of * kTileRows, room.stage_k(stage));
     outputs.begin_copy(of * kTileRows, room.stage_v(stage));
-    constexpr int kParts = kTileRows / 4;
-    const int which = static_cast<int>(threadIdx.x) / kParts;
-    const int at = static_cast<int>(threadIdx.x) % kParts * 4, t = of * kTileRows + at;
-    if (which == 0) copy_ahead(room.shift(stage) + at, g.shift + numbers + t);
-    if (which == 1) copy_ahead(room.dots(stage) + at, g.dots + numbers + t);
-    if (which == 2) copy_ahead(room.begin(stage) + at, g.begin + begins + t);
+    copy_numbers_ahead(g, b, head, of, room, stage);
     end_group();
   };
   OwnSource<kGroups>(in.k + key * K, in.k_pitch(), length, K).begin_copy(s0, room.own_k);
   OwnSource<kGroups>(in.v + key * V, in.v_pitch(), length, V).begin_copy(s0, room.own_v);
   if (tile <= last) begin_copies(tile, 0);
+  const Narrow* const k = room.own_k + warp / 4 * kPanel;
+  const Narrow* const v = room.own_v + warp / 4 * kPanel;
   float sums_k[1][8][4] = {}, sums_v[1][8][4] = {}, scores[1][8][4], d_weights[1][8][4];
   const int from = s0 + own;
   await_copies();
   if (tile < last) begin_copies(tile + 1, 1);
   receive(sums_k[0]);  // so that they are 0 before the first products begin
   receive(sums_v[0]);
-  const Narrow* const v = room.own_v + warp / 4 * kPanel;
-  Left k;
-  load_left<kKeys, kSize>(room.own_k, warp, k);
-  begin_products();
   if (tile <= last) {
-    multiply_own(scores[0], k, room.stage_k(0));
-    multiply_own(d_weights[0], v, room.stage_v(0));
+    begin_rows(scores[0], k, room.stage_k(0));
+    begin_rows(d_weights[0], v, room.stage_v(0));
   }
-  end_products();
   for (int stage = 0; tile <= last; ++tile) {
     const int next = stage == kStages - 1 ? 0 : stage + 1;
     const QueryNumbers of = {room.shift(stage), room.dots(stage), room.begin(stage),
@@ -246,20 +228,17 @@ __global__ __launch_bounds__(128 * kGroups,
     receive(d_weights[0]);
     if (!is_seen) of.hide(from, scores);
     find_gradients(in.scale2, of, scores, d_weights);
-    Left weights[1], d_scores[1];
+    uint32_t weights[1][kTileRows / 16][4], d_scores[1][kTileRows / 16][4];
     round_to_left(scores, weights);
     round_to_left(d_weights, d_scores);
-    load_left<kKeys, kSize>(room.own_k, warp, k);
     await_copies();
     if (tile + 1 < last) begin_copies(tile + 2, next == kStages - 1 ? 0 : next + 1);
-    begin_products();
-    multiply_tile(sums_v[0], weights[0], room.stage_v(stage));
-    multiply_tile(sums_k[0], d_scores[0], room.stage_k(stage));
+    begin_columns(sums_v[0], weights, room.stage_v(stage));
+    begin_columns(sums_k[0], d_scores, room.stage_k(stage));
     if (tile < last) {
-      multiply_own(scores[0], k, room.stage_k(next));
-      multiply_own(d_weights[0], v, room.stage_v(next));
+      begin_rows(scores[0], k, room.stage_k(next));
+      begin_rows(d_weights[0], v, room.stage_v(next));
     }
-    end_products();
     stage = next;
   }
   await_products();
