@@ -163,17 +163,17 @@ void measure_adamw(const BenchOptions& options, Measurements& out) {
   const Shape shape = {options.config.model.vocab, options.config.model.hidden};
   const auto arguments = [&](DType dtype, Device device) {
     const auto there = [=](const Tensor& x) { return converted(x, dtype).on(device); };
-    return AdamWArgs{.value = there(random_values(shape, 1)),
-                     .gradient = there(random_values(shape, 2)),
-                     .m = there(random_values(shape, 3)),
-                     .v = there(mapped(random_values(shape, 4), std::fabs)),
-                     .copy = {},
+    return AdamWArgs{.weights = {{.value = there(random_values(shape, 1)),
+                                  .gradient = there(random_values(shape, 2)),
+                                  .m = there(random_values(shape, 3)),
+                                  .v = there(mapped(random_values(shape, 4), std::fabs)),
+                                  .copy = {},
+                                  .decay = 0.01}},
                      .rates = Tensor::of({3}, std::vector<double>{1e-3, 0.5, 0.5}, device),
                      .factor = Tensor::full({1}, 0.5, DType::F64, device),
                      .beta1 = 0.9,
                      .beta2 = 0.999,
-                     .epsilon = 1e-8,
-                     .decay = 0.01};
+                     .epsilon = 1e-8};
   };
   const AdamWArgs args = arguments(DType::F32, out.device());
   const KernelTable& kernel = kernels(out.device());
@@ -181,7 +181,7 @@ void measure_adamw(const BenchOptions& options, Measurements& out) {
     const AdamWArgs exact = arguments(DType::F64, {});
     kernels({}).adamw(exact);
     kernel.adamw(args);
-    check_close("adamw in float and in double", args.value, exact.value);
+    check_close("adamw in float and in double", args.weights[0].value, exact.weights[0].value);
   }
   // Reads value, gradient and both moments; writes all but the gradient.
   const double bytes = 7 * kFloat * static_cast<double>(shape.numel());
