@@ -122,4 +122,30 @@ TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and toge
   }
 }
 
+TEST_CASE("a GPU's clock tells how long what it notes in a routine takes, run by run", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const std::unique_ptr<Clock> clock = make_clock(*device);
+  const Tensor x = Tensor::full({64 << 20}, 1, DType::F32, *device), y = Tensor::empty_like(x);
+  const Tensor small = x.slice(0, 1000);
+  std::vector<int64_t> notes;
+  Routine routine(*device, [&] {
+    notes = {clock->note()};
+    kernels(*device).accumulate(x, 2, {y});
+    notes.push_back(clock->note());
+    kernels(*device).accumulate(small, 2, {small});
+    notes.push_back(clock->note());
+  });
+  for (int run = 0; run < 4; ++run) {
+    const int64_t before = clock->note();
+    routine.run();
+    const int64_t after = clock->note();
+    const double large = clock->seconds(notes[0], notes[1]);
+    CHECK(large > 1e-5);  // half a gigabyte
+    CHECK(clock->seconds(notes[1], notes[2]) < large);
+    CHECK(clock->seconds(before, after) >= large);
+    CHECK(clock->seconds(before, notes[0]) >= 0);  // of this run, not of the one before
+  }
+}
+
 }  // namespace regla::test
