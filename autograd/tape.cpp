@@ -46,6 +46,7 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
 
 Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
   if (!wanted_) return {};
+  settle();
   if (!empty()) {
     if (borrowed_ && !tensor_.unique()) tensor_ = tensor_.clone();
     borrowed_ = false;
@@ -59,6 +60,7 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
+  settle();
   if (empty()) gradient = converted(std::move(gradient), type_for(dtype_));
   // A parameter's gradient outlives the tape, so it borrows nothing.
   if (empty() && (!parameter_ || gradient.unique())) {
@@ -71,7 +73,43 @@ void Gradient::give(Tensor gradient) {
   kernels(gradient.device()).accumulate(gradient, 1, sum);
 }
 
-Tensor Gradient::taken() { return converted(std::exchange(tensor_, {}), dtype_); }
+void Gradient::add_linear(LinearUse use) {
+  linears_.push_back(std::move(use));
+  // Nobody will ask, or the weight is the same value.
+  if (!wanted_ || parameter_ || shared_) settle();
+}
+
+void Gradient::settle() {
+  if (linears_.empty()) return;
+  const std::vector<LinearUse> uses = std::exchange(linears_, {});
+  const Tensor& x = uses.front().x;
+  const auto as_rows = [](const Tensor& t) {
+    const int64_t inner = t.dim(-1);
+    return t.reshape({inner == 0 ? 0 : t.numel() / inner, inner});
+  };
+  LinearGradients args = {.x = as_rows(x), .parts = {}};
+  for (const LinearUse& use : uses) {
+    args.parts.push_back(
+        {.d_y = as_rows(use.d_y),
+         .weight = use.weight,
+         .d_weight = use.d_weight->sink(use.weight),
+         .d_bias = use.d_bias->sink({use.weight.dim(0)}, sum_type(x.dtype()), x.device())});
+  }
+  Sink d_x;
+  if (wanted_ && !parameter_ && empty() && uses_ == static_cast<int64_t>(uses.size())) {
+    tensor_ = Tensor::empty(x.shape(), dtype_, x.device());  // the kernel adds them all up
+    d_x = {tensor_};
+  } else {
+    d_x = sink(x);
+  }
+  if (d_x) d_x.tensor = as_rows(d_x.tensor);
+  kernels(x.device()).linear_backward(args, d_x);
+}
+
+Tensor Gradient::taken() {
+  settle();
+  return converted(std::exchange(tensor_, {}), dtype_);
+}
 
 Tape::Tape() : first_index_(next_first_index()), outer_(current_tape) { current_tape = this; }
 
@@ -205,15 +243,15 @@ void Tape::backward(Vars outputs, Tensors seeds) {
     run_backward(nodes_.back());
     nodes_.pop_back();
   }
+  for (Gradient& gradient : gradients_) gradient.settle();
 }
 
 void Tape::run_backward(Node& node) {
   Tensors d_out;
   bool reached = false;
   for (int64_t i = 0; i < node.outputs; ++i) {
-    Gradient& gradient = gradient_at(node.first_output + i);
-    reached = reached || gradient.tensor_.defined();
-    d_out.push_back(gradient.taken());
+    d_out.push_back(gradient_at(node.first_output + i).taken());
+    reached = reached || d_out.back().defined();
   }
   if (!reached) return;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -229,6 +267,7 @@ void Tape::run_backward(Node& node) {
   }
   node.op->backward(d_out, d_in);
   if (!check_finite_) return;
+  for (Gradient* gradient : d_in) gradient->settle();
   for (Gradient* gradient : d_in) {
     if (!gradient->wanted_ || gradient->empty()) continue;
     const std::string& scope = scope_names[static_cast<size_t>(node.scope)];

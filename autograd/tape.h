@@ -31,6 +31,14 @@ struct Var {
 
 using Vars = std::vector<Var>;
 
+class Gradient;
+
+/// How x got into y = x W^T + b, and where the gradients of W and b go.
+struct LinearUse {
+  Tensor x, weight, d_y;
+  Gradient *d_weight, *d_bias;
+};
+
 /// The gradient of one tape entry while backward runs. It has the type of its value; a sum of
 /// several is taken in the type of sums, and rounded when it is complete.
 class Gradient {
@@ -43,9 +51,14 @@ class Gradient {
   /// Takes a finished gradient. The first is adopted, and copied only if it is added to while
   /// others hold it, or for a parameter.
   void give(Tensor gradient);
+  /// Adds d_y W, the gradient of x. That of all linear layers that read x is computed at once, and
+  /// those of their weights with it: when it is asked for, or added to in another way.
+  void add_linear(LinearUse use);
 
  private:
   friend class Tape;
+  /// Computes what `add_linear` put off.
+  void settle();
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
   /// What it is added up in for a value of that type.
   DType type_for(DType value) const { return parameter_ || uses_ > 1 ? sum_type(value) : value; }
@@ -61,6 +74,7 @@ class Gradient {
   int64_t uses_ = 0;          // ops that read the value, and seeds
   int64_t node_ = -1;         // whose output this is the gradient of
   Tensor tensor_;
+  std::vector<LinearUse> linears_;  // not computed yet
 };
 
 /// One differentiable function with its backward. What backward needs is kept in named members;

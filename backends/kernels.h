@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "backends/kernel.h"
 #include "backends/maximum.h"
@@ -21,6 +22,7 @@
 //      are added up, and for parameters
 //   W  A, or a weight stored in BF16 beside activations in F32, where nobody wants a gradient
 //   D  F64      I  I32      -  any type, or what only the backend reads
+// The elements of a list have the same letters.
 // A small letter is a tensor of the arguments that is updated in place.
 // At F32 and F64 A and S are the same type.
 
@@ -33,6 +35,18 @@ struct MatmulArgs {
   Tensor bias;  // [N] or undefined
   bool transpose_a = false;
   bool transpose_b = false;
+};
+
+/// The gradients of y_i = x W_i^T + b_i, for all i that read the same x:
+///   d_x = sum_i d_y_i W_i      d_W_i = d_y_i^T x      d_b_i = sum over rows of d_y_i
+struct LinearGradients {
+  struct Part {
+    Tensor d_y;             // [R, N_i]
+    Tensor weight;          // [N_i, D]
+    Sink d_weight, d_bias;  // out
+  };
+  Tensor x;  // [R, D]
+  std::vector<Part> parts;
 };
 
 /// y = (x - mean) / sqrt(var + epsilon) * gain + bias over the inner axis; without `center` the
@@ -159,15 +173,19 @@ struct SoftmaxAttentionStepArgs {
   double scale;
 };
 
-/// One AdamW step (Loshchilov and Hutter 2019), gradient scaled first:
+/// One AdamW step (Loshchilov and Hutter 2019) of many weights, gradients scaled first:
 ///   m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2
 ///   w -= rate * (m / correction1 / (sqrt(v / correction2) + epsilon) + decay * w)
 struct AdamWArgs {
-  Tensor value, gradient, m, v;
-  Tensor copy;    // like value, in BF16: the new value rounded; or undefined
+  struct Weight {
+    Tensor value, gradient, m, v;
+    Tensor copy;  // like value, in BF16: the new value rounded; or undefined
+    double decay;
+  };
+  std::vector<Weight> weights;
   Tensor rates;   // [3] F64: rate, correction1, correction2
-  Tensor factor;  // [1] F64 that scales the gradient; 0: all stays as it is
-  double beta1, beta2, epsilon, decay;
+  Tensor factor;  // [1] F64 that scales the gradients; 0: all stays as it is
+  double beta1, beta2, epsilon;
 };
 
 /// A draw from each row of scores, by number `draw` of the row's stream (seed, row): it depends on
@@ -206,6 +224,8 @@ struct KernelTable {
   // total[0] = scale * (sum of x, in order), [1] F64
   Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
+  // d_x [R, D]; operands of its products are rounded to A, and it once more
+  Kernel<"linear_backward", "A * A * S *", void(const LinearGradients&, Sink d_x)> linear_backward;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
   Kernel<"norm", "* S S A S S", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
@@ -346,7 +366,8 @@ struct KernelTable {
   Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
   // ids [B] I32, -1 where a score of the row is not finite, be it one that is never drawn
   Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
-  Kernel<"sum_of_squares", "S D", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
+  // sums [n] F64 of n tensors, 0 for one that is undefined
+  Kernel<"sums_of_squares", "S D", void(const std::vector<Tensor>& x, Tensor sums)> sums_of_squares;
   // [1] I32: 1 if all of x is
   Kernel<"is_finite", "* I", void(const Tensor& x, Tensor finite)> is_finite;
 

@@ -44,6 +44,27 @@ inline void add_product_samples(std::vector<OpSample>& list) {
   list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, sums({1})}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], in[2])};
                   }});
+  // What reads the same x has its gradients computed together.
+  list.push_back({"linear",
+                  "three of one x",
+                  {{{2, 5, 8}}, {{12, 8}}, sums({12}), {{4, 8}}, {{16, 8}}, sums({16})},
+                  [](const Vars& in) -> Vars {
+                    const DType S = sum_type(type_of(in[0]));
+                    return {linear(in[0], in[1], in[2]), linear(in[0], in[3], {}, S),
+                            linear(in[0], in[4], in[5])};
+                  },
+                  "ASA"});
+  list.push_back({"linear",
+                  "two of one x, and others",
+                  {{{6, 7}}, {{5, 7}}, sums({5}), {{3, 7}}},
+                  [](const Vars& in) -> Vars {
+                    const Var first = linear(in[0], in[1], in[2]);
+                    const Var between = gelu(in[0], Gelu::Tanh);
+                    return {first, between, linear(in[0], in[3], {})};
+                  }});
+  list.push_back({"linear", "of its own weight", {{{6, 6}}}, [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[0], {})};
+                  }});
   list.push_back({"linear",
                   "weight in BF16",
                   {constant({2, 5, 7}, DType::F32), constant({11, 7}, DType::BF16),

@@ -13,6 +13,7 @@ constinit const KernelTable kTable = {
     .scale_by = any_precision<scale_by>,
     .sum = sum,
     .matmul = any_precision<matmul>,
+    .linear_backward = linear_backward,
     .column_sums = any_precision<column_sums>,
     .norm = any_precision<norm>,
     .norm_backward = any_precision<norm_backward>,
@@ -72,7 +73,7 @@ constinit const KernelTable kTable = {
     .commit = commit,
     .restart = restart,
     .sample = sample,
-    .sum_of_squares = sum_of_squares,
+    .sums_of_squares = sums_of_squares,
     .is_finite = is_finite,
 };
 

@@ -182,6 +182,8 @@ class Result {
         accumulates_(sink.accumulate) {}
   explicit Result(const Tensor& x) : Result(Sink{x}) {}
 
+  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
+
   __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
 
   /// Elements [i, i + W) become v, or grow by it; i is a multiple of W.

@@ -149,12 +149,12 @@ TEST_CASE("a GPU's sums over all elements are the CPU's", "[cuda]") {
   for (const int64_t count : {1, 1000, 3'000'001}) {
     const Tensor x = floats({count}, 7), total = Tensor::zeros({1}, DType::F32);
     check_case(
-        {"sum_of_squares",
+        {"sums_of_squares",
          "S",
          {x},
          "D",
          {total},
-         [](const auto& on, const auto& in, const auto& out) { on.sum_of_squares(in[0], out[0]); },
+         [](const auto& on, const auto& in, const auto& out) { on.sums_of_squares(in, out[0]); },
          1e-12},
         *device);
     for (const double broken : {1.0, HUGE_VAL, std::nan("")}) {
