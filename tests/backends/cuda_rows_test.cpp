@@ -346,6 +346,7 @@ TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
   Tensor scores = floats({5, 1003}, 1, 3);
   for (int64_t i = 7; i < scores.numel(); i += 10) scores.data<float>()[i] = 8;  // ties
   scores.data<float>()[2 * 1003 + 50] = NAN;
+  scores.data<float>()[3 * 1003 + 995] = INFINITY;  // which is never drawn
   for (const double temperature : {0.0, 0.7}) {
     for (const int64_t top_k : {0, 1, 40}) {
       for (const double top_p : {1.0, 0.6}) {
