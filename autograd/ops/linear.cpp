@@ -32,11 +32,12 @@ struct Linear : Op {
       kernel.matmul({.a = d_y, .b = rows, .bias = {}, .transpose_a = true}, d_in[1]->sink(weight));
     }
     if (d_in[2]->wanted()) {  // d_b = sum over rows of d_y
-      kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, sum_type(x.dtype()), x.device()));
+      kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, x.device()));
     }
   }
 
   Tensor* kept_input(size_t input) override { return input == 0 ? &x : nullptr; }
+  bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace
