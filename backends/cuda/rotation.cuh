@@ -188,7 +188,7 @@ class PairedRow {
 
 constexpr int kBlocksOfTurns = 4;  // of a multiprocessor
 
-/// `turns` of them are brought in at once, for `sets` times as many rows as a block has teams.
+/// Turns are brought in for `sets` rows of each team at once.
 /// `backwards`: blocks begin with the last rows, which the kernel before left in the cache.
 template <class S, class F>
 __global__ __launch_bounds__(kThreads, kBlocksOfTurns) void each_turned_row(Turn turn, int lanes,
@@ -218,7 +218,7 @@ void for_each_turned_row(const Turn& turn, const F& f, bool backwards = false) {
   while (lanes < kThreads && lanes * P * 2 * W < turn.K) lanes *= 2;
   if (lanes > 32) lanes = kThreads;
   // Short rows come several at once, so that the heads of a token share what is brought in.
-  const int teams = kThreads / lanes, sets = lanes < 32 && turn.half > 0 ? 4 : 1;
+  const int teams = kThreads / lanes, sets = lanes < 32 && turn.half > 0 ? 2 : 1;
   const size_t shared = Turns<S>::shared_bytes(turn, teams * sets);
   check(shared <= kMostShared && turn.K <= lanes * P * 2 * W, "[cuda] heads of ", turn.K,
         " features are too large");
@@ -237,8 +237,9 @@ void for_paired_rows(const Turn& turn, F&& f, const Tensors&... tensors) {
   for_width<S>(
       turn.least_run(),
       [&](auto width) {
-        constexpr int kOnce = 2 * decltype(width)::value * kThreads;  // features of a block
-        if (turn.K <= kOnce) return f(width, std::integral_constant<int, 1>{});
+        // Two units a thread halve what is done once per row; long rows take more.
+        constexpr int kMost = 4 * decltype(width)::value * kThreads;  // features of a block
+        if (turn.K <= kMost) return f(width, std::integral_constant<int, 2>{});
         f(width, std::integral_constant<int, 8>{});
       },
       tensors...);
