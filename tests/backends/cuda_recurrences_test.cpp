@@ -354,59 +354,86 @@ TEST_CASE(
     CHECK(gradient(2) == d_v.values());
   }
 }
+namespace {
+
+/// A call of the safe exponential, with an earlier maximum and resets or without.
+struct SafeExpCase {
+  Sizes n;
+  Maximum maximum;
+  bool seen;
+  int64_t rotary;
+};
+
+void check_safe_exp(const SafeExpCase& c, Device device) {
+  const auto& [n, maximum, seen, rotary] = c;
+  const Shape shape = {n.B, n.T, n.H, n.K}, rows = {n.B, n.T, n.H}, heads = {n.B, n.H};
+  Tensor z = floats(shape, 1, 2);
+  // Some elements equal, so that ties are met; those that turn are equal to rounding only.
+  for (int64_t i = 0; i < z.numel() && rotary == 0; i += 5) z.data<float>()[i] = 3;
+  Tensor m0 = floats(heads, 2, 4);
+  m0.data<float>()[0] = -std::numeric_limits<float>::infinity();
+  if (n.H > 1) m0.data<float>()[1] = 20;  // that no key reaches
+  const bool carries = maximum != Maximum::Token;
+  const Tensor before = seen ? m0 : Tensor{};
+  const Tensor reset = seen ? random_mask({n.B, n.T}, 3, 0.06) : Tensor{};
+  const Tensor positions = rotary > 0 ? random_ids({n.B, n.T}, 7, 5000) : Tensor{};
+  const Tensor d_features = floats(shape, 4);
+  const Tensor rho = carries ? floats(rows, 5) : Tensor{},
+               last = carries ? floats(heads, 6) : Tensor{};
+  const Tensor places = Tensor::zeros(rows, DType::I32);
+  INFO("T " << n.T << ", K " << n.K << ", turned " << rotary << ", maximum "
+            << static_cast<int>(maximum) << seen);
+  const auto args = [maximum = maximum, rotary = rotary](const Tensors& in) {
+    return SafeExpArgs{in[0], {in[1], rotary}, in[2], in[3], maximum, 0.7};
+  };
+  check_case({"safe_exp",
+              "SISI",
+              {z, positions, before, reset},
+              "ASSI",
+              {d_features, rho, last, places},
+              [=](const auto& on, const auto& in, const auto& out) {
+                SafeExpResult result = {out[0], out[1], out[2], out[3]};
+                on.safe_exp(args(in), result);
+              },
+              3e-6},
+             device);
+  for (const char* types : {"SS", "AS"}) {
+    check_case({"safe_exp_backward",
+                "SISIASS",
+                {z, positions, before, reset, d_features, rho, last},
+                types,
+                {z, before},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  const Tensor like = in[4];
+                  const auto empty = [&](const Tensor& x) {
+                    return x.defined() ? Tensor::empty_like(x) : Tensor{};
+                  };
+                  SafeExpResult result = {Tensor::empty_like(like), empty(in[5]), empty(in[6]),
+                                          Tensor::empty(rows, DType::I32, like.device())};
+                  on.safe_exp(args(in), result);
+                  on.safe_exp_backward(args(in), result, in[4], in[5], in[6], {out[0], true},
+                                       {out[1], out[1].defined()});
+                },
+                1e-5,
+                1e-2,
+                1e-2},
+               device);
+  }
+}
+
+}  // namespace
 
 TEST_CASE("a GPU's safe exponential is the CPU's, through every maximum", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
-    const Shape shape = {n.B, n.T, n.H, n.K}, rows = {n.B, n.T, n.H}, heads = {n.B, n.H};
-    // Some elements equal, so that ties are met.
-    Tensor z = floats(shape, 1, 2);
-    for (int64_t i = 0; i < z.numel(); i += 5) z.data<float>()[i] = 3;
-    const Tensor m0 = floats(heads, 2, 4), reset = random_mask({n.B, n.T}, 3, 0.06);
-    const Tensor d_features = floats(shape, 4), d_rho = floats(rows, 5), d_m = floats(heads, 6);
+  std::vector<Sizes> sizes = kSizes;
+  sizes.push_back({2, 1100, 2, 8, 8});  // several tokens for a thread of the scan
+  sizes.push_back({1, 9, 1, 1040, 8});  // several units for a thread of a row
+  for (const Sizes& n : sizes) {
     for (const Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
-      const bool carries = maximum != Maximum::Token;
-      for (const bool seen : {false, true}) {
-        if (seen && !carries) continue;
-        INFO("T " << n.T << ", K " << n.K << ", maximum " << static_cast<int>(maximum) << seen);
-        const Tensor before = seen ? m0 : Tensor{}, resets = seen ? reset : Tensor{};
-        const Tensor rho = carries ? d_rho : Tensor{}, last = carries ? d_m : Tensor{};
-        const Tensor places = Tensor::zeros(rows, DType::I32);
-        const auto args = [=](const Tensors& in) {
-          return SafeExpArgs{in[0], in[1], in[2], maximum, 0.7};
-        };
-        check_case({"safe_exp",
-                    "SSI",
-                    {z, before, resets},
-                    "ASSI",
-                    {d_features, rho, last, places},
-                    [=](const auto& on, const auto& in, const auto& out) {
-                      SafeExpResult result = {out[0], out[1], out[2], out[3]};
-                      on.safe_exp(args(in), result);
-                    },
-                    3e-6},
-                   *device);
-        check_case({"safe_exp_backward",
-                    "SSIASS",
-                    {z, before, resets, d_features, rho, last},
-                    "SS",
-                    {z, before},
-                    [=](const auto& on, const auto& in, const auto& out) {
-                      const Tensor like = in[3];
-                      const auto empty = [&](const Tensor& x) {
-                        return x.defined() ? Tensor::empty_like(x) : Tensor{};
-                      };
-                      SafeExpResult result = {Tensor::empty_like(like), empty(in[4]), empty(in[5]),
-                                              Tensor::empty(rows, DType::I32, like.device())};
-                      on.safe_exp(args(in), result);
-                      on.safe_exp_backward(args(in), result, in[3], in[4], in[5], {out[0], true},
-                                           {out[1], out[1].defined()});
-                    },
-                    1e-5,
-                    1e-2,
-                    1e-2},
-                   *device);
+      for (const int64_t rotary : {int64_t{0}, n.K / 4 * 2, n.K / 2 * 2}) {
+        check_safe_exp({n, maximum, false, rotary}, *device);
+        if (maximum != Maximum::Token) check_safe_exp({n, maximum, true, rotary}, *device);
       }
     }
   }
