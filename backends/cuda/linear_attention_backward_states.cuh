@@ -1,0 +1,103 @@
+#pragma once
+
+#include "backends/cuda/linear_attention_backward_chunks.cuh"
+
+// Gradients of the state behind segments, before the backward pass of all segments at once. Each
+// segment's part of the gradient before it,
+//
+//   L = sum_t (p_t d_o_t) q_t^T,   p_t the decays from the segment's beginning through t,
+//
+// is summed from the segment's beginning with a running product, so that no sum is ever decayed.
+// Then the parts are joined from the last segment: behind segment s the gradient is L + total dS of
+// segment s + 1.
+namespace regla::cuda {
+
+template <int N>
+struct SegmentMemory {
+  static constexpr int kPitch = N + 8, kBuffers = 2;
+  struct Chunk {
+    Bf16 steady[kChunkTokens * kPitch], left[kChunkTokens * kPitch], log[kChunkTokens * kPitch];
+    float scalar[kChunkTokens];
+  };
+  Chunk chunks[kBuffers];
+};
+
+/// Parts of segments 1, 2, ... of head blockIdx.x; `totals` [B H, segments - 1, fading].
+template <int N, bool kTurned>
+__global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p, float* parts,
+                                                      float* totals) {
+  using Memory = SegmentMemory<N>;
+  constexpr int kPitch = Memory::kPitch;
+  extern __shared__ __align__(16) unsigned char bytes[];
+  Memory& memory = *reinterpret_cast<Memory*>(bytes);
+  const int64_t n = blockIdx.x, slot = n * gridDim.y + blockIdx.y;
+  const int begin = (static_cast<int>(blockIdx.y) + 1) * p.segment;
+  const int end = min(p.chunks, begin + p.segment);
+  const HeadPlaces head(p, n);
+  const Lane in;
+  const auto load = [&](int chunk) {
+    typename Memory::Chunk& to = memory.chunks[chunk % Memory::kBuffers];
+    load_tokens<N>(p, to.steady, p.steady.left, p.steady.size, head, chunk);
+    load_tokens<N>(p, to.left, p.fading.left, p.fading.size, head, chunk);
+    if (p.fading.log != nullptr) {
+      load_tokens<N>(p, to.log, p.fading.log, p.fading.size, head, chunk);
+    }
+    if (threadIdx.x < kChunkTokens) {
+      to.scalar[threadIdx.x] = scalar_log2(p, head, int64_t{chunk} * kChunkTokens + threadIdx.x);
+    }
+    end_group();
+  };
+  StateRows<N> sums;
+  float through[2] = {1, 1};
+  load(begin);
+  for (int chunk = begin; chunk < end; ++chunk) {
+    if (chunk + 1 < end) load(chunk + 1);
+    chunk + 1 < end ? await_groups<1>() : await_groups<0>();
+    __syncthreads();
+    const typename Memory::Chunk& now = memory.chunks[chunk % Memory::kBuffers];
+#pragma unroll 2
+    for (int block = 0; block < kChunkTokens / 16; ++block) {
+      const int corner = 16 * block * kPitch + sums.first;
+      RowDecays decays = decays_of(p, in, now.log + corner, kPitch, now.scalar + 16 * block);
+      decays.template join<2>(in.member);
+      decays.template join<4>(in.member);
+      decays.join_all();
+      Fragment x;
+      in.load_transposed(x, now.left + corner, kPitch);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        x[i] = scaled(x[i], decays.p[i][0] * through[i % 2], decays.p[i][1] * through[i % 2]);
+      }
+      sums.add(x, now.steady + 16 * block * kPitch, kPitch);
+      through[0] *= decays.total[0];
+      through[1] *= decays.total[1];
+    }
+    __syncthreads();
+  }
+  const int64_t size = int64_t{p.fading.size} * p.steady.size;
+  sums.template each<kTurned>(p, [&](float& x, int at, int) { parts[slot * size + at] = x; });
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    const int at = sums.first + in.group + 8 * row;
+    if (in.member == 0 && at < p.fading.size) totals[slot * p.fading.size + at] = through[row];
+  }
+}
+
+/// Joins the parts of each head, in their place.
+template <bool kTurned>
+__global__ void join_segments(const ChunkedBackward p, int segments, float* parts,
+                              const float* totals) {
+  const int size = p.fading.size * p.steady.size;
+  const int at = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
+  if (at >= size) return;
+  const int row = kTurned ? at / p.steady.size : at % p.fading.size;
+  const int64_t n = blockIdx.x, first = n * (segments - 1);
+  float gradient = p.d_last == nullptr ? 0 : p.d_last[n * size + at];
+#pragma unroll 8
+  for (int64_t slot = first + segments - 2; slot >= first; --slot) {
+    gradient = parts[slot * size + at] + totals[slot * p.fading.size + row] * gradient;
+    parts[slot * size + at] = gradient;
+  }
+}
+
+}  // namespace regla::cuda
