@@ -111,7 +111,13 @@ struct LinearAttentionToken {
   }
 };
 
-constexpr int kSegment = 8;  // chunks, where heads alone are too few blocks
+/// Chunks of a segment: as many blocks as keep every multiprocessor busy to the end, where a head
+/// for each block would leave many idle in the last turn.
+constexpr int kSegment = 8;
+int segment_of(const Context& on, int64_t heads, int chunks) {
+  constexpr int64_t kTurns = 4, kBlocksPerMultiprocessor = 2;
+  return heads >= kTurns * kBlocksPerMultiprocessor * on.multiprocessors ? chunks : kSegment;
+}
 
 /// All of it by the kernels of a size and orientation.
 template <int N, bool kTurned>
@@ -140,15 +146,14 @@ void launch_chunks(const Context& on, ChunkedBackward& p, int64_t heads) {
 
 const Bf16* narrow(const Tensor& x) { return static_cast<const Bf16*>(storage_of<float>(x)); }
 
-/// Whether the gradients can be read and written in pieces of 16 bytes, by an axis that decays
-/// alone.
+/// Whether one axis decays at most, and all can be read and written in pieces of 16 bytes.
 bool reverses_in_chunks(const LinearAttentionArgs& args, const LinearAttentionGradients& to) {
   const auto is_aligned = [](const Tensor& x) {
     return !x.defined() || reinterpret_cast<uintptr_t>(storage_of<float>(x)) % 16 == 0;
   };
-  return !(args.log_a && args.log_b) && is_aligned(to.d_o) && is_aligned(to.d_q.tensor) &&
-         is_aligned(to.d_k.tensor) && is_aligned(to.d_u.tensor) && is_aligned(to.d_log_a.tensor) &&
-         is_aligned(to.d_log_b.tensor);
+  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) && is_aligned(to.d_o) &&
+         is_aligned(to.d_q.tensor) && is_aligned(to.d_k.tensor) && is_aligned(to.d_u.tensor) &&
+         is_aligned(to.d_log_a.tensor) && is_aligned(to.d_log_b.tensor);
 }
 
 void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& forward,
@@ -181,11 +186,11 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   p.d_last = to.d_state ? to.d_state.data<float>() : nullptr;
   p.d_log_s = Result<float>(to.d_log_s);
   p.d_first = Result<float>(to.d_state0);
-  p.steps = T;
+  p.steps = static_cast<int>(T);
   p.H = static_cast<int>(H);
   p.chunks = static_cast<int>((T + kChunkTokens - 1) / kChunkTokens);
   const Context& on = context(args.q);
-  p.segment = heads >= on.multiprocessors ? p.chunks : kSegment;
+  p.segment = segment_of(on, heads, p.chunks);
   if (K <= 64 && V <= 64) {
     turned ? launch_chunks<64, true>(on, p, heads) : launch_chunks<64, false>(on, p, heads);
   } else {

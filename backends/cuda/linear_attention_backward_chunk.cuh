@@ -26,20 +26,22 @@ struct ChunkedBackward {
   const float *last, *d_last;  // [B H, K, V] the state behind all tokens, and its gradient or null
   const float* d_ends;         // [B H, segments, K, V] gradients behind segments but the last one
   Result<float> d_log_s, d_first;
-  int64_t steps;
-  int chunks, segment, H;  // chunks of a segment
+  int steps, chunks, segment, H;  // chunks of a segment
 };
 
-/// Where a head's tokens lie: row(t) of tensors [B, T, H, ...], token(t) of tensors [B, T].
+/// Where a head's tokens lie.
 struct HeadPlaces {
-  int64_t n, H, first_row, first_token;
+  int H;
+  int64_t n, first_row, first_token;
 
-  __device__ HeadPlaces(const ChunkedBackward& p, int64_t head) : n(head), H(p.H) {
-    first_token = n / p.H * p.steps;
-    first_row = first_token * p.H + n % p.H;
+  __device__ HeadPlaces(const ChunkedBackward& p, int number) : H(p.H), n(number) {
+    first_token = int64_t{number / p.H} * p.steps;
+    first_row = first_token * p.H + number % p.H;
   }
-  __device__ int64_t row(int64_t t) const { return first_row + t * H; }
-  __device__ int64_t token(int64_t t) const { return first_token + t; }
+  /// Of token t's row in tensors [B, T, H, size].
+  __device__ int64_t row(int t, int size) const {
+    return first_row * size + int64_t{t} * (H * size);
+  }
 };
 
 using Fragment = uint32_t[4];  // 16 x 16: A
@@ -68,10 +70,10 @@ __device__ inline void round_transposed(Pair& to, const Square& from) {
 }
 
 /// The scalar decay of token t, as its log to base 2.
-__device__ inline float scalar_log2(const ChunkedBackward& p, const HeadPlaces& head, int64_t t) {
+__device__ inline float scalar_log2(const ChunkedBackward& p, const HeadPlaces& head, int t) {
   if (t >= p.steps) return 0;
-  if (p.reset != nullptr && p.reset[head.token(t)] != 0) return -INFINITY;
-  return p.log_s == nullptr ? 0 : p.log_s[head.row(t)] * 1.44269504f;
+  if (p.reset != nullptr && p.reset[head.first_token + t] != 0) return -INFINITY;
+  return p.log_s == nullptr ? 0 : p.log_s[head.row(t, 1)] * 1.44269504f;
 }
 
 /// Decays of 16 components over 16 tokens; `logs` is their tile, and nothing where only scalars
@@ -106,17 +108,16 @@ __device__ void copy_pieces(Bf16* to, const Bf16* from, int stride, int rows) {
   }
 }
 
-/// Begins to copy 64 tokens of a tensor of an axis to rows of N + 8; what is not there is 0.
-template <int N>
+/// Begins to copy tokens of a tensor of an axis to rows of N + 8; what is not there is 0.
+template <int N, int kTokens>
 __device__ void load_tokens(const ChunkedBackward& p, Bf16* to, const Bf16* from, int size,
-                            const HeadPlaces& head, int chunk) {
+                            const HeadPlaces& head, int first) {
   constexpr int kPieces = N / 8, kStep = 16;  // 2 N threads
   const int row = static_cast<int>(threadIdx.x) / kPieces;
   const int column = static_cast<int>(threadIdx.x) % kPieces * 8;
-  const int64_t t = int64_t{chunk} * kChunkTokens + row;
-  const int rows = column < size ? static_cast<int>(min(p.steps - t, int64_t{64})) : 0;
-  copy_pieces<kChunkTokens / kStep, kStep, N + 8>(
-      to + row * (N + 8) + column, from + head.row(t) * size + column, p.H * size, rows);
+  const int rows = column < size ? p.steps - first - row : 0;
+  copy_pieces<kTokens / kStep, kStep, N + 8>(
+      to + row * (N + 8) + column, from + head.row(first + row, size) + column, p.H * size, rows);
 }
 
 /// 16 rows [fading, steady] of a state for each warp.
@@ -132,14 +133,16 @@ struct StateRows {
   template <bool kTurned, class F>
   __device__ void each(const ChunkedBackward& p, F f) {
     const Lane in;
+    const int row = first + in.group, column = 2 * in.member;
+    const int down = kTurned ? p.steady.size : 1, right = kTurned ? 1 : p.fading.size;
+    const int corner = row * down + column * right;
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
+      if (8 * i >= p.steady.size) break;
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int row = first + in.group + e / 2 * 8, column = 8 * i + 2 * in.member + e % 2;
-        if (row >= p.fading.size || column >= p.steady.size) continue;
-        f(d[i / 2][i % 2][e], kTurned ? row * p.steady.size + column : column * p.fading.size + row,
-          e / 2);
+        if (first >= p.fading.size) continue;
+        f(d[i / 2][i % 2][e], corner + e / 2 * 8 * down + (8 * i + e % 2) * right, e / 2);
       }
     }
   }

@@ -7,13 +7,14 @@
 //   dS_t-1 = a_t b_t s_t (dS_t + q_t d_o_t^T)      d_q = S d_o   d_k = dS u   d_u = dS^T k
 //
 // - The axis that decays is called fading, the other one steady; scalars and resets fade with the
-//   former. Under an exchange of the axes q and d_o, k and u, d_q and o change places, so one kernel
-//   serves decays of keys and of values.
+//   former. Under an exchange of the axes q and d_o, k and u, d_q and o change places, so one
+//   kernel serves decays of keys and of values.
 // - A block has a head, or a segment of it, and walks its chunks backward. A warp has 16 tokens of
 //   the chunk. Nothing of a chunk is done in the order of its tokens but d_log.
 // - Of the fading axis a warp takes 16 components at a time, transposed: rows are components. Its
-//   tokens meet each other level by level (decays.cuh). One scaled operand of a level, the gradients
-//   of those who read beside the values of those who were read, serves o, d_u and the scores d_o u.
+//   tokens meet each other level by level (decays.cuh). One scaled operand of a level, the
+//   gradients of those who read beside the values of those who were read, serves o, d_u and the
+//   scores d_o u.
 // - Tokens of other warps, and the states at both ends of the chunk, are met by way of shared
 //   memory, where each warp put its own decayed from its beginning and to its end.
 // - d_q and d_k follow from the scores; each warp has its own 16 tokens, so that nothing is summed
@@ -47,13 +48,17 @@ struct StateGradient {
     const Bf16* const kept = p.kept + (n * p.chunks + chunk + 1) * size;
     float sums[2] = {};
     if (gradient != nullptr) {
+      StateRows<N> states;
       rows.template each<kTurned>(p, [&](float& x, int at, int) { x = gradient[at]; });
       if (is_last) {
-        rows.template each<kTurned>(p,
-                                    [&](float& x, int at, int row) { sums[row] += x * last[at]; });
+        states.template each<kTurned>(p, [&](float& x, int at, int) { x = last[at]; });
       } else {
-        rows.template each<kTurned>(
-            p, [&](float& x, int at, int row) { sums[row] += x * __bfloat162float(kept[at]); });
+        states.template each<kTurned>(
+            p, [&](float& x, int at, int) { x = __bfloat162float(kept[at]); });
+      }
+#pragma unroll
+      for (int i = 0; i < 8 * kPieces; ++i) {
+        sums[i / 2 % 2] += rows.d[i / 8][i / 4 % 2][i % 4] * states.d[i / 8][i / 4 % 2][i % 4];
       }
     }
     share(sums, chunk);
@@ -118,7 +123,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
   const int64_t n = blockIdx.x, size = int64_t{p.fading.size} * p.steady.size;
   const int begin = static_cast<int>(blockIdx.y) * p.segment;
   const int end = min(p.chunks, begin + p.segment);
-  const HeadPlaces head(p, n);
+  const HeadPlaces head(p, static_cast<int>(blockIdx.x));
   Warp warp(p, memory, head);
   const bool has_scalars = p.log_s != nullptr || p.reset != nullptr;
   constexpr bool kAhead = Memory::kBuffers > 1;
@@ -132,7 +137,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
   end_group();
   if (threadIdx.x < kChunkTokens) {
     memory.scalar[threadIdx.x] =
-        scalar_log2(p, head, int64_t{end - 1} * kChunkTokens + threadIdx.x);
+        scalar_log2(p, head, (end - 1) * kChunkTokens + static_cast<int>(threadIdx.x));
   }
   StateGradient<N, kTurned> gradient(p, memory);
   const float* const behind = end < p.chunks
@@ -161,7 +166,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     __syncthreads();
     const float next_scalar =
         has_scalars && has_next && threadIdx.x < kChunkTokens
-            ? scalar_log2(p, head, int64_t{chunk - 1} * kChunkTokens + threadIdx.x)
+            ? scalar_log2(p, head, (chunk - 1) * kChunkTokens + static_cast<int>(threadIdx.x))
             : 0;
     OwnScores own;
     warp.differentiate_fading(own, scores, itself, left_rows, right_rows, steady);

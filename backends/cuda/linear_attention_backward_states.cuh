@@ -14,12 +14,12 @@ namespace regla::cuda {
 
 template <int N>
 struct SegmentMemory {
-  static constexpr int kPitch = N + 8, kBuffers = 2;
-  struct Chunk {
-    Bf16 steady[kChunkTokens * kPitch], left[kChunkTokens * kPitch], log[kChunkTokens * kPitch];
-    float scalar[kChunkTokens];
+  static constexpr int kPitch = N + 8, kTokens = 32, kBuffers = 2;
+  struct Tile {
+    Bf16 steady[kTokens * kPitch], left[kTokens * kPitch], log[kTokens * kPitch];
+    float scalar[kTokens];
   };
-  Chunk chunks[kBuffers];
+  Tile tiles[kBuffers];
 };
 
 /// Parts of segments 1, 2, ... of head blockIdx.x; `totals` [B H, segments - 1, fading].
@@ -31,32 +31,35 @@ __global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p, f
   extern __shared__ __align__(16) unsigned char bytes[];
   Memory& memory = *reinterpret_cast<Memory*>(bytes);
   const int64_t n = blockIdx.x, slot = n * gridDim.y + blockIdx.y;
-  const int begin = (static_cast<int>(blockIdx.y) + 1) * p.segment;
-  const int end = min(p.chunks, begin + p.segment);
-  const HeadPlaces head(p, n);
+  constexpr int kTokens = Memory::kTokens;
+  const int begin = (static_cast<int>(blockIdx.y) + 1) * p.segment * (kChunkTokens / kTokens);
+  const int end =
+      min((p.steps + kTokens - 1) / kTokens, begin + p.segment * (kChunkTokens / kTokens));
+  const HeadPlaces head(p, static_cast<int>(blockIdx.x));
   const Lane in;
-  const auto load = [&](int chunk) {
-    typename Memory::Chunk& to = memory.chunks[chunk % Memory::kBuffers];
-    load_tokens<N>(p, to.steady, p.steady.left, p.steady.size, head, chunk);
-    load_tokens<N>(p, to.left, p.fading.left, p.fading.size, head, chunk);
+  const auto load = [&](int tile) {
+    typename Memory::Tile& to = memory.tiles[tile % Memory::kBuffers];
+    const int first = tile * kTokens;
+    load_tokens<N, kTokens>(p, to.steady, p.steady.left, p.steady.size, head, first);
+    load_tokens<N, kTokens>(p, to.left, p.fading.left, p.fading.size, head, first);
     if (p.fading.log != nullptr) {
-      load_tokens<N>(p, to.log, p.fading.log, p.fading.size, head, chunk);
+      load_tokens<N, kTokens>(p, to.log, p.fading.log, p.fading.size, head, first);
     }
-    if (threadIdx.x < kChunkTokens) {
-      to.scalar[threadIdx.x] = scalar_log2(p, head, int64_t{chunk} * kChunkTokens + threadIdx.x);
+    if (threadIdx.x < kTokens) {
+      to.scalar[threadIdx.x] = scalar_log2(p, head, first + static_cast<int>(threadIdx.x));
     }
     end_group();
   };
   StateRows<N> sums;
   float through[2] = {1, 1};
   load(begin);
-  for (int chunk = begin; chunk < end; ++chunk) {
-    if (chunk + 1 < end) load(chunk + 1);
-    chunk + 1 < end ? await_groups<1>() : await_groups<0>();
+  for (int tile = begin; tile < end; ++tile) {
+    if (tile + 1 < end) load(tile + 1);
+    tile + 1 < end ? await_groups<1>() : await_groups<0>();
     __syncthreads();
-    const typename Memory::Chunk& now = memory.chunks[chunk % Memory::kBuffers];
+    const typename Memory::Tile& now = memory.tiles[tile % Memory::kBuffers];
 #pragma unroll 2
-    for (int block = 0; block < kChunkTokens / 16; ++block) {
+    for (int block = 0; block < kTokens / 16; ++block) {
       const int corner = 16 * block * kPitch + sums.first;
       RowDecays decays = decays_of(p, in, now.log + corner, kPitch, now.scalar + 16 * block);
       decays.template join<2>(in.member);

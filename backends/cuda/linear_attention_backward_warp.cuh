@@ -4,6 +4,18 @@
 
 namespace regla::cuda {
 
+/// first or second += a b; never by a branch, which lanes would take in turn.
+__device__ inline void add_to_one(float& first, float& second, float a, float b, bool to_first) {
+  asm("{\n"
+      ".reg .pred p;\n"
+      "setp.ne.u32 p, %4, 0;\n"
+      "@p fma.rn.f32 %0, %2, %3, %0;\n"
+      "@!p fma.rn.f32 %1, %2, %3, %1;\n"
+      "}"
+      : "+f"(first), "+f"(second)
+      : "f"(a), "f"(b), "r"(static_cast<uint32_t>(to_first)));
+}
+
 /// The scores of a block's 16 tokens with each other: those of blocks of 1, 2, 4 and 8 tokens, and
 /// of tokens with themselves.
 struct OwnScores {
@@ -51,11 +63,10 @@ struct BackwardWarp {
   /// This warp's tokens and components of a tensor of the fading axis.
   __device__ void load_own(Bf16* tile, const Bf16* from, int chunk) const {
     const int row = in.lane / 8, column = in.lane % 8 * 8, size = p.fading.size;
-    const int64_t t = int64_t{chunk} * kChunkTokens + 16 * block + row;
-    const int rows =
-        64 * part + column < size ? static_cast<int>(min(p.steps - t, int64_t{16})) : 0;
+    const int t = chunk * kChunkTokens + 16 * block + row;
+    const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
     copy_pieces<4, 4, kPitch>(own(tile) + row * kPitch + column,
-                              from + head.row(t) * size + 64 * part + column, p.H * size, rows);
+                              from + head.row(t, size) + 64 * part + column, p.H * size, rows);
   }
   __device__ void load_log(int chunk) const {
     if (p.fading.log != nullptr) load_own(memory.log, p.fading.log, chunk);
@@ -65,8 +76,8 @@ struct BackwardWarp {
   __device__ void load_steady(typename Memory::Steady& to, int chunk) const {
     const int size = p.steady.size, rows = kTurned ? p.fading.size : size;
     const int columns = kTurned ? size : p.fading.size;
-    load_tokens<N>(p, to.left, p.steady.left, size, head, chunk);
-    load_tokens<N>(p, to.right, p.steady.right, size, head, chunk);
+    load_tokens<N, kChunkTokens>(p, to.left, p.steady.left, size, head, chunk * kChunkTokens);
+    load_tokens<N, kChunkTokens>(p, to.right, p.steady.right, size, head, chunk * kChunkTokens);
     constexpr int kStep = 16;  // 2 N threads
     const int row = static_cast<int>(threadIdx.x) / (N / 8);
     const int column = static_cast<int>(threadIdx.x) % (N / 8) * 8;
@@ -80,11 +91,10 @@ struct BackwardWarp {
   __device__ void store_rows(const Bf16* tile, const Result<float>& to, int size, int chunk) const {
     if (!to) return;
     const int row = in.lane / 8, column = in.lane % 8 * 8;
-    const int64_t t = int64_t{chunk} * kChunkTokens + 16 * block + row;
-    const int rows =
-        64 * part + column < size ? static_cast<int>(min(p.steps - t, int64_t{16})) : 0;
+    const int t = chunk * kChunkTokens + 16 * block + row;
+    const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
     const Bf16* const from = own_of(tile) + row * kPitch + column;
-    const int64_t place = head.row(t) * size + 64 * part + column, step = int64_t{4} * p.H * size;
+    const int64_t place = head.row(t, size) + 64 * part + column, step = int64_t{4} * p.H * size;
     if (Bf16* const plain = to.plain()) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -115,7 +125,7 @@ struct BackwardWarp {
 
   /// Queries, keys and totals of the block, for all warps.
   __device__ void share_decayed() const {
-#pragma unroll 1
+#pragma unroll 2
     for (int piece = 0; piece < 4; ++piece) {
       const int column = 64 * part + 16 * piece, row = column + in.group;
       RowDecays decays = decays_of(column);
@@ -260,8 +270,7 @@ struct BackwardWarp {
         float& to_right = d_right[i / 2][i % 2 * 2 + e];
         const float sum = y[i / 2][i % 2 * 2 + e];
         if constexpr (kTokens == 2 || kTokens == 4) {
-          to_o += (lane_reads ? factor[i][e] : 0) * sum;
-          to_right += (lane_reads ? 0 : factor[i][e]) * sum;
+          add_to_one(to_o, to_right, factor[i][e], sum, lane_reads);
         } else {
           const bool reads = kTokens == 8 ? i >= 2 : e == 1;
           (reads ? to_o : to_right) += factor[i][e] * sum;
@@ -548,9 +557,9 @@ struct BackwardWarp {
       }
     }
     if (Bf16* const plain = to.plain()) {
-      const int64_t t = int64_t{chunk} * kChunkTokens + 16 * block + in.group;
+      const int t = chunk * kChunkTokens + 16 * block + in.group;
       const int columns = p.steady.size - 64 * part;
-      Bf16* place = plain + head.row(t) * p.steady.size + 64 * part + 2 * in.member;
+      Bf16* place = plain + head.row(t, p.steady.size) + 64 * part + 2 * in.member;
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         if (t + 8 * row < p.steps) {
@@ -652,12 +661,12 @@ struct BackwardWarp {
   }
   /// d_log_s, when all parts of the components are summed.
   __device__ void put_scalars(int chunk) const {
-    const int64_t t = int64_t{chunk} * kChunkTokens + 16 * block + in.lane;
+    const int t = chunk * kChunkTokens + 16 * block + in.lane;
     if (!p.d_log_s || part != 0 || in.lane >= 16 || t >= p.steps) return;
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < Memory::kParts; ++i) sum += memory.row_sums[i][16 * block + in.lane];
-    p.d_log_s.put(head.row(t), sum);
+    p.d_log_s.put(head.row(t, 1), sum);
   }
 };
 
