@@ -28,10 +28,10 @@ __device__ inline void begin_barrier(uint64_t* barrier) {
 }
 __device__ inline void expect_bytes(uint64_t* barrier, uint32_t bytes) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 #endif
 }
 /// Waits until the phase of this parity is over. What came in it can be read then.
@@ -42,7 +42,7 @@ __device__ inline void await_bytes(uint64_t* barrier, uint32_t parity) {
     asm volatile(
         "{\n"
         ".reg .pred over;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%1], %2;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n"
         "selp.u32 %0, 1, 0, over;\n"
         "}"
         : "=r"(is_over)

@@ -25,9 +25,9 @@ struct ChunkedAttention {
   float* last;
   Bf16* kept;
   int64_t steps;
-  int tiles, chunks, H, K, V;
+  int turns, chunks, H, K, V;
   int ranks;    // blocks of a cluster, which take turns at the tiles of a head
-  int buffers;  // tiles in shared memory: 2, or 1 where there is no room
+  int buffers;  // turns in shared memory: 2, or 1 where there is no room
 
   __device__ bool has_scalars() const { return log_s != nullptr || reset != nullptr; }
 };
@@ -38,7 +38,9 @@ struct Head {
   int64_t row, token;
 
   __device__ Head(const ChunkedAttention& p, int number)
-      : n(number), row(number / p.H * p.steps * p.H + number % p.H), token(number / p.H * p.steps) {}
+      : n(number),
+        row(number / p.H * p.steps * p.H + number % p.H),
+        token(number / p.H * p.steps) {}
 };
 
 /// Begins to copy 32 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
@@ -47,7 +49,8 @@ struct Head {
 template <int kWidth>
 __device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows) {
   constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
-  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces, at = thread % kPieces * 8;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces,
+            at = thread % kPieces * 8;
   const int end = at < there ? rows : 0;
   to += row * (kWidth + 8) + at;
   from += row * stride + at;
@@ -109,7 +112,6 @@ struct Tile {
         copy_word_ahead(reset + t, p.reset + head.token + t0 + t, t < tokens);
       }
     }
-    end_group();
   }
 
   /// The logs to base 2 of all that has one factor for a token.
@@ -123,7 +125,14 @@ struct Tile {
 struct Lane {
   int lane, group, member;  // lane / 4, lane % 4
 
-  __device__ Lane() : lane(threadIdx.x % 32), group(lane / 4), member(lane % 4) {}
+  __device__ Lane() {
+    // Asked for once: the compiler would rather ask again and again than spend a register.
+    uint32_t thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    lane = static_cast<int>(thread % 32);
+    group = lane / 4;
+    member = lane % 4;
+  }
 
   /// A tile of 16 x 16 as an A fragment.
   __device__ void load(uint32_t (&to)[4], const Bf16* tile, int pitch) const {

@@ -1,7 +1,8 @@
-#include "backends/cuda/linear_attention_chunks.cuh"
+#include <algorithm>
 
 #include "backends/cuda/context.h"
 #include "backends/cuda/linear_attention.cuh"
+#include "backends/cuda/linear_attention_chunks.cuh"
 
 namespace regla::cuda {
 namespace {
@@ -16,55 +17,69 @@ T* address_of_result(Tensor& x) {
   return static_cast<T*>(x.raw());
 }
 
-size_t attribute(const Context& on, cudaDeviceAttr which) {
+int attribute(const Context& on, cudaDeviceAttr which) {
   int value = 0;
   require(cudaDeviceGetAttribute(&value, which, on.device.index), "ask for the GPU's limits");
-  return static_cast<size_t>(value);
+  return value;
 }
 
-/// Blocks that take turns at the tiles of a head: as many as the GPU has room for beside those of
-/// the other heads, a power of two up to the 8 that every cluster may have.
-int ranks_for(const Context& on, int64_t blocks, int64_t tiles) {
-  if (attribute(on, cudaDevAttrClusterLaunch) == 0) return 1;
-  constexpr int kBlocksPerMultiprocessor = 2, kMostRanks = 8;
-  int ranks = 1;
-  while (ranks < kMostRanks && 2 * ranks <= tiles &&
-         2 * ranks * blocks <= int64_t{kBlocksPerMultiprocessor} * on.multiprocessors) {
-    ranks *= 2;
-  }
-  return ranks;
+constexpr int kMostRanks = 8;  // blocks that any cluster may have
+
+unsigned column_blocks(const ChunkedAttention& p) {
+  return static_cast<unsigned>((p.V + kColumns - 1) / kColumns);
 }
 
-template <int K, bool kKey, bool kValue>
-void launch(const Context& on, int64_t heads, ChunkedAttention p) {
-  const auto kernel = run_chunks<K, kKey, kValue>;
-  const int column_blocks = (p.V + kColumns - 1) / kColumns;
-  p.ranks = ranks_for(on, heads * column_blocks, p.tiles);
-  const size_t most = attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  p.buffers = ChunkShared<K, kKey>::bytes(2) <= most ? 2 : 1;
-  const size_t bytes = ChunkShared<K, kKey>::bytes(p.buffers);
+template <int K, bool kKey, bool kValue, int kTiles>
+void launch(const Context& on, int heads, ChunkedAttention p) {
+  using Shared = ChunkShared<K, kKey, kTiles>;
+  const auto kernel = run_chunks<K, kKey, kValue, kTiles>;
+  constexpr int kTurnTokens = kTiles * kTileTokens;
+  p.turns = static_cast<int>((p.steps + kTurnTokens - 1) / kTurnTokens);
+  p.ranks = 1;
+  p.buffers = Shared::bytes(2) <=
+                      static_cast<size_t>(attribute(on, cudaDevAttrMaxSharedMemoryPerBlockOptin))
+                  ? 2
+                  : 1;
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(bytes)),
+                               static_cast<int>(Shared::bytes(p.buffers))),
           "reserve shared memory");
-
   cudaLaunchAttribute cluster = {};
   cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(p.ranks), 1, 1};
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(heads * p.ranks), static_cast<unsigned>(column_blocks));
   config.blockDim = dim3(kTileThreads);
-  config.dynamicSmemBytes = bytes;
+  config.dynamicSmemBytes = Shared::bytes(p.buffers);
   config.stream = on.stream;
   config.attrs = &cluster;
-  config.numAttrs = p.ranks > 1 ? 1 : 0;
+  const auto set_ranks = [&](int ranks) {
+    p.ranks = ranks;
+    cluster.val.clusterDim = {static_cast<unsigned>(ranks), 1, 1};
+    config.gridDim = dim3(static_cast<unsigned>(heads * ranks), column_blocks(p));
+    config.numAttrs = ranks > 1 ? 1 : 0;
+  };
+  // As many blocks to a head as leave all of them room at once.
+  int most = attribute(on, cudaDevAttrClusterLaunch) != 0 ? std::min(kMostRanks, p.turns) : 1;
+  for (; most > 1; --most) {
+    int clusters = 0;
+    set_ranks(most);
+    require(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config),
+            "ask for room for clusters");
+    if (static_cast<int>(column_blocks(p)) * heads <= clusters) break;
+  }
+  set_ranks(most);
   require(cudaLaunchKernelEx(&config, kernel, p), "launch linear_attention");
 }
 
 template <bool kKey, bool kValue>
-void launch(const Context& on, int64_t heads, const ChunkedAttention& p) {
-  if (p.K <= 32) return launch<32, kKey, kValue>(on, heads, p);
-  if (p.K <= 64) return launch<64, kKey, kValue>(on, heads, p);
-  launch<128, kKey, kValue>(on, heads, p);
+void launch(const Context& on, int heads, const ChunkedAttention& p) {
+  if (p.K <= 32) return launch<32, kKey, kValue, 1>(on, heads, p);
+  if (p.K > 64) return launch<128, kKey, kValue, 1>(on, heads, p);
+  if constexpr (!kKey) {
+    // Of so few heads that a multiprocessor would have less than two blocks at most, passing the
+    // state on is what takes the time: then half as often.
+    const int blocks = kMostRanks * static_cast<int>(column_blocks(p)) * heads;
+    if (blocks < 2 * on.multiprocessors) return launch<64, kKey, kValue, 2>(on, heads, p);
+  }
+  launch<64, kKey, kValue, 1>(on, heads, p);
 }
 
 }  // namespace
@@ -100,15 +115,15 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   p.last = address_of_result<float>(result.state);
   p.kept = args.keep ? address_of_result<Bf16>(result.kept) : nullptr;
   p.steps = steps;
-  p.tiles = static_cast<int>((steps + kTileTokens - 1) / kTileTokens);
   p.chunks = static_cast<int>(chunks);
   p.H = static_cast<int>(H);
   p.K = static_cast<int>(K);
   p.V = static_cast<int>(V);
   const Context& on = context(result.o);
-  if (!args.log_a) return launch<false, true>(on, heads, p);
-  if (!args.log_b) return launch<true, false>(on, heads, p);
-  launch<true, true>(on, heads, p);
+  const int count = static_cast<int>(heads);
+  if (!args.log_a) return launch<false, true>(on, count, p);
+  if (!args.log_b) return launch<true, false>(on, count, p);
+  launch<true, true>(on, count, p);
 }
 
 }  // namespace regla::cuda

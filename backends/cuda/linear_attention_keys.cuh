@@ -39,7 +39,7 @@ struct Scores {
 
 /// What the warps tell each other, in shared memory.
 template <int K>
-struct KeyExchange {
+struct KeyExchange {  // of a tile
   static constexpr int kParts = K / 16 < kWarps ? K / 16 : kWarps;
   float sums[kParts][kScoreSums][32];
   float totals[K];
@@ -145,7 +145,8 @@ __device__ inline void put_back(const uint32_t (&from)[4], Bf16* tile, int pitch
 
 /// A tile's scores, and its queries, keys and totals over all of its tokens.
 template <int K>
-__device__ void prepare_keys(const Tile<K, true>& tile, KeyExchange<K>& to, bool with_scalars, const Levels& levels, const Lane& in) {
+__device__ void prepare_keys(const Tile<K, true>& tile, KeyExchange<K>& to, bool with_scalars,
+                             const Levels& levels, const Lane& in) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   constexpr int kParts = KeyExchange<K>::kParts;
   if (warp >= kParts) return;

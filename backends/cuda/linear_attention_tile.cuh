@@ -55,6 +55,12 @@ __device__ ScoreSums scores_of(const Tile<K, kKey>& tile, const Lane& in) {
   return sums;
 }
 
+/// What a tile keeps until the state before it is known.
+struct TileOutputs {
+  float o[2][2][4];     // by blocks of 16 tokens; C fragments of columns by 8 tokens
+  RowDecays decays[2];  // where values decay
+};
+
 template <int K, bool kKey, bool kValue>
 struct TileWarp {
   using Memory = Tile<K, kKey>;
@@ -67,13 +73,8 @@ struct TileWarp {
   int column;  // the first one, within the block
   Levels levels;
 
-  float o[2][2][4];     // by blocks of 16 tokens; C fragments of columns by 8 tokens
-  RowDecays decays[2];  // where values decay
-
   __device__ explicit TileWarp(const ChunkedAttention& problem)
-      : p(problem),
-        column(static_cast<int>(threadIdx.x) / 32 * 16),
-        levels(in.group, in.member) {}
+      : p(problem), column(static_cast<int>(threadIdx.x) / 32 * 16), levels(in.group, in.member) {}
 
   __device__ RowDecays decays_of(const Memory& tile, int token) const {
     float factors[4][2];
@@ -94,21 +95,21 @@ struct TileWarp {
     return RowDecays(factors);
   }
 
-  /// What the tile's tokens read of each other, and what they make of a state of 0.
-  __device__ void run(State& local, const Memory& tile, const ScoreSums& sums) {
+  /// What the tile's tokens read of each other; leaves in u what is to be written to the state.
+  __device__ void run(TileOutputs& out, uint32_t (&u)[2][4], const Memory& tile,
+                      const ScoreSums& sums) const {
     const Scores scores(sums);
-    uint32_t u[2][4];
+    RowDecays(&decays)[2] = out.decays;
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block] = decays_of(tile, 16 * block);
       in.load_transposed(u[block], tile.u + 16 * block * kValuePitch + column, kValuePitch);
-      within_block(o[block], scores.own[block], u[block], decays[block]);
+      within_block(out.o[block], scores.own[block], u[block], decays[block]);
     }
-    across_blocks(scores, u[0]);
+    across_blocks(out, scores, u[0]);
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       if constexpr (kValue) decays[block].scale_keys(u[block], u[block]);
-      write_state(local, u[block], tile.k + 16 * block * kPitch, block == 0);
     }
   }
 
@@ -148,7 +149,9 @@ struct TileWarp {
   }
 
   /// What the second block reads of the first one.
-  __device__ void across_blocks(const Scores& scores, const uint32_t (&u)[4]) {
+  __device__ static void across_blocks(TileOutputs& out, const Scores& scores,
+                                       const uint32_t (&u)[4]) {
+    RowDecays(&decays)[2] = out.decays;
     if constexpr (kValue) {
       uint32_t w[4];
       decays[0].scale_keys(w, u);
@@ -156,35 +159,38 @@ struct TileWarp {
       for (int half = 0; half < 2; ++half) {
         float x[4];
         multiply(x, w, scores.across[half][0], scores.across[half][1]);
-        decays[1].add_queries(o[1][half], x, half);
+        decays[1].add_queries(out.o[1][half], x, half);
       }
       join(decays[0], decays[1]);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        multiply_add(o[1][half], u, scores.across[half][0], scores.across[half][1]);
+        multiply_add(out.o[1][half], u, scores.across[half][0], scores.across[half][1]);
       }
     }
   }
 
-  /// S += w k^T over a block of tokens.
-  __device__ void write_state(State& state, const uint32_t (&w)[4], const Bf16* k,
+  /// S += w k^T over the tile, or S = w k^T.
+  __device__ void write_state(State& state, const uint32_t (&w)[2][4], const Memory& tile,
                               bool is_first) const {
 #pragma unroll
-    for (int i = 0; i < K / 16; ++i) {
-      uint32_t right[4];
-      in.load_as_right(right, k + 16 * i, kPitch);
-      add_product(state[2 * i], w, right[0], right[1], is_first);
-      add_product(state[2 * i + 1], w, right[2], right[3], is_first);
+    for (int block = 0; block < 2; ++block) {
+#pragma unroll
+      for (int i = 0; i < K / 16; ++i) {
+        uint32_t right[4];
+        in.load_as_right(right, tile.k + 16 * block * kPitch + 16 * i, kPitch);
+        add_product(state[2 * i], w[block], right[0], right[1], is_first && block == 0);
+        add_product(state[2 * i + 1], w[block], right[2], right[3], is_first && block == 0);
+      }
     }
   }
 
   /// o += p S^T q, S the state before the tile.
-  __device__ void read_state(const Narrow& state, const Memory& tile) {
+  __device__ void read_state(TileOutputs& out, const Narrow& state, const Memory& tile) const {
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       float x[2][4];
-      float(&sums)[2][4] = kValue ? x : o[block];
+      float(&sums)[2][4] = kValue ? x : out.o[block];
 #pragma unroll
       for (int i = 0; i < K / 16; ++i) {
         uint32_t q[4];
@@ -195,7 +201,7 @@ struct TileWarp {
       if constexpr (kValue) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          decays[block].add_queries(o[block][half], x[half], half);
+          out.decays[block].add_queries(out.o[block][half], x[half], half);
         }
       }
     }
