@@ -189,6 +189,12 @@ class Result {
 
   __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
 
+  /// Its elements where they are in BF16 and nothing is added to them: whoever rounds may write
+  /// them. Null otherwise.
+  __device__ __nv_bfloat16* plain() const {
+    return is_narrow_ && !accumulates_ ? static_cast<__nv_bfloat16*>(data_) : nullptr;
+  }
+
   /// Elements [i, i + W) become v, or grow by it; i is a multiple of W.
   template <int W>
   __device__ void put(int64_t i, const S (&v)[W]) const {
