@@ -275,8 +275,6 @@ class Result {
         : "memory");
   }
 
-  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
-
   void* data_ = nullptr;
   bool is_narrow_ = false, accumulates_ = false;
 };
