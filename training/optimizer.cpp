@@ -21,15 +21,13 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
   latch_ = Tensor::zeros({1}, DType::I32, device_);
 }
 
-Tensor AdamW::clip(const Tensor& losses, double largest) {
+void AdamW::clip(const Tensor& losses, double largest, const Tensor& report) {
   std::vector<Tensor> gradients;
   for (const Parameter* parameter : parameters_) {
     gradients.push_back(parameter->gradient_empty ? Tensor{} : parameter->gradient);
   }
   kernels(device_).sums_of_squares(gradients, squares_);
-  const Tensor report = Tensor::empty({3}, DType::F64, device_);
   kernels(device_).clip_factor(squares_, losses, largest, latch_, report);
-  return report;
 }
 
 std::vector<double> AdamW::rates(int64_t step, double learning_rate) const {

@@ -25,13 +25,18 @@ struct OpCase {
   size_t decays = 0;   // so many of the inputs, the last: their gradients nearly cancel
 };
 
-/// The value of f, then the gradients of its inputs for a gradient `seed` of the value.
+/// The value of f, then the gradients of its inputs for a gradient `seed` of the value; undefined:
+/// the value is a loss.
 Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
   Tape tape;
   Vars leaves;
   for (const Tensor& input : inputs) leaves.push_back(tape.leaf(input));
   const Var y = f(leaves);
-  tape.backward({y}, {seed});
+  if (seed) {
+    tape.backward({y}, {seed});
+  } else {
+    tape.backward(y);
+  }
   Tensors results = {y.value};
   for (const Var& leaf : leaves) results.push_back(tape.gradient(leaf));
   return results;
@@ -46,30 +51,39 @@ double least_of_decays(const Tensors& exact, size_t which, Precision precision) 
   return least;
 }
 
-void measure(const OpCase& op, Measurements& out) {
-  if (!out.wants(op.name)) return;
-  // One number is a loss, whose gradient is 1.
-  Tensors inputs, exact;
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    const DType activations = activation_type(out.precision());
-    const DType dtype = op.types.at(i) == 'A' ? activations : sum_type(activations);
-    const Tensor input = converted(op.inputs[i], dtype);
-    inputs.push_back(input.on(out.device()));
-    exact.push_back(converted(input, DType::F64));
-  }
+/// A gradient of the value of f; undefined where that is one number, a loss.
+Tensor seed_of(const OpCase& op, const Tensors& inputs) {
   const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
-  const Tensor seed = y.numel() == 1 ? Tensor::full(y.shape(), 1, y.dtype())
-                                     : converted(random_values(y.shape(), 9), y.dtype());
-  const Tensor there = seed.on(out.device());
-  exact = run(op.reference ? op.reference : op.f, exact, converted(seed, DType::F64));
-  const Tensors results = run(op.f, inputs, there);
+  return y.numel() == 1 ? Tensor{} : converted(random_values(y.shape(), 9), y.dtype());
+}
+
+/// An Error unless value and gradients are those in double on the CPU.
+void check_in_double(const OpCase& op, const Tensors& inputs, const Tensor& seed,
+                     const Measurements& out) {
+  Tensors exact;
+  for (const Tensor& input : inputs) exact.push_back(converted(input.on({}), DType::F64));
+  const Tensor exact_seed = seed ? converted(seed.on({}), DType::F64) : seed;
+  exact = run(op.reference ? op.reference : op.f, exact, exact_seed);
+  const Tensors results = run(op.f, inputs, seed);
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
     const bool is_decay = i + op.decays >= results.size();
     out.check_close(op.name + ", " + what + ", and in double", results[i], exact[i],
                     is_decay ? least_of_decays(exact, i, out.precision()) : 0);
   }
-  out.time(op.name, op.work, [&] { run(op.f, inputs, there); });
+}
+
+void measure(const OpCase& op, Measurements& out) {
+  if (!out.wants(op.name)) return;
+  const DType A = activation_type(out.precision());
+  Tensors inputs;
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    const DType dtype = op.types.at(i) == 'A' ? A : sum_type(A);
+    inputs.push_back(converted(op.inputs[i], dtype).on(out.device()));
+  }
+  const Tensor seed = seed_of(op, inputs).on(out.device());
+  check_in_double(op, inputs, seed, out);
+  out.time(op.name, op.work, [&] { run(op.f, inputs, seed); });
 }
 
 /// The three products of a linear layer of `in` and `width` features over `rows` tokens.
@@ -82,20 +96,23 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
                d_y = random({rows, width}, 5);
   const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(width);
   const double flops = 2.0 * static_cast<double>(rows * in * width);
+  const auto in_double = [](MatmulArgs args, const Shape& shape) {
+    const Tensor exact = Tensor::empty(shape, DType::F64);
+    args.a = converted(args.a, DType::F64);
+    args.b = converted(args.b, DType::F64);
+    kernels({}).matmul(args, Sink{exact});
+    return exact;
+  };
   const auto product = [&](const std::string& which, const MatmulArgs& args, const Shape& shape,
                            DType dtype) {
     if (!out.wants(name + which)) return;
-    const Tensor y = Tensor::empty(shape, dtype, out.device()),
-                 exact = Tensor::empty(shape, DType::F64);
-    MatmulArgs doubles = args, there = args;
-    doubles.a = converted(args.a, DType::F64);
-    doubles.b = converted(args.b, DType::F64);
+    const Tensor y = Tensor::empty(shape, dtype, out.device());
+    MatmulArgs there = args;
     there.a = args.a.on(out.device());
     there.b = args.b.on(out.device());
     const KernelTable& kernel = kernels(out.device());
-    kernels({}).matmul(doubles, Sink{exact});
     kernel.matmul(there, Sink{y});
-    out.check_close(name + which + ", and in double", y, exact);
+    out.check_close(name + which + ", and in double", y, in_double(args, shape));
     out.time(name + which, {static_cast<double>(rows), flops},
              [&] { kernel.matmul(there, Sink{y}); });
   };

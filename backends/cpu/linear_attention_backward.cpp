@@ -7,7 +7,7 @@
 namespace regla::cpu {
 namespace {
 
-/// Where the gradients of one head come from and go to.
+/// Where the gradients of one head come from and go to. `o` is null where it is computed again.
 template <class T>
 struct HeadGradients {
   const T *o, *d_o;
@@ -15,7 +15,7 @@ struct HeadGradients {
 
   HeadGradients(const LinearAttentionHead<T>& head, const Tensor& out,
                 const LinearAttentionGradients& to)
-      : o(out.data<T>() + head.row * head.V),
+      : o(out ? out.data<T>() + head.row * head.V : nullptr),
         d_o(to.d_o.data<T>() + head.row * head.V),
         d_q(to.d_q, head.row, head.K, head.k_pitch),
         d_k(to.d_k, head.row, head.K, head.k_pitch),
@@ -191,7 +191,7 @@ class HeadBackward {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
     const int64_t row = chunk_.first * head_.v_pitch;
-    copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
+    if (to_.o != nullptr) copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
     copy_rows(chunk_.C, V, to_.d_o + row, head_.v_pitch, g_.d_o, V);
     chunk_.expect(head_, chunk_.first - capacity_, 8);
     chunk_.ahead.add(to_.o, head_.v_pitch, V);
@@ -199,6 +199,7 @@ class HeadBackward {
     chunk_.ahead.add(states_.next(), K * V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
+    if (to_.o == nullptr && head_.values_decay()) outputs(chunk_, before, g_.o);
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t token = chunk_.first + t;
@@ -224,7 +225,7 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Recurrence
   for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     using Head = LinearAttentionHead<T>;
-    const HeadSizes n(args, forward.o);
+    const HeadSizes n(args, args.u);
     backward_heads<T, Head>(
         args, n, HeadBackward<T>::scratch(n.segments, n.K, n.V), forward, to,
         [&](const Head& head, const T* kept, const T* last, Arena<T> arena, T* dS) {
@@ -232,6 +233,13 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Recurrence
           HeadBackward<T>(head, n.segments, kept, last, arena, gradients).run(dS);
         });
   });
+}
+
+/// d_log is a sum of differences that may cancel: a rounded o would leave it little but its error.
+void linear_attention_backward_of_rounded(const LinearAttentionArgs& args,
+                                          const RecurrenceResult& forward,
+                                          const LinearAttentionGradients& to) {
+  linear_attention_backward(args, {.o = {}, .state = forward.state, .kept = forward.kept}, to);
 }
 
 }  // namespace regla::cpu

@@ -59,7 +59,8 @@ constinit const KernelTable kTable = {
     .sum_norm = any_precision<sum_norm>,
     .sum_norm_backward = any_precision<sum_norm_backward>,
     .linear_attention = any_precision<linear_attention>,
-    .linear_attention_backward = any_precision<linear_attention_backward>,
+    .linear_attention_backward =
+        any_precision<linear_attention_backward, linear_attention_backward_of_rounded>,
     .linear_attention_step = any_precision<linear_attention_step>,
     .delta_rule = any_precision<delta_rule>,
     .delta_rule_backward = any_precision<delta_rule_backward>,

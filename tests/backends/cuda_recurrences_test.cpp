@@ -19,6 +19,14 @@ struct Sizes {
 const std::vector<Sizes> kSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},  {2, 65, 3, 33, 20},
                                    {1, 130, 2, 64, 64}, {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
 
+/// What BF16 does in chunks of 64 tokens: one block to a head, and several in turn; sizes of whole
+/// fragments, more columns than a block has.
+const std::vector<Sizes> kChunkedSizes = {{2, 63, 1, 32, 64},
+                                          {1, 65, 2, 96, 48},
+                                          {1, 200, 1, 128, 128},
+                                          {1, 1000, 2, 64, 64},
+                                          {3, 129, 50, 16, 80}};
+
 /// Logs of decays in (0, 1], some of 0.
 Tensor decays(const Shape& shape, uint64_t seed) {
   Tensor logs = spaced_tensor(shape, DType::F32, seed, -1.5, 0);
@@ -54,16 +62,18 @@ void check_linear_attention(const Sizes& n, const Options& with, Device device) 
                                .chunk = 0,
                                .keep = keep};
   };
-  check_case({"linear_attention",
-              "AAAAASIS",
-              {q, k, u, a, b, s, reset, state},
-              "AS",
-              {u, d_state},
-              [=](const auto& on, const auto& in, const auto& out) {
-                RecurrenceResult result = {out[0], out[1], {}};
-                on.linear_attention(args(in, false), result);
-              },
-              1e-5},
+  check_case({.name = "linear_attention",
+              .in_types = "AAAAASIS",
+              .in = {q, k, u, a, b, s, reset, state},
+              .out_types = "AS",
+              .out = {u, d_state},
+              .call =
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    RecurrenceResult result = {out[0], out[1], {}};
+                    on.linear_attention(args(in, false), result);
+                  },
+              .tolerance = 1e-5,
+              .rounded = 5e-3},
              device);
   check_case({"linear_attention_backward",
               "AAAAASISAS",
@@ -183,18 +193,44 @@ void check_attention(const Sizes& n, int64_t past, int64_t window, bool document
   }
 }
 
+void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, Device device) {
+  check_case({"softmax_attention_step",
+              "AAAI",
+              {floats({2, 1, 3, K}, 1), floats({2, 1, 3, K}, 2), floats({2, 1, 3, V}, 3),
+               Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
+              "AAAI",
+              {floats({2, 1, 3, V}, 4), floats({2, 300, 3, K}, 5), floats({2, 300, 3, V}, 6),
+               Tensor::of({1}, std::vector<int32_t>{used})},
+              [=](const auto& on, const auto& in, const auto& out) {
+                on.softmax_attention_step({.q = in[0],
+                                           .k = in[1],
+                                           .v = in[2],
+                                           .keys = out[1],
+                                           .values = out[2],
+                                           .used = out[3],
+                                           .positions = in[3],
+                                           .window = window,
+                                           .scale = 0.2},
+                                          out[0]);
+              },
+              5e-6},
+             device);
+}
+
 }  // namespace
 
 TEST_CASE("a GPU's linear attention is the CPU's, with every decay", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
-    INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
-    check_linear_attention(n, {false, false, false, false, false}, *device);
-    check_linear_attention(n, {false, true, false, true, true}, *device);
-    check_linear_attention(n, {true, false, true, true, false}, *device);
-    check_linear_attention(n, {true, true, true, false, true}, *device);
-    check_linear_attention(n, {false, false, true, true, true}, *device);
+  for (const auto& list : {kSizes, kChunkedSizes}) {
+    for (const Sizes& n : list) {
+      INFO("T " << n.T << ", H " << n.H << ", K " << n.K << ", V " << n.V);
+      check_linear_attention(n, {false, false, false, false, false}, *device);
+      check_linear_attention(n, {false, true, false, true, true}, *device);
+      check_linear_attention(n, {true, false, true, true, false}, *device);
+      check_linear_attention(n, {true, true, true, false, true}, *device);
+      check_linear_attention(n, {false, false, true, true, true}, *device);
+    }
   }
 }
 
@@ -264,31 +300,58 @@ TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a
     check_attention(n, 33, 20, false, *device);
     check_attention(n, 3, 7, true, *device);
   }
-  for (const int32_t used : {0, 1, 40, 299}) {
-    for (const int64_t window : {0, 24}) {
-      INFO(used << " entries, window " << window);
-      check_case({"softmax_attention_step",
-                  "AAAI",
-                  {floats({2, 1, 3, 20}, 1), floats({2, 1, 3, 20}, 2), floats({2, 1, 3, 36}, 3),
-                   Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
-                  "AAAI",
-                  {floats({2, 1, 3, 36}, 4), floats({2, 300, 3, 20}, 5), floats({2, 300, 3, 36}, 6),
-                   Tensor::of({1}, std::vector<int32_t>{used})},
-                  [=](const auto& on, const auto& in, const auto& out) {
-                    on.softmax_attention_step({.q = in[0],
-                                               .k = in[1],
-                                               .v = in[2],
-                                               .keys = out[1],
-                                               .values = out[2],
-                                               .used = out[3],
-                                               .positions = in[3],
-                                               .window = window,
-                                               .scale = 0.2},
-                                              out[0]);
-                  },
-                  5e-6},
-                 *device);
+  for (const int64_t K : {20, 64, 128}) {
+    for (const int32_t used : {0, 1, 40, 299}) {
+      for (const int64_t window : {0, 24}) {
+        INFO("K " << K << ", " << used << " entries, window " << window);
+        check_attention_step(K, K == 20 ? 36 : 64, used, window, *device);
+      }
     }
+  }
+}
+
+TEST_CASE("a GPU's softmax attention by tiles is the CPU's, with windows, documents and a past",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const std::vector<Sizes> sizes = {
+      {2, 1, 2, 64, 64},     {1, 63, 2, 32, 64},  {2, 65, 3, 64, 64}, {1, 1000, 1, 64, 64},
+      {1, 130, 2, 128, 128}, {1, 200, 2, 96, 96}, {1, 129, 2, 16, 8}};
+  for (const Sizes& n : sizes) {
+    INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
+    check_attention(n, 0, 0, false, *device);
+    check_attention(n, 0, 150, true, *device);
+    check_attention(n, 70, 0, true, *device);
+    check_attention(n, 200, 100, false, *device);
+  }
+}
+
+TEST_CASE(
+    "a GPU's gradients of softmax attention are those that are wanted, in the same bits twice",
+    "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t K : {64, 128}) {
+    const Shape shape = {2, 200, 2, K};
+    const auto narrow = [&](uint64_t seed) {
+      return converted(floats(shape, seed), DType::BF16).on(*device);
+    };
+    const Tensor q = narrow(1), k = narrow(2), v = narrow(3), d_o = narrow(4);
+    const SoftmaxAttentionArgs args = {q, k, v, {}, 0, 0.125};
+    const Tensor o = Tensor::empty_like(q), log_sum = beside(q, {2, 200, 2});
+    const KernelTable& on = kernels(*device);
+    on.softmax_attention(args, o, log_sum);
+    const auto gradient = [&](int which) {
+      const Tensor wanted = beside(q, shape);
+      const auto sink = [&](int i) { return which == i ? Sink{wanted} : Sink{}; };
+      on.softmax_attention_backward(args, o, log_sum, d_o, sink(0), sink(1), sink(2));
+      return wanted.values();
+    };
+    const Tensor d_q = beside(q, shape), d_k = beside(q, shape), d_v = beside(q, shape);
+    on.softmax_attention_backward(args, o, log_sum, d_o, {d_q}, {d_k}, {d_v});
+    CHECK(gradient(0) == d_q.values());
+    CHECK(gradient(1) == d_k.values());
+    CHECK(gradient(2) == d_v.values());
   }
 }
 
@@ -353,7 +416,13 @@ TEST_CASE("a GPU's losses and their gradients are the CPU's", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   for (const auto& [R, D, vocab] : std::vector<std::array<int64_t, 3>>{
-           {1, 8, 3}, {33, 24, 50}, {130, 64, 1001}, {2500, 16, 257}, {20, 32, 40'000}}) {
+           {1, 8, 3},
+           {33, 24, 50},
+           {130, 64, 1001},
+           {2500, 16, 257},
+           {300, 32, 50'304},
+           {20, 16, 100'003},
+           {7, 8, 130'001}}) {  // the last two: rows that no block holds
     INFO(R << " rows, " << vocab << " ids");
     Tensor targets = random_ids({R}, 1, vocab);
     for (int64_t i = 3; i < R; i += 11) targets.data<int32_t>()[i] = -1;
