@@ -44,7 +44,7 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
 
 }  // namespace
 
-Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
+Sink Gradient::sink(const Shape& shape, Device device) {
   if (!wanted_) return {};
   settle();
   if (!empty()) {
@@ -52,7 +52,7 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
     borrowed_ = false;
     return {slot(), true};
   }
-  slot() = Tensor::empty(shape, type_for(dtype), device);
+  slot() = Tensor::empty(shape, type_while_added(), device);
   if (parameter_) parameter_->gradient_empty = false;
   if (shared_) slot().fill(0);
   return {slot(), shared_};
@@ -61,7 +61,7 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
   settle();
-  if (empty()) gradient = converted(std::move(gradient), type_for(dtype_));
+  if (empty()) gradient = converted(std::move(gradient), type_while_added());
   // A parameter's gradient outlives the tape, so it borrows nothing.
   if (empty() && (!parameter_ || gradient.unique())) {
     borrowed_ = !gradient.unique();
@@ -69,7 +69,7 @@ void Gradient::give(Tensor gradient) {
     if (parameter_) parameter_->gradient_empty = false;
     return;
   }
-  const Sink sum = sink(gradient.shape(), dtype_, gradient.device());
+  const Sink sum = sink(gradient.shape(), gradient.device());
   kernels(gradient.device()).accumulate(gradient, 1, sum);
 }
 
@@ -93,7 +93,7 @@ void Gradient::settle() {
         {.d_y = as_rows(use.d_y),
          .weight = use.weight,
          .d_weight = use.d_weight->sink(use.weight),
-         .d_bias = use.d_bias->sink({use.weight.dim(0)}, sum_type(x.dtype()), x.device())});
+         .d_bias = use.d_bias->sink({use.weight.dim(0)}, x.device())});
   }
   Sink d_x;
   if (wanted_ && !parameter_ && empty() && uses_ == static_cast<int64_t>(uses.size())) {
@@ -188,8 +188,11 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
     if (kept && comes_again) *kept = {};
     node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
   }
+  DType narrow = in[0].value.dtype();
+  if (in[0].index >= 0) narrow = gradient_at(in[0].index).dtype_;
   for (Var& var : out) {
-    const int64_t index = add_gradient(var.value.dtype(), nullptr);
+    const DType type = node.op->narrows_gradient() ? narrow : var.value.dtype();
+    const int64_t index = add_gradient(type, nullptr);
     gradient_at(index).node_ = size();
     if (var.defined()) var.index = index;
   }

@@ -5,6 +5,7 @@
 
 #include "backends/kernel.h"
 #include "backends/maximum.h"
+#include "backends/rotation.h"
 #include "backends/sink.h"
 #include "core/tensor.h"
 
@@ -59,12 +60,9 @@ struct NormArgs {
   bool center;
 };
 
-/// Rotates feature pairs (i, i + rotary/2) by position * base^(-2i/rotary), half-split.
 struct RopeArgs {
-  Tensor x;          // [B, T, H, K]
-  Tensor positions;  // [B, T] I32
-  int64_t rotary;    // leading features that turn, even
-  double base;
+  Tensor x;  // [B, T, H, K]
+  Rotation rotation;
   bool inverse;  // turn back: the backward pass
 };
 
@@ -89,9 +87,10 @@ struct CrossEntropyArgs {
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
 
-/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12)
+/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), of z as it is once it was turned
 struct SafeExpArgs {
-  Tensor z;      // [B, T, H, K]
+  Tensor z;  // [B, T, H, K]
+  Rotation rotation;
   Tensor m0;     // [B, H] or undefined; -infinity where nothing was seen yet
   Tensor reset;  // [B, T] I32 or undefined: 1 forgets what came before this token
   Maximum maximum;
@@ -270,8 +269,8 @@ struct KernelTable {
   Kernel<"refined_gate_backward", "* * * * *",
          void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g, Sink d_z_r)>
       refined_gate_backward;
-  Kernel<"safe_exp", "* S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
-  Kernel<"safe_exp_backward", "* S I A S S I A S S * S",
+  Kernel<"safe_exp", "* I S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
+  Kernel<"safe_exp_backward", "* I S I A S S I A S S * S",
          void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
               const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
       safe_exp_backward;

@@ -42,6 +42,22 @@ Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
   return results;
 }
 
+/// The inputs as this precision has them, on the CPU.
+Tensors inputs_of(const OpCase& op, Precision precision) {
+  const DType A = activation_type(precision);
+  Tensors inputs;
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    inputs.push_back(converted(op.inputs[i], op.types.at(i) == 'A' ? A : sum_type(A)));
+  }
+  return inputs;
+}
+
+/// A gradient of the value of f; undefined where that is one number, a loss.
+Tensor seed_of(const OpCase& op, const Tensors& inputs) {
+  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
+  return y.numel() == 1 ? Tensor{} : converted(random_values(y.shape(), 9), y.dtype());
+}
+
 /// What the gradient of a decay, a sum of differences that nearly cancels, may be off by in BF16:
 /// 2e-2 of it, or 1e-2 of the largest among the gradients (docs/precision.md).
 double least_of_decays(const Tensors& exact, size_t which, Precision precision) {
@@ -49,12 +65,6 @@ double least_of_decays(const Tensors& exact, size_t which, Precision precision) 
   double least = 2e-2 * mean_size(exact[which]);
   for (size_t i = 1; i < exact.size(); ++i) least = std::max(least, 1e-2 * mean_size(exact[i]));
   return least;
-}
-
-/// A gradient of the value of f; undefined where that is one number, a loss.
-Tensor seed_of(const OpCase& op, const Tensors& inputs) {
-  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
-  return y.numel() == 1 ? Tensor{} : converted(random_values(y.shape(), 9), y.dtype());
 }
 
 /// An Error unless value and gradients are those in double on the CPU.
@@ -75,11 +85,9 @@ void check_in_double(const OpCase& op, const Tensors& inputs, const Tensor& seed
 
 void measure(const OpCase& op, Measurements& out) {
   if (!out.wants(op.name)) return;
-  const DType A = activation_type(out.precision());
   Tensors inputs;
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    const DType dtype = op.types.at(i) == 'A' ? A : sum_type(A);
-    inputs.push_back(converted(op.inputs[i], dtype).on(out.device()));
+  for (const Tensor& input : inputs_of(op, out.precision())) {
+    inputs.push_back(input.on(out.device()));
   }
   const Tensor seed = seed_of(op, inputs).on(out.device());
   check_in_double(op, inputs, seed, out);

@@ -28,6 +28,7 @@ struct Linear : Op {
   }
 
   Tensor* kept_input(size_t input) override { return input == 0 ? &x : nullptr; }
+  bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace

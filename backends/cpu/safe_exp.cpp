@@ -132,9 +132,8 @@ Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, in
           .scale = static_cast<T>(args.scale)};
 }
 
-}  // namespace
-
-void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
+/// Of z as it is.
+void features_of(const SafeExpArgs& args, SafeExpResult& result) {
   for_float_type(args.z.dtype(), "safe_exp", [&](auto tag) {
     using T = decltype(tag);
     const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
@@ -161,8 +160,6 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
     });
   });
 }
-
-namespace {
 
 /// The gradients of one head. `at(arg)` is where the gradient of what attained a maximum goes.
 template <class T>
@@ -221,11 +218,9 @@ void rho_backward(const Head<T>& head, const HeadGradients<T>& g) {
   if (head.steps > 0) g.add(head, head.arg(head.steps - 1), g.d_m);
 }
 
-}  // namespace
-
-void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
-                       const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
-                       Sink d_z, Sink d_m0) {
+/// The gradient of z as it was used.
+void backward_of(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
+                 const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0) {
   const Tensor& features = result.features;
   for_float_type(features.dtype(), "safe_exp", [&](auto tag) {
     using T = decltype(tag);
@@ -249,6 +244,27 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
       }
     });
   });
+}
+
+}  // namespace
+
+void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
+  if (!args.rotation.turns()) return features_of(args, result);
+  SafeExpArgs turned = args;
+  turned.z = Tensor::empty_like(args.z);
+  rope({args.z, args.rotation, false}, Sink{turned.z});
+  features_of(turned, result);
+}
+
+void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
+                       const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
+                       Sink d_z, Sink d_m0) {
+  if (!args.rotation.turns()) {
+    return backward_of(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
+  }
+  const Tensor d_turned = Tensor::empty_like(d_z.tensor);
+  backward_of(args, result, d_features, d_log_rho, d_m, Sink{d_turned}, d_m0);
+  rope({d_turned, args.rotation, true}, d_z);
 }
 
 }  // namespace regla::cpu
