@@ -185,7 +185,7 @@ uint64_t sum_of_words(const Tensor& tensor) {
 
 double memory_bandwidth(Device device, int64_t trials) {
   constexpr int64_t kWords = int64_t{1} << 25;  // 256 MiB
-  if (!device.is_cpu()) return copy_bandwidth(device, trials, kWords);
+  if (!device.is_cpu()) return copy_bandwidth(device, trials, 4 * kWords);
   Tensor buffer = Tensor::empty({kWords}, DType::F64);
   auto* words = static_cast<uint64_t*>(buffer.raw());
   std::iota(words, words + kWords, 1);

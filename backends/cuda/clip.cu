@@ -70,7 +70,7 @@ void sum_squares(const Context& on, const std::vector<Tensor>& x, double* sums) 
       x.size(),
       [&](size_t i) {
         const S* numbers = x[i] ? x[i].data<S>() : nullptr;
-        return Squared<S>{numbers, x[i].numel(), are_aligned(x[i])};
+        return Squared<S>{numbers, x[i].numel(), are_aligned<kWide>(x[i])};
       },
       [&](size_t i) { return x[i].numel(); },
       [&](const Listed<Squared<S>>& list, size_t begin) {

@@ -161,7 +161,8 @@ bool are_joint(const LinearGradients& args) {
          args.x.dim(1) % W == 0 &&
          std::all_of(parts.begin(), parts.end(), [](const LinearGradients::Part& part) {
            return part.weight.dim(0) % W == 0 &&
-                  are_aligned(part.d_y, part.weight, part.d_weight.tensor, part.d_bias.tensor);
+                  are_aligned<kWide>(part.d_y, part.weight, part.d_weight.tensor,
+                                     part.d_bias.tensor);
          });
 }
 

@@ -18,14 +18,15 @@ struct Weight {
 
 Weight weight_of(const AdamWArgs::Weight& from) {
   Tensor value = from.value, m = from.m, v = from.v, gradient = from.gradient, copy = from.copy;
-  return {.value = value.raw(),
-          .m = m.raw(),
-          .v = v.raw(),
-          .gradient = gradient.raw(),
-          .copy = copy ? copy.data<BFloat16>() : nullptr,
-          .elements = value.numel(),
-          .decay = from.decay,
-          .is_aligned = value.dtype() == DType::F32 && are_aligned(value, m, v, gradient, copy)};
+  return {
+      .value = value.raw(),
+      .m = m.raw(),
+      .v = v.raw(),
+      .gradient = gradient.raw(),
+      .copy = copy ? copy.data<BFloat16>() : nullptr,
+      .elements = value.numel(),
+      .decay = from.decay,
+      .is_aligned = value.dtype() == DType::F32 && are_aligned<kWide>(value, m, v, gradient, copy)};
 }
 
 /// Elements [i, i + W).
