@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
+#include "backends/cpu/narrow.h"
 #include "backends/cpu/product.h"
 #include "backends/cpu/vector_math.h"
 #include "core/parallel.h"
@@ -18,8 +20,22 @@ int64_t slice_rows(int64_t rows, int64_t vocab) {
   return (rows + slices - 1) / slices;
 }
 
-/// -log softmax(row)[target]; the row becomes scale * (softmax(row) - one_hot(target)).
-template <class T>
+/// row *= factor in F32 becomes numbers in BF16 at the beginning of its memory.
+void scale_and_narrow(float* row, int64_t count, float factor) {
+  constexpr int64_t kPiece = 1024;
+  float scaled[kPiece];
+  BFloat16 rounded[kPiece];
+  for (int64_t first = 0; first < count; first += kPiece) {
+    const int64_t size = std::min(kPiece, count - first);
+    const float* from = row + first;
+    write_range(scaled, false, 0, size, [=](int64_t j) { return factor * from[j]; });
+    narrow(scaled, size, rounded);
+    std::memcpy(reinterpret_cast<char*>(row) + first * 2, rounded, static_cast<size_t>(size) * 2);
+  }
+}
+
+/// -log softmax(row)[target]; the row becomes scale * (softmax(row) - one_hot(target)), of type G.
+template <class G, class T>
 T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
   if (target < 0) {
     std::fill_n(row, vocab, T(0));
@@ -35,65 +51,74 @@ T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
     sum += row[j];
   }
   const T factor = scale / sum;
+  if constexpr (std::is_same_v<G, T>) {
 #pragma omp simd
-  for (int64_t j = 0; j < vocab; ++j) row[j] *= factor;
-  row[target] -= scale;
+    for (int64_t j = 0; j < vocab; ++j) row[j] *= factor;
+    row[target] -= scale;
+  } else {
+    row[target] -= sum;
+    scale_and_narrow(row, vocab, factor);
+  }
   return math::log(sum) + largest - score;
 }
 
 /// The logits of some rows; then, in their place, the gradients of the logits.
 template <class T, class W>
 struct Slice {
+  using S = SumOf<T>;
+
   const CrossEntropyArgs& args;
   int64_t begin, rows, vocab = args.weight.dim(0), D = args.weight.dim(1);
-  T* logits;  // [rows, vocab], rows padded(vocab) apart
+  S* logits;  // [rows, vocab], rows padded(vocab) apart
   const T* hidden = args.hidden.data<T>() + begin * D;
   const W* weight = args.weight.data<W>();
 
   void compute_logits() const {
-    multiply(Product<T, W>{.M = rows,
-                           .N = vocab,
-                           .K = D,
-                           .transpose_b = true,
-                           .a = hidden,
-                           .a_pitch = D,
-                           .b = weight,
-                           .b_pitch = D,
-                           .c = logits,
-                           .c_pitch = padded(vocab)});
+    multiply(Product<T, W, S>{.M = rows,
+                              .N = vocab,
+                              .K = D,
+                              .transpose_b = true,
+                              .a = hidden,
+                              .a_pitch = D,
+                              .b = weight,
+                              .b_pitch = D,
+                              .c = logits,
+                              .c_pitch = padded(vocab)});
   }
 
-  void compute_losses(T* losses) const {
+  void compute_losses(S* losses) const {
     const int32_t* targets = args.targets.data<int32_t>() + begin;
     parallel_for(rows, 4, [&](int64_t from, int64_t to) {
       for (int64_t r = from; r < to; ++r) {
-        losses[begin + r] = cross_entropy_row(logits + r * padded(vocab), vocab, targets[r],
-                                              static_cast<T>(args.scale));
+        losses[begin + r] = cross_entropy_row<T>(logits + r * padded(vocab), vocab, targets[r],
+                                                 static_cast<S>(args.scale));
       }
     });
   }
 
-  void add_gradients(T* d_hidden, T* d_weight) const {
+  void add_gradients(T* d_hidden, S* d_weight) const {
+    const auto* d_logits = reinterpret_cast<const T*>(logits);
+    constexpr int64_t kPerSum = sizeof(S) / sizeof(T);
     multiply(Product<T>{.M = rows,
                         .N = D,
                         .K = vocab,
-                        .a = logits,
-                        .a_pitch = padded(vocab),
+                        .a = d_logits,
+                        .a_pitch = padded(vocab) * kPerSum,
                         .b = weight,
                         .b_pitch = D,
                         .c = d_hidden + begin * D,
                         .c_pitch = D});
-    multiply(Product<T>{.M = vocab,
-                        .N = D,
-                        .K = rows,
-                        .transpose_a = true,
-                        .a = logits,
-                        .a_pitch = padded(vocab),
-                        .b = hidden,
-                        .b_pitch = D,
-                        .c = d_weight,
-                        .c_pitch = D,
-                        .accumulate = begin > 0});
+    multiply(Product<T, T, S>{.M = vocab,
+                              .N = D,
+                              .K = rows,
+                              .transpose_a = true,
+                              .a = d_logits,
+                              .a_pitch = padded(vocab) * kPerSum,
+                              .b = hidden,
+                              .b_pitch = D,
+                              .c = d_weight,
+                              .c_pitch = D,
+                              .accumulate = begin > 0});
   }
 };
 
@@ -106,16 +131,17 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
   for_product_types(args.hidden, args.weight, "cross_entropy", [&](auto tag, auto stored) {
     using T = decltype(tag);
     using W = decltype(stored);
-    Tensor logits = Tensor::empty({most, padded(vocab)}, dtype_of<T>);
+    using S = SumOf<T>;
+    Tensor logits = Tensor::empty({most, padded(vocab)}, dtype_of<S>);
     for (int64_t begin = 0; begin < R; begin += most) {
       const Slice<T, W> slice = {.args = args,
                                  .begin = begin,
                                  .rows = std::min(most, R - begin),
-                                 .logits = logits.data<T>()};
+                                 .logits = logits.data<S>()};
       slice.compute_logits();
-      slice.compute_losses(losses.data<T>());
+      slice.compute_losses(losses.data<S>());
       if constexpr (std::is_same_v<T, W>) {
-        if (d_hidden) slice.add_gradients(d_hidden.data<T>(), d_weight.data<T>());
+        if (d_hidden) slice.add_gradients(d_hidden.data<T>(), d_weight.data<S>());
       }
     }
   });

@@ -51,7 +51,7 @@ struct Foreign {
 };
 const std::vector<Foreign>& foreign() {
   static const std::vector<Foreign> table = {{"Eigen/", {"backends/cpu/"}},
-                                             {"dnnl", {"backends/cpu/gemm.cpp"}},
+                                             {"dnnl", {"backends/cpu/bfloat16_gemm.cpp", "backends/cpu/gemm.cpp"}},
                                              {"oneapi/", {"backends/cpu/gemm.cpp"}},
                                              {"cuda", {"backends/cuda/"}},
                                              {"cublas", {"backends/cuda/"}},

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/bfloat16.h"
+
+namespace regla::cpu {
+
+/// to[i] = from[i], which loses nothing.
+inline void widen(const BFloat16* from, int64_t count, float* to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+/// to[i] = from[i], rounded.
+inline void narrow(const float* from, int64_t count, BFloat16* to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] = BFloat16(from[i]);
+}
+
+}  // namespace regla::cpu
