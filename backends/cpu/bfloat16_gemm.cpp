@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/cpu/bfloat16_pack.h"
 #include "backends/cpu/elements.h"
 #include "backends/cpu/one_thread.h"
 #include "backends/cpu/widened_gemm.h"
@@ -83,6 +84,12 @@ const memory::desc& form_of(int64_t N, int64_t K) {
   const memory::desc any({K, N}, memory::data_type::bf16, memory::format_tag::any);
   const Sizes sizes = {.M = kRowsOfForm, .N = N, .K = K};
   return forms[{N, K}] = described(sizes, any).weights_desc();
+}
+
+/// The form that `pack_pairs` gives.
+memory::desc pairs_of(int64_t N, int64_t K) {
+  static_assert(kPackedRows == 32 && kPackedColumns == 64);
+  return {{K, N}, memory::data_type::bf16, memory::format_tag::BA16a64b2a};
 }
 
 /// Memory of a thread for what runs on it, for each use its own.
@@ -194,6 +201,9 @@ void multiply_by_instructions(PackedProduct<C> p) {
 
 /// On all threads: nothing is computed, so that their number does not matter.
 void pack_by_instructions(const PackedB& b, bool transposed, const BFloat16* from, int64_t pitch) {
+  if (form_of(b.N, b.K) == pairs_of(b.N, b.K)) {
+    return pack_pairs(transposed, b.N, b.K, from, pitch, static_cast<BFloat16*>(b.data));
+  }
   const memory::dims strides = transposed ? memory::dims{1, pitch} : memory::dims{pitch, 1};
   const memory::desc stored({b.K, b.N}, memory::data_type::bf16, strides);
   memory in(stored, engine(), const_cast<BFloat16*>(from));

@@ -1,5 +1,3 @@
-#include <type_traits>
-
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/product.h"
 
@@ -29,14 +27,15 @@ void multiply_tensors(const MatmulArgs& args, Sink& out) {
 }  // namespace
 
 void matmul(const MatmulArgs& args, Sink out) {
+  if (args.a.dtype() == DType::BF16) {
+    if (out.tensor.dtype() == DType::BF16) {
+      return multiply_tensors<BFloat16, BFloat16, BFloat16>(args, out);
+    }
+    return multiply_tensors<BFloat16, BFloat16, float>(args, out);
+  }
   for_product_types(args.a, args.b, "matmul", [&](auto tag, auto weight) {
     using T = decltype(tag);
-    using W = decltype(weight);
-    if (out.tensor.dtype() == DType::BF16) {
-      if constexpr (std::is_same_v<T, BFloat16>) multiply_tensors<T, W, BFloat16>(args, out);
-    } else {
-      multiply_tensors<T, W, SumOf<T>>(args, out);
-    }
+    multiply_tensors<T, decltype(weight), T>(args, out);
   });
 }
 

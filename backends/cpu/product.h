@@ -45,7 +45,6 @@ void multiply(const Product<BFloat16, BFloat16, BFloat16>& product,
 /// Calls `f` with tags for the type of `a` and of `b` in a product; an Error when `a` is no float.
 template <class F>
 void for_product_types(const Tensor& a, const Tensor& b, const char* who, F&& f) {
-  if (a.dtype() == DType::BF16) return f(BFloat16{}, BFloat16{});
   if (b.dtype() == DType::BF16) return f(float{}, BFloat16{});
   for_float_type(a.dtype(), who, [&](auto tag) { f(tag, tag); });
 }

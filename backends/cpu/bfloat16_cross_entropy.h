@@ -1,0 +1,11 @@
+#pragma once
+
+#include "backends/kernels.h"
+
+namespace regla::cpu {
+
+/// `cross_entropy` where hidden states and weights are in BF16.
+void bfloat16_cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
+                            Tensor d_weight);
+
+}  // namespace regla::cpu
