@@ -56,6 +56,13 @@ class Input {
   const T* read(int64_t begin, int64_t count, std::vector<T>& room) const {
     return read(begin, count, room.data());
   }
+  /// Asks for elements that will be read soon, maybe beyond the last.
+  void fetch(int64_t begin, int64_t count) const {
+    const int64_t size = narrow_ != nullptr ? sizeof(BFloat16) : sizeof(T);
+    const auto* bytes = narrow_ != nullptr ? reinterpret_cast<const char*>(narrow_)
+                                           : reinterpret_cast<const char*>(wide_);
+    for (int64_t i = 0; i < count * size; i += 64) __builtin_prefetch(bytes + begin * size + i);
+  }
 
  private:
   const T* wide_ = nullptr;
@@ -81,6 +88,14 @@ class Output {
   Output(BFloat16* out, bool accumulate) : narrow_(out), accumulate_(accumulate) {}
   explicit operator bool() const { return wide_ != nullptr || narrow_ != nullptr; }
 
+  /// One element more.
+  void add(int64_t at, T amount) const {
+    if (narrow_ != nullptr) {
+      narrow_[at] = BFloat16(static_cast<T>(narrow_[at]) + amount);
+    } else {
+      wide_[at] += amount;
+    }
+  }
   /// Element begin + i = f(i), or += where the sink accumulates, for i in [0, count).
   template <class F>
   void write(int64_t begin, int64_t count, F&& f) const {
