@@ -42,7 +42,7 @@ dnnl::stream& stream_of_thread() {
 /// What a product is compiled for.
 struct Sizes {
   int64_t M, N, K;
-  bool transpose_a = false, has_bias = false, to_bfloat16 = false, accumulate = false;
+  bool transpose_a = false, has_bias = false, to_bfloat16 = false;
   auto operator<=>(const Sizes&) const = default;
 };
 
@@ -61,11 +61,6 @@ auto described(const Sizes& s, const memory::desc& b) {
       s.has_bias ? memory::desc({1, s.N}, kWide, memory::format_tag::ab) : memory::desc();
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (s.accumulate) {
-    dnnl::post_ops sum;
-    sum.append_sum();
-    attributes.set_post_ops(sum);
-  }
   const OneThread guard;
   using Description = typename Matmul::primitive_desc;
   if constexpr (requires { typename Matmul::desc; }) {
@@ -159,8 +154,7 @@ void multiply_dense(const PackedProduct<C>& p) {
                        .K = p.b.K,
                        .transpose_a = p.transpose_a,
                        .has_bias = p.bias != nullptr,
-                       .to_bfloat16 = std::is_same_v<C, BFloat16>,
-                       .accumulate = p.accumulate};
+                       .to_bfloat16 = std::is_same_v<C, BFloat16>};
   auto found = kept.find(sizes);
   if (found == kept.end()) {
     if (kept.size() >= kMostKept) kept.clear();
@@ -181,7 +175,10 @@ template <class C>
 void multiply_by_instructions(PackedProduct<C> p) {
   const int64_t N = p.b.N, K = p.b.K, rows = p.transpose_a ? K : p.M, size = p.transpose_a ? p.M : K;
   p.a = dense_rows(rows, size, p.a, p.a_pitch);
-  if (p.c_pitch == N || p.M <= 1) return multiply_dense(p);
+  const bool is_dense = p.c_pitch == N || p.M <= 1;
+  if (std::is_same_v<C, BFloat16> && is_dense && !p.accumulate) return multiply_dense(p);
+  // oneDNN's kernel goes over C in strips of 64 columns, at which memory is slow: it gets a piece
+  // of memory that stays in a cache.
   auto* sums = static_cast<float*>(scratch<kTileOfC>(static_cast<size_t>(p.M * N) * 4));
   multiply_dense(PackedProduct<float>{.M = p.M,
                                       .transpose_a = p.transpose_a,

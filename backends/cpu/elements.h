@@ -8,6 +8,7 @@
 
 #include "backends/cpu/loops.h"
 #include "backends/cpu/narrow.h"
+#include "backends/cpu/streaming.h"
 #include "core/dtype.h"
 
 // What kernels read and write as numbers of T: in place where a tensor holds such, and beside float
@@ -56,12 +57,13 @@ class Input {
   const T* read(int64_t begin, int64_t count, std::vector<T>& room) const {
     return read(begin, count, room.data());
   }
-  /// Asks for elements that will be read soon, maybe beyond the last.
+  /// Asks for elements that will be read soon, maybe beyond the last; by level, 3 is the first cache.
+  template <int level = 3>
   void fetch(int64_t begin, int64_t count) const {
     const int64_t size = narrow_ != nullptr ? sizeof(BFloat16) : sizeof(T);
     const auto* bytes = narrow_ != nullptr ? reinterpret_cast<const char*>(narrow_)
                                            : reinterpret_cast<const char*>(wide_);
-    for (int64_t i = 0; i < count * size; i += 64) __builtin_prefetch(bytes + begin * size + i);
+    for (int64_t i = 0; i < count * size; i += 64) __builtin_prefetch(bytes + begin * size + i, 0, level);
   }
 
  private:
@@ -88,6 +90,19 @@ class Output {
   Output(BFloat16* out, bool accumulate) : narrow_(out), accumulate_(accumulate) {}
   explicit operator bool() const { return wide_ != nullptr || narrow_ != nullptr; }
 
+  /// The elements from `begin` on become a row, past the caches (streaming.h), or grow by it.
+  void stream_or_add(int64_t begin, const T* row, int64_t count) const {
+    if (accumulate_) return write(begin, count, [=](int64_t i) { return row[i]; });
+    if (wide_ != nullptr) return stream(row, count, wide_ + begin);
+    if constexpr (std::is_same_v<T, float>) {
+      alignas(64) BFloat16 room[kPiece];
+      for (int64_t first = 0; first < count; first += kPiece) {
+        const int64_t size = std::min(kPiece, count - first);
+        narrow(row + first, size, room);
+        stream(room, size, narrow_ + begin + first);
+      }
+    }
+  }
   /// One element more.
   void add(int64_t at, T amount) const {
     if (narrow_ != nullptr) {

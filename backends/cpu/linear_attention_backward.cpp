@@ -10,13 +10,13 @@ namespace {
 /// Where the gradients of one head come from and go to.
 template <class T>
 struct HeadGradients {
-  const T *o, *d_o;
+  HeadRows<T> o, d_o;
   Rows<T> d_q, d_k, d_u, d_log_a, d_log_b, d_log_s;
 
   HeadGradients(const LinearAttentionHead<T>& head, const Tensor& out,
                 const LinearAttentionGradients& to)
-      : o(out.data<T>() + head.row * head.V),
-        d_o(to.d_o.data<T>() + head.row * head.V),
+      : o(out, head.row, head.V, head.v_pitch),
+        d_o(to.d_o, head.row, head.V, head.v_pitch),
         d_q(to.d_q, head.row, head.K, head.k_pitch),
         d_k(to.d_k, head.row, head.K, head.k_pitch),
         d_u(to.d_u, head.row, head.V, head.v_pitch),
@@ -190,12 +190,11 @@ class HeadBackward {
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
-    const int64_t row = chunk_.first * head_.v_pitch;
-    copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
-    copy_rows(chunk_.C, V, to_.d_o + row, head_.v_pitch, g_.d_o, V);
+    to_.o.load(chunk_.first, chunk_.C, g_.o);
+    to_.d_o.load(chunk_.first, chunk_.C, g_.d_o);
     chunk_.expect(head_, chunk_.first - capacity_, 8);
-    chunk_.ahead.add(to_.o, head_.v_pitch, V);
-    chunk_.ahead.add(to_.d_o, head_.v_pitch, V);
+    chunk_.ahead.add(to_.o);
+    chunk_.ahead.add(to_.d_o);
     chunk_.ahead.add(states_.next(), K * V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
@@ -221,7 +220,7 @@ class HeadBackward {
 
 void linear_attention_backward(const LinearAttentionArgs& args, const RecurrenceResult& forward,
                                const LinearAttentionGradients& to) {
-  for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
+  for_sums_of(args.q, "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     using Head = LinearAttentionHead<T>;
     const HeadSizes n(args, forward.o);
