@@ -4,7 +4,6 @@
 #include <limits>
 #include <vector>
 
-#include "backends/cpu/bfloat16_gemm.h"
 #include "backends/cpu/elements.h"
 #include "backends/cpu/vector_math.h"
 
@@ -27,7 +26,7 @@ int64_t panel_size(int64_t vocab) {
 
 /// Memory for each thread and for the panels of a slice.
 struct Room {
-  BFloat16Way way = bfloat16_way();
+  BFloat16Way way;
   int64_t rows, vocab, D, size = panel_size(vocab), panels = (vocab + size - 1) / size;
   int64_t b_bytes = std::max(PackedB::bytes(way, size, D), PackedB::bytes(way, D, size));
   Tensor logits = Tensor::empty({panels, rows, size}, DType::F32);
@@ -44,7 +43,9 @@ struct Slice {
   Room& room;
   int64_t begin, rows;
 
-  int64_t columns(int64_t panel) const { return std::min(room.size, room.vocab - panel * room.size); }
+  int64_t columns(int64_t panel) const {
+    return std::min(room.size, room.vocab - panel * room.size);
+  }
   const BFloat16* hidden() const { return args.hidden.data<BFloat16>() + begin * room.D; }
   const BFloat16* weight(int64_t panel) const {
     return args.weight.data<BFloat16>() + panel * room.size * room.D;
@@ -180,11 +181,11 @@ struct Slice {
 }  // namespace
 
 void bfloat16_cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
-                            Tensor d_weight) {
+                            Tensor d_weight, BFloat16Way way) {
   const int64_t R = args.hidden.dim(0);
   if (R == 0) return;
   const int64_t slices = (R + kMostRows - 1) / kMostRows, rows = (R + slices - 1) / slices;
-  Room room = {.rows = rows, .vocab = args.weight.dim(0), .D = args.weight.dim(1)};
+  Room room = {.way = way, .rows = rows, .vocab = args.weight.dim(0), .D = args.weight.dim(1)};
   for (int64_t begin = 0; begin < R; begin += rows) {
     const Slice slice = {args, room, begin, std::min(rows, R - begin)};
     parallel_for(room.panels, 1, [&](int64_t first, int64_t end) {

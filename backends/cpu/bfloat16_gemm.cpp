@@ -1,10 +1,9 @@
 #include "backends/cpu/bfloat16_gemm.h"
 
-#include <dnnl.hpp>
-
 #include <algorithm>
 #include <compare>
 #include <cstddef>
+#include <dnnl.hpp>
 #include <map>
 #include <type_traits>
 #include <unordered_map>
@@ -173,7 +172,8 @@ const BFloat16* dense_rows(int64_t rows, int64_t size, const BFloat16* a, int64_
 
 template <class C>
 void multiply_by_instructions(PackedProduct<C> p) {
-  const int64_t N = p.b.N, K = p.b.K, rows = p.transpose_a ? K : p.M, size = p.transpose_a ? p.M : K;
+  const int64_t N = p.b.N, K = p.b.K, rows = p.transpose_a ? K : p.M,
+                size = p.transpose_a ? p.M : K;
   p.a = dense_rows(rows, size, p.a, p.a_pitch);
   const bool is_dense = p.c_pitch == N || p.M <= 1;
   if (std::is_same_v<C, BFloat16> && is_dense && !p.accumulate) return multiply_dense(p);

@@ -40,8 +40,8 @@ void pack_turned(const BFloat16* b, int64_t pitch, BFloat16* out) {
   constexpr int64_t side = kLanes / 2;
   for (int64_t n = 0; n < kPackedColumns; n += side) {
     for (int64_t pair = 0; pair < kPackedRows / 2; pair += side) {
-      transpose_square<uint32_t>(b + n * pitch + 2 * pair, pitch, out + 2 * (pair * kPackedColumns + n),
-                                 2 * kPackedColumns);
+      transpose_square<uint32_t>(b + n * pitch + 2 * pair, pitch,
+                                 out + 2 * (pair * kPackedColumns + n), 2 * kPackedColumns);
     }
   }
 }

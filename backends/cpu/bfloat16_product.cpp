@@ -117,16 +117,16 @@ class Pieces {
   void multiply_piece(int64_t row, int64_t tile, void* memory, const float* bias, C* c,
                       int64_t pitch, bool accumulate) const {
     const int64_t k = depth_at(tile), column = column_of(tile);
-    multiply_packed(PackedProduct<C>{
-        .M = std::min(cut_.rows, p_.M - row),
-        .transpose_a = p_.transpose_a,
-        .a = p_.a + (p_.transpose_a ? k * p_.a_pitch + row : row * p_.a_pitch + k),
-        .a_pitch = p_.a_pitch,
-        .b = packed(tile, memory),
-        .bias = bias != nullptr ? bias + column : nullptr,
-        .c = c + row * pitch + column,
-        .c_pitch = pitch,
-        .accumulate = accumulate});
+    multiply_packed(
+        PackedProduct<C>{.M = std::min(cut_.rows, p_.M - row),
+                         .transpose_a = p_.transpose_a,
+                         .a = p_.a + (p_.transpose_a ? k * p_.a_pitch + row : row * p_.a_pitch + k),
+                         .a_pitch = p_.a_pitch,
+                         .b = packed(tile, memory),
+                         .bias = bias != nullptr ? bias + column : nullptr,
+                         .c = c + row * pitch + column,
+                         .c_pitch = pitch,
+                         .accumulate = accumulate});
   }
 
   /// C (+)= the parts in order (+ bias)

@@ -57,13 +57,15 @@ class Input {
   const T* read(int64_t begin, int64_t count, std::vector<T>& room) const {
     return read(begin, count, room.data());
   }
-  /// Asks for elements that will be read soon, maybe beyond the last; by level, 3 is the first cache.
+  /// Asks for elements that will be read soon, maybe beyond the last; by level, 3 is the first
+  /// cache.
   template <int level = 3>
   void fetch(int64_t begin, int64_t count) const {
     const int64_t size = narrow_ != nullptr ? sizeof(BFloat16) : sizeof(T);
     const auto* bytes = narrow_ != nullptr ? reinterpret_cast<const char*>(narrow_)
                                            : reinterpret_cast<const char*>(wide_);
-    for (int64_t i = 0; i < count * size; i += 64) __builtin_prefetch(bytes + begin * size + i, 0, level);
+    for (int64_t i = 0; i < count * size; i += 64)
+      __builtin_prefetch(bytes + begin * size + i, 0, level);
   }
 
  private:

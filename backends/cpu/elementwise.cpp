@@ -9,21 +9,24 @@ namespace regla::cpu {
 void accumulate(const Tensor& x, double scale, Sink out) {
   for_sums_of(x, "accumulate", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(out, [factor = static_cast<T>(scale)](T v) { return factor * v; }, x);
+    map<T>(
+        out, [factor = static_cast<T>(scale)](T v) { return factor * v; }, x);
   });
 }
 
 void add(const Tensor& a, const Tensor& b, Tensor out) {
   for_sums_of(a, "add", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{out}, [](T left, T right) { return left + right; }, a, b);
+    map<T>(
+        Sink{out}, [](T left, T right) { return left + right; }, a, b);
   });
 }
 
 void scale_by(const Tensor& x, const Tensor& factor, Sink out) {
   for_sums_of(x, "scale_by", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(out, [by = static_cast<T>(factor.data<double>()[0])](T v) { return by * v; }, x);
+    map<T>(
+        out, [by = static_cast<T>(factor.data<double>()[0])](T v) { return by * v; }, x);
   });
 }
 

@@ -35,9 +35,11 @@ void gelu(const Tensor& x, bool tanh, Tensor y) {
   for_sums_of(x, "gelu", [&](auto tag) {
     using T = decltype(tag);
     if (tanh) {
-      map<T>(Sink{y}, [](T v) { return T(0.5) * v * (1 + math::tanh(inner(v))); }, x);
+      map<T>(
+          Sink{y}, [](T v) { return T(0.5) * v * (1 + math::tanh(inner(v))); }, x);
     } else {
-      map<T>(Sink{y}, [](T v) { return v * normal_cdf(v); }, x);
+      map<T>(
+          Sink{y}, [](T v) { return v * normal_cdf(v); }, x);
     }
   });
 }
@@ -53,7 +55,8 @@ void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
       };
       map<T>(d_x, slope, x, d_y);
     } else {
-      map<T>(d_x, [](T v, T d) { return d * (normal_cdf(v) + v * normal_density(v)); }, x, d_y);
+      map<T>(
+          d_x, [](T v, T d) { return d * (normal_cdf(v) + v * normal_density(v)); }, x, d_y);
     }
   });
 }

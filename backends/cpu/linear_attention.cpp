@@ -54,8 +54,7 @@ void linear_attention_step(const LinearAttentionArgs& args, Tensor o) {
       T *a = buffer, *b = a + K, *q_room = b + V, *k_room = q_room + K, *u_room = k_room + K;
       const T *log_a = head.log_a.row(0, a), *log_b = head.log_b.row(0, b);
       const T scalar = head.resets(0) ? T(0) : math::exp(head.log_s ? *head.log_s : T(0));
-      for (int64_t i = 0; i < K; ++i)
-        a[i] = scalar * (head.log_a ? math::exp(log_a[i]) : T(1));
+      for (int64_t i = 0; i < K; ++i) a[i] = scalar * (head.log_a ? math::exp(log_a[i]) : T(1));
       for (int64_t j = 0; j < V; ++j) b[j] = head.log_b ? math::exp(log_b[j]) : T(1);
       recurrence::linear_attention_step(K, V, head.q.row(0, q_room), head.k.row(0, k_room),
                                         head.u.row(0, u_room), a, b, S, out);

@@ -12,7 +12,8 @@ inline void widen(const BFloat16* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
-/// to[i] = from[i], rounded. The member is assigned: compilers make no vectors of copies of a class.
+/// to[i] = from[i], rounded. The member is assigned: compilers make no vectors of copies of a
+/// class.
 inline void narrow(const float* from, int64_t count, BFloat16* to) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) to[i].bits = BFloat16(from[i]).bits;

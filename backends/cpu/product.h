@@ -37,8 +37,7 @@ void multiply(const Product<double>& product);
 /// The same where B is stored in BF16: transposed, beside an A that is not.
 void multiply(const Product<float, BFloat16>& product);
 /// The same of BF16, summed in F32 and rounded once.
-void multiply(const Product<BFloat16, BFloat16, float>& product,
-              BFloat16Way way = bfloat16_way());
+void multiply(const Product<BFloat16, BFloat16, float>& product, BFloat16Way way = bfloat16_way());
 void multiply(const Product<BFloat16, BFloat16, BFloat16>& product,
               BFloat16Way way = bfloat16_way());
 

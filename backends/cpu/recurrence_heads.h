@@ -50,8 +50,9 @@ struct HeadSizes {
         segments(K, V, o.dim(1), capacity) {}
 };
 
-/// Calls forward(head, segments, arena, o, S, kept) for each head: `o` its rows of the result, S [K, V] its state before the first token, to become that after the last, `kept` the room for
-/// the states that backward starts from, or null. `scratch`: elements of the arena.
+/// Calls forward(head, segments, arena, o, S, kept) for each head: `o` its rows of the result, S
+/// [K, V] its state before the first token, to become that after the last, `kept` the room for the
+/// states that backward starts from, or null. `scratch`: elements of the arena.
 template <class T, class Head, class Args, class Forward>
 void forward_heads(const Args& args, const HeadSizes& n, int64_t scratch, RecurrenceResult& result,
                    Forward&& forward) {

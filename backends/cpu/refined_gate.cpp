@@ -64,7 +64,8 @@ template <class T>
 void sigmoid(const Tensor& z, Tensor y) {
   for_sums_of(z, "sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{y}, [](T in) { return math::sigmoid(in); }, z);
+    map<T>(
+        Sink{y}, [](T in) { return math::sigmoid(in); }, z);
   });
 }
 
@@ -72,28 +73,32 @@ void sigmoid(const Tensor& z, Tensor y) {
 void sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
   for_sums_of(z, "sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(d_z, [](T in, T d) { return d * (math::sigmoid(in) * math::sigmoid(-in)); }, z, d_y);
+    map<T>(
+        d_z, [](T in, T d) { return d * (math::sigmoid(in) * math::sigmoid(-in)); }, z, d_y);
   });
 }
 
 void log_sigmoid(const Tensor& z, Tensor y) {
   for_sums_of(z, "log_sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{y}, [](T in) { return math::log_sigmoid(in); }, z);
+    map<T>(
+        Sink{y}, [](T in) { return math::log_sigmoid(in); }, z);
   });
 }
 
 void log_sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
   for_sums_of(z, "log_sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(d_z, [](T in, T d) { return d * math::sigmoid(-in); }, z, d_y);
+    map<T>(
+        d_z, [](T in, T d) { return d * math::sigmoid(-in); }, z, d_y);
   });
 }
 
 void refined_gate(const Tensor& z_g, const Tensor& z_r, Tensor log_f) {
   for_sums_of(z_g, "refined_gate", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{log_f}, [](T g, T r) { return log_refined_gate(g, r); }, z_g, z_r);
+    map<T>(
+        Sink{log_f}, [](T g, T r) { return log_refined_gate(g, r); }, z_g, z_r);
   });
 }
 

@@ -10,7 +10,8 @@ namespace regla::cpu {
 void relu(const Tensor& x, Tensor y) {
   for_sums_of(x, "relu", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{y}, [](T in) { return in <= 0 ? T(0) : in; }, x);
+    map<T>(
+        Sink{y}, [](T in) { return in <= 0 ? T(0) : in; }, x);
   });
 }
 
@@ -18,7 +19,8 @@ void relu(const Tensor& x, Tensor y) {
 void relu_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_sums_of(y, "relu", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(d_x, [](T out, T d) { return out > 0 ? d : out; }, y, d_y);
+    map<T>(
+        d_x, [](T out, T d) { return out > 0 ? d : out; }, y, d_y);
   });
 }
 
@@ -37,7 +39,8 @@ void elu_plus_one(const Tensor& x, Tensor y) {
 void elu_plus_one_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_sums_of(y, "elu_plus_one", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(d_x, [](T out, T d) { return d * (out >= 1 ? T(1) : out); }, y, d_y);
+    map<T>(
+        d_x, [](T out, T d) { return d * (out >= 1 ? T(1) : out); }, y, d_y);
   });
 }
 

@@ -8,7 +8,8 @@ namespace regla::cpu {
 void swish_gate(const Tensor& x, const Tensor& z, Tensor y) {
   for_sums_of(x, "swish_gate", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(Sink{y}, [](T in, T gate) { return in * gate * math::sigmoid(gate); }, x, z);
+    map<T>(
+        Sink{y}, [](T in, T gate) { return in * gate * math::sigmoid(gate); }, x, z);
   });
 }
 
@@ -16,7 +17,8 @@ void swish_gate(const Tensor& x, const Tensor& z, Tensor y) {
 void swish_gate_backward(const Tensor& x, const Tensor& z, const Tensor& d_y, Sink d_x, Sink d_z) {
   for_sums_of(x, "swish_gate", [&](auto tag) {
     using T = decltype(tag);
-    map<T>(d_x, [](T gate, T d) { return d * gate * math::sigmoid(gate); }, z, d_y);
+    map<T>(
+        d_x, [](T gate, T d) { return d * gate * math::sigmoid(gate); }, z, d_y);
     const auto to_z = [](T in, T gate, T d) {
       const T slope = math::sigmoid(gate) * (1 + gate * math::sigmoid(-gate));
       return d * in * slope;

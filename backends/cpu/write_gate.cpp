@@ -11,7 +11,8 @@ void write_gate(const Tensor& x, const Tensor& log_g, Tensor y) {
   for_sums_of(x, "write_gate", [&](auto tag) {
     using T = decltype(tag);
     if (log_g.numel() == x.numel()) {
-      map<T>(Sink{y}, [](T in, T log) { return -math::expm1(log) * in; }, x, log_g);
+      map<T>(
+          Sink{y}, [](T in, T log) { return -math::expm1(log) * in; }, x, log_g);
       return;
     }
     const int64_t N = x.dim(-1), R = x.numel() / N;
@@ -34,8 +35,10 @@ void write_gate_backward(const Tensor& x, const Tensor& log_g, const Tensor& d_y
   for_sums_of(x, "write_gate", [&](auto tag) {
     using T = decltype(tag);
     if (log_g.numel() == x.numel()) {
-      map<T>(d_x, [](T log, T d) { return -math::expm1(log) * d; }, log_g, d_y);
-      map<T>(d_log_g, [](T in, T log, T d) { return -math::exp(log) * in * d; }, x, log_g, d_y);
+      map<T>(
+          d_x, [](T log, T d) { return -math::expm1(log) * d; }, log_g, d_y);
+      map<T>(
+          d_log_g, [](T in, T log, T d) { return -math::exp(log) * in * d; }, x, log_g, d_y);
       return;
     }
     const int64_t N = x.dim(-1), R = x.numel() / N;
