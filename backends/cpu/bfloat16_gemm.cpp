@@ -11,6 +11,7 @@
 
 #include "backends/cpu/bfloat16_pack.h"
 #include "backends/cpu/elements.h"
+#include "backends/cpu/info.h"
 #include "backends/cpu/one_thread.h"
 #include "backends/cpu/widened_gemm.h"
 #include "core/check.h"
@@ -228,7 +229,7 @@ BFloat16Way bfloat16_way() {
   return way;
 }
 
-const char* bfloat16_way_name() {
+const char* bfloat16_products() {
   if (bfloat16_way() == BFloat16Way::Widened) return "widened to F32";
   return has_instructions(dnnl::cpu_isa::avx512_core_amx) ? "AMX" : "AVX-512 BF16";
 }

@@ -12,8 +12,6 @@ enum class BFloat16Way { Instructions, Widened };
 
 /// Instructions where this processor has them.
 BFloat16Way bfloat16_way();
-/// What `bfloat16_way` found, in words: "AMX", "AVX-512 BF16", "widened to F32".
-const char* bfloat16_way_name();
 
 /// B [K, N], or [N, K] when transposed, of products on one thread, in the form that they read.
 struct PackedB {
