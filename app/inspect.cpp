@@ -3,8 +3,10 @@
 #include "analyses/gate_analysis.h"
 #include "app/command.h"
 #include "app/options.h"
+#include "core/memory.h"
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
+#include "training/memory_needs.h"
 
 namespace regla::app {
 namespace {
@@ -13,7 +15,7 @@ struct InspectArguments {
   std::string run, config, device = "cpu";
   std::vector<std::string> set;
   SampleArguments text;
-  bool json = false;
+  bool memory = false, json = false;
 };
 
 /// The model of a run, or one as configured with initial weights. A BPE that is still to be trained
@@ -57,6 +59,27 @@ Json mixers(const Model& model, const InspectArguments& arguments) {
   return {{"layers", rows}, {"memory_tokens", memory_json(memory_length(all_layers(gates)))}};
 }
 
+/// What training takes of the device's memory, and how much would fit. The model's weights are
+/// others then.
+Json memory_needs(const Model& model) {
+  const TrainingConfig& config = model.config;
+  const MemoryNeeds needs = measure_memory_needs(config, *model.decoder);
+  const int64_t at_once = config.batch_size / config.micro_batches;
+  Json json = {{"weights", needs.weights},           {"gradients", needs.gradients},
+               {"moments", needs.moments},           {"other", needs.other},
+               {"per_sequence", needs.per_sequence}, {"sequences_at_once", at_once},
+               {"training", needs.with(at_once)}};
+  Memory& there = memory(model.decoder->device());
+  there.trim();
+  if (const std::optional<int64_t> left = there.available()) {
+    const int64_t capacity = *left + there.stats().bytes_in_use;
+    json["capacity"] = capacity;
+    json["sequences_that_fit"] =
+        std::max(int64_t{0}, (capacity - needs.with(0)) / needs.per_sequence);
+  }
+  return json;
+}
+
 Json description(const Model& model, const InspectArguments& arguments) {
   const Decoder& decoder = *model.decoder;
   const int64_t T = model.config.model.sequence_length;
@@ -75,6 +98,7 @@ Json description(const Model& model, const InspectArguments& arguments) {
                  {"training", training_flops_per_token(decoder, T)}}},
                {"state_bytes", state_bytes(decoder, T)},
                {"state_bytes_after_tokens", state}});
+  if (arguments.memory || !decoder.device().is_cpu()) json["memory"] = memory_needs(model);
   return json;
 }
 
@@ -90,6 +114,22 @@ void print_mixers(const Json& json) {
   }
   if (!json.contains("memory_tokens")) return;
   print_row("  all", "effective memory " + memory_text(json["memory_tokens"]));
+}
+
+void print_memory(const Json& json) {
+  const auto row = [&](const char* name, const char* key) {
+    if (json.contains(key)) print_row(name, grouped(json[key].get<int64_t>()));
+  };
+  std::printf("bytes of memory to train with\n");
+  row("  weights", "weights");
+  row("  gradients", "gradients");
+  row("  moments", "moments");
+  row("  other", "other");
+  row("  each sequence at once", "per_sequence");
+  const auto at_once = json["sequences_at_once"].get<int64_t>();
+  print_row("  " + grouped(at_once) + " at once", grouped(json["training"].get<int64_t>()));
+  row("  the device has", "capacity");
+  row("sequences that fit", "sequences_that_fit");
 }
 
 void print_description(const Json& json) {
@@ -114,6 +154,7 @@ void print_description(const Json& json) {
   for (const auto& [length, bytes] : json["state_bytes_after_tokens"].items()) {
     print_row("  after " + length + " tokens", grouped(bytes.get<int64_t>()));
   }
+  if (json.contains("memory")) print_memory(json["memory"]);
 }
 
 int inspect(const InspectArguments& arguments) {
@@ -139,6 +180,8 @@ void add_inspect(CLI::App& program, Action& action) {
   add_set(*command, arguments->set, "with --config, set its keys");
   arguments->text.add_to(*command);
   add_device(*command, arguments->device);
+  command->add_flag("--memory", arguments->memory,
+                    "Measure what an update takes of memory; a GPU's always is");
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return inspect(*arguments); }; });
 }

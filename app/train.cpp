@@ -13,6 +13,7 @@
 #include "app/command.h"
 #include "app/options.h"
 #include "backends/cpu/info.h"
+#include "core/memory.h"
 #include "core/parallel.h"
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
@@ -166,6 +167,21 @@ void print_evaluation(const EvalMetrics& m) {
   std::fflush(stdout);
 }
 
+/// What makes an update smaller and its results no others.
+std::string advice_for(const TrainingConfig& config) {
+  std::string advice;
+  if (config.batch_size > config.micro_batches) {
+    int64_t parts = config.micro_batches + 1;
+    while (config.batch_size % parts != 0) ++parts;
+    advice +=
+        "; --set micro_batches=" + std::to_string(parts) + " computes fewer sequences at once";
+  }
+  if (!config.activation_checkpointing) {
+    advice += "; --set activation_checkpointing=true keeps fewer activations";
+  }
+  return advice;
+}
+
 /// Shows the training on both streams and runs it. Returns whether it came to its end.
 bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
                const TrainingState& state) {
@@ -184,7 +200,11 @@ bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const Token
   };
   events.should_stop = [] { return phase == Phase::Stopping || nobody_reads(); };
   phase = Phase::Training;
-  return run_training(run, model, trainer, valid, state, events);
+  try {
+    return run_training(run, model, trainer, valid, state, events);
+  } catch (const MemoryError& error) {
+    throw MemoryError(error.what() + advice_for(model.config));
+  }
 }
 
 /// What a training works on. Whatever is wrong with the input shows while it is put together.

@@ -120,27 +120,24 @@ struct LogDecays {
   Var value;   // [B, T, H, V]: b
   Var scalar;  // [B, T, H]
 };
-struct LinearAttention {
+/// What either recurrence gives.
+struct Recurrence {
   Var o;      // [B, T, H, V]
-  Var state;  // [B, H, K, V]
+  Var state;  // [B, H, K, V] after the last token
 };
 /// The gated recurrence (docs/math.md, "The recurrence", "Three forms") over q, k [B, T, H, K] and
 /// u [B, T, H, V] from `state` [B, H, K, V] (undefined: 0), `chunk` tokens at a time (0: the
 /// backend's choice). reset [B, T] I32 or undefined: 1 empties the state before that token.
-LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
-                                 const Tensor& reset, const Var& state, int64_t chunk);
+Recurrence linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
+                            const Tensor& reset, const Var& state, int64_t chunk);
 /// One token (T = 1) for decoding, without gradients: `state` is updated in place.
 Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                              const Tensor& reset, Tensor state);
 
-struct DeltaRule {
-  Var o;      // [B, T, H, V]
-  Var state;  // [B, H, K, V]
-};
 /// The delta rule (Eq. 8) S <- S - g k (k^T S) + g k v^T, o = S^T q over q, k [B, T, H, K] and v
 /// [B, T, H, V] with write strengths g [B, T, H]; state, reset and chunk as above.
-DeltaRule delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
-                     const Var& state, int64_t chunk);
+Recurrence delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
+                      const Var& state, int64_t chunk);
 /// One token (T = 1) for decoding, without gradients: `state` is updated in place.
 Tensor delta_rule_step(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
                        Tensor state);

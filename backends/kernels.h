@@ -344,7 +344,7 @@ struct KernelTable {
   Kernel<"commit", "D - -", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
   // x = flag[0] != 0 ? value : x, of any type; flag [1] I32
   Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
-  // ids [B] I32, -1 where a score that may be drawn is not finite
+  // ids [B] I32, -1 where a score of the row is not finite, be it one that is never drawn
   Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
   Kernel<"sum_of_squares", "S D", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
   // [1] I32: 1 if all of x is

@@ -55,9 +55,11 @@ void* HeapMemory::allocate(size_t bytes) {
   std::lock_guard lock(mutex_);
   void* block = bytes > kMost ? nullptr : current_->of(size).take(size);
   if (block == nullptr) {
+    const std::optional<int64_t> left = available();
     throw MemoryError("[memory] out of memory on " + device_.text() + " asking for " +
                       std::to_string(bytes) + " bytes, with " +
-                      std::to_string(stats_.bytes_in_use) + " in use");
+                      std::to_string(stats_.bytes_in_use) + " in use" +
+                      (left ? " and " + std::to_string(*left) + " left" : ""));
   }
   stats_.bytes_requested += static_cast<int64_t>(size);
   stats_.bytes_in_use += static_cast<int64_t>(size);
@@ -91,6 +93,11 @@ MemoryStats HeapMemory::stats() const {
   add(shared_);
   for (const auto& [routine, heaps] : routines_) add(heaps);
   return stats;
+}
+
+std::optional<int64_t> HeapMemory::available() const {
+  const std::optional<size_t> bytes = source_.available();
+  return bytes ? std::optional(static_cast<int64_t>(*bytes)) : std::nullopt;
 }
 
 void HeapMemory::reset_peak() {

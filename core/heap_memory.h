@@ -16,6 +16,7 @@ class HeapMemory : public Memory {
   void* allocate(size_t bytes) override;
   void release(void* block, size_t bytes) noexcept override;
   MemoryStats stats() const override;
+  std::optional<int64_t> available() const override;
   void reset_peak() override;
   void trim() override;
   void enter_routine(int64_t routine) override;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "core/check.h"
 #include "core/device.h"
@@ -38,6 +39,8 @@ class Memory {
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
   virtual MemoryStats stats() const = 0;
+  /// Bytes that the device has beside what was taken from it so far, where it says so.
+  virtual std::optional<int64_t> available() const = 0;
   /// Lets `peak_bytes_in_use` begin again at what is in use now.
   virtual void reset_peak() = 0;
   /// Returns to the system what is free in one piece as it came.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 
 namespace regla {
 
@@ -13,6 +14,8 @@ class SegmentSource {
   /// no more.
   virtual char* map(char* wish, size_t bytes) = 0;
   virtual void unmap(char* segment, size_t bytes) noexcept = 0;
+  /// Bytes that the device has left, where it says so.
+  virtual std::optional<size_t> available() const { return std::nullopt; }
   /// What tools that watch memory are told, where they watch this one (memory_checks.h).
   virtual void mark_out_of_bounds(void*, size_t) noexcept {}
   virtual void mark_unwritten(void*, size_t) noexcept {}
@@ -36,6 +39,7 @@ class UnwatchedSegments : public SegmentSource {
 
   char* map(char* wish, size_t bytes) override { return source_.map(wish, bytes); }
   void unmap(char* segment, size_t bytes) noexcept override { source_.unmap(segment, bytes); }
+  std::optional<size_t> available() const override { return source_.available(); }
 
  private:
   SegmentSource& source_;

@@ -41,13 +41,14 @@ int main() {
   regla::Decoder decoder(config.model, /*seed=*/0);
   regla::AdamW optimizer(decoder.parameters(), config);
 
+  const Tensor report = Tensor::zeros({3}, regla::DType::F64);  // loss, norm, factor
   double loss_value = 0;
   for (int step = 1; step <= 80; ++step) {
     optimizer.clear_gradients();
     regla::Tape tape;
     const regla::Var loss = decoder.loss(decoder.hidden(inputs), targets);
     tape.backward(loss);
-    const Tensor report = optimizer.clip(loss.value, /*largest=*/1);  // loss, norm, factor
+    optimizer.clip(loss.value, /*largest=*/1, report);
     const Tensor rates = Tensor::of({3}, optimizer.rates(step, /*learning_rate=*/3e-3));
     optimizer.update(rates, report.slice(2, 3));
     loss_value = report.values()[0];

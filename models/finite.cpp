@@ -17,11 +17,14 @@ const Parameter* first_not_finite(const ParameterList& parameters) {
   return found == parameters.end() ? nullptr : *found;
 }
 
-void check_finite(const Decoder& decoder, const Tensor& numbers, const std::string& what) {
-  if (all_finite(numbers)) return;
+void fail_not_finite(const Decoder& decoder, const std::string& what) {
   const Parameter* bad = first_not_finite(decoder.parameters());
   fail(what, " not finite, ",
        bad ? "nor is the weight " + bad->name : "though every weight is: sums became too large");
+}
+
+void check_finite(const Decoder& decoder, const Tensor& numbers, const std::string& what) {
+  if (!all_finite(numbers)) fail_not_finite(decoder, what);
 }
 
 }  // namespace regla

@@ -58,8 +58,9 @@ class Continuation {
 
   /// The token that was drawn last; an Error where its scores are not finite.
   int32_t id() const {
-    check_finite(decoder_, scores_, "[generate] the model's scores are");
-    return static_cast<int32_t>(id_.values()[0]);
+    const auto id = static_cast<int32_t>(id_.values()[0]);
+    if (id < 0) fail_not_finite(decoder_, "[generate] the model's scores are");
+    return id;
   }
 
  private:

@@ -255,7 +255,7 @@ inline OpSample linear_attention_sample(const AttentionSizes& n, const std::stri
   return {"linear_attention", flags, attention_inputs(n, decays, with_state, reset),
           [=](const Vars& in) -> Vars {
             const AttentionInputs rest(in, decays);
-            const LinearAttention out =
+            const Recurrence out =
                 linear_attention(in[0], in[1], in[2], rest.decays, rest.reset, rest.state, chunk);
             return {out.o, out.state};
           }};
@@ -286,7 +286,7 @@ inline OpSample delta_rule_sample(const AttentionSizes& n, double key, bool with
           [=](const Vars& in) -> Vars {
             const Var state = with_state ? in[4] : Var{};
             const Tensor mask = with_reset ? in.back().value : Tensor{};
-            const DeltaRule out = delta_rule(in[0], in[1], in[2], in[3], mask, state, chunk);
+            const Recurrence out = delta_rule(in[0], in[1], in[2], in[3], mask, state, chunk);
             return {out.o, out.state};
           }};
 }

@@ -28,9 +28,13 @@ inline double rms_difference(const Tensor& a, const Tensor& b) {
   return std::sqrt(sum / static_cast<double>(std::max<int64_t>(a.numel(), 1)));
 }
 
-/// RMS of the difference below `bound` times the RMS, and no element further off than a twentieth
-/// of the largest. Infinities and NaN stand where they do in `exact`.
-inline void check_rounded(const Tensor& rounded, const Tensor& exact, double bound) {
+/// How far a tensor is from an exact one: RMS of the difference over RMS, and the largest
+/// difference over the largest magnitude. Infinities and NaN stand where they do in `exact`.
+struct Distance {
+  double rms, furthest;
+};
+
+inline Distance distance(const Tensor& rounded, const Tensor& exact) {
   REQUIRE(rounded.defined());
   REQUIRE(rounded.shape() == exact.shape());
   const std::vector<double> a = rounded.values(), b = exact.values();
@@ -43,8 +47,17 @@ inline void check_rounded(const Tensor& rounded, const Tensor& exact, double bou
     furthest = std::max(furthest, std::abs(a[i] - b[i]));
     largest = std::max(largest, std::abs(b[i]));
   }
-  CHECK(rms_difference(rounded, exact) <= bound * rms_of(exact));
-  CHECK(furthest <= 5e-2 * largest);
+  const auto ratio = [](double x, double y) { return x == 0 ? 0 : x / y; };
+  return {ratio(rms_difference(rounded, exact), rms_of(exact)), ratio(furthest, largest)};
+}
+
+/// The contract's bound of Distance::furthest.
+constexpr double kFurthest = 5e-2;
+
+inline void check_rounded(const Tensor& rounded, const Tensor& exact, double bound) {
+  const Distance far = distance(rounded, exact);
+  CHECK(far.rms <= bound);
+  CHECK(far.furthest <= kFurthest);
 }
 
 }  // namespace regla::test

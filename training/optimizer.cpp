@@ -21,16 +21,14 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
   latch_ = Tensor::zeros({1}, DType::I32, device_);
 }
 
-Tensor AdamW::clip(const Tensor& losses, double largest) {
+void AdamW::clip(const Tensor& losses, double largest, const Tensor& report) {
   squares_.fill(0);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (parameters_[i]->gradient_empty) continue;
     const auto row = static_cast<int64_t>(i);
     kernels(device_).sum_of_squares(parameters_[i]->gradient, squares_.slice(row, row + 1));
   }
-  const Tensor report = Tensor::empty({3}, DType::F64, device_);
   kernels(device_).clip_factor(squares_, losses, largest, latch_, report);
-  return report;
 }
 
 std::vector<double> AdamW::rates(int64_t step, double learning_rate) const {

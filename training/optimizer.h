@@ -17,10 +17,10 @@ class AdamW {
   AdamW(const ParameterList& parameters, const TrainingConfig& config);
 
   /// What to scale the gradients by so that their global norm is at most `largest` (0: no limit),
-  /// computed where the parameters are: F64 [3], the loss (the sum of `losses`, F64), the norm and
-  /// the factor. That is 0 where loss or norm is not finite, and then in every later call until
-  /// `forget_bad_updates`.
-  Tensor clip(const Tensor& losses, double largest);
+  /// computed where the parameters are. `report`, F64 [3], becomes the loss (the sum of `losses`,
+  /// F64), the norm and the factor. That is 0 where loss or norm is not finite, and then in every
+  /// later call until `forget_bad_updates`.
+  void clip(const Tensor& losses, double largest, const Tensor& report);
   void forget_bad_updates() { latch_.fill(0); }
   /// [1] I32: 1 from an update that went bad on, else 0.
   const Tensor& has_stopped() const { return latch_; }

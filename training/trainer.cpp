@@ -104,8 +104,8 @@ void Trainer::update() {
       shares[n].slice(i, i + 1).copy_from(outcome.numbers.at(n));
     }
   }
-  Tensor report = empty(reports_.dim(1));
-  report.slice(0, 3).copy_from(optimizer_.clip(shares[0], config_.grad_clip));
+  const Tensor report = empty(reports_.dim(1));
+  optimizer_.clip(shares[0], config_.grad_clip, report.slice(0, 3));
   for (size_t n = 1; n < shares.size(); ++n) {
     const auto place = static_cast<int64_t>(n) + 2;
     on.sum(shares[n], 1, report.slice(place, place + 1));

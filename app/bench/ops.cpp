@@ -23,37 +23,49 @@ struct OpCase {
   Function reference;  // what it must agree with in double on the CPU; by default f itself
 };
 
-/// The value of f, then the gradients of its inputs for a gradient `seed` of the value.
+/// The value of f, then the gradients of its inputs for a gradient `seed` of the value; undefined:
+/// the value is a loss.
 Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
   Tape tape;
   Vars leaves;
   for (const Tensor& input : inputs) leaves.push_back(tape.leaf(input));
   const Var y = f(leaves);
-  tape.backward({y}, {seed});
+  if (seed) {
+    tape.backward({y}, {seed});
+  } else {
+    tape.backward(y);
+  }
   Tensors results = {y.value};
   for (const Var& leaf : leaves) results.push_back(tape.gradient(leaf));
   return results;
 }
 
-void measure(const OpCase& op, Measurements& out) {
-  if (!out.wants(op.name)) return;
-  // One number is a loss, whose gradient is 1.
-  Tensors inputs, exact;
-  for (const Tensor& input : op.inputs) {
-    inputs.push_back(input.on(out.device()));
-    exact.push_back(converted(input, DType::F64));
-  }
-  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
-  const Tensor seed =
-      y.numel() == 1 ? Tensor::full(y.shape(), 1, y.dtype()) : random_values(y.shape(), 9);
-  const Tensor there = seed.on(out.device());
-  exact = run(op.reference ? op.reference : op.f, exact, converted(seed, DType::F64));
-  const Tensors results = run(op.f, inputs, there);
+/// A gradient of the value of f; undefined where that is one number, a loss.
+Tensor seed_of(const OpCase& op, const Tensors& inputs) {
+  const Shape shape = op.f({inputs.begin(), inputs.end()}).shape();
+  return shape.numel() == 1 ? Tensor{} : random_values(shape, 9);
+}
+
+/// An Error unless value and gradients are those in double on the CPU.
+void check_in_double(const OpCase& op, const Tensors& inputs, const Tensor& seed) {
+  Tensors exact;
+  for (const Tensor& input : op.inputs) exact.push_back(converted(input, DType::F64));
+  const Tensor exact_seed = seed ? converted(seed.on({}), DType::F64) : seed;
+  exact = run(op.reference ? op.reference : op.f, exact, exact_seed);
+  const Tensors results = run(op.f, inputs, seed);
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
     check_close(op.name + ", " + what + " in float and in double", results[i], exact[i]);
   }
-  out.time(op.name, op.work, [&] { run(op.f, inputs, there); });
+}
+
+void measure(const OpCase& op, Measurements& out) {
+  if (!out.wants(op.name)) return;
+  Tensors inputs;
+  for (const Tensor& input : op.inputs) inputs.push_back(input.on(out.device()));
+  const Tensor seed = seed_of(op, inputs).on(out.device());
+  check_in_double(op, inputs, seed);
+  out.time(op.name, op.work, [&] { run(op.f, inputs, seed); });
 }
 
 /// The three products of a linear layer of `in` and `width` features over `rows` tokens.
@@ -62,19 +74,22 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
                d_y = random_values({rows, width}, 5);
   const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(width);
   const double flops = 2.0 * static_cast<double>(rows * in * width);
+  const auto in_double = [](MatmulArgs args, const Shape& shape) {
+    const Tensor exact = Tensor::empty(shape, DType::F64);
+    args.a = converted(args.a, DType::F64);
+    args.b = converted(args.b, DType::F64);
+    kernels({}).matmul(args, Sink{exact});
+    return exact;
+  };
   const auto product = [&](const std::string& which, const MatmulArgs& args, const Shape& shape) {
     if (!out.wants(name + which)) return;
-    const Tensor y = Tensor::empty(shape, DType::F32, out.device()),
-                 exact = Tensor::empty(shape, DType::F64);
-    MatmulArgs doubles = args, floats = args;
-    doubles.a = converted(args.a, DType::F64);
-    doubles.b = converted(args.b, DType::F64);
+    const Tensor y = Tensor::empty(shape, DType::F32, out.device());
+    MatmulArgs floats = args;
     floats.a = args.a.on(out.device());
     floats.b = args.b.on(out.device());
     const KernelTable& kernel = kernels(out.device());
-    kernels({}).matmul(doubles, Sink{exact});
     kernel.matmul(floats, Sink{y});
-    check_close(name + which + " in float and in double", y, exact);
+    check_close(name + which + " in float and in double", y, in_double(args, shape));
     out.time(name + which, {static_cast<double>(rows), flops},
              [&] { kernel.matmul(floats, Sink{y}); });
   };

@@ -59,8 +59,8 @@ void check_arguments(const char* op, const Var& q, const Var& k, const Var& v, c
 
 }  // namespace
 
-DeltaRule delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
-                     const Var& state, int64_t chunk) {
+Recurrence delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
+                      const Var& state, int64_t chunk) {
   check_arguments("delta_rule", q, k, v, g, reset, state);
   check(chunk >= 0, "[delta_rule] expected a chunk of at least 0 tokens, got ", chunk);
   DeltaRuleArgs args{};

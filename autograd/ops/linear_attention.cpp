@@ -70,8 +70,8 @@ void check_arguments(const char* op, const Var& q, const Var& k, const Var& u,
 
 }  // namespace
 
-LinearAttention linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
-                                 const Tensor& reset, const Var& state, int64_t chunk) {
+Recurrence linear_attention(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
+                            const Tensor& reset, const Var& state, int64_t chunk) {
   check_arguments("linear_attention", q, k, u, decays, reset, state);
   check(chunk >= 0, "[linear_attention] expected a chunk of at least 0 tokens, got ", chunk);
   LinearAttentionArgs args{};

@@ -175,7 +175,7 @@ void delta_rule_backward(const DeltaRuleArgs& args, const RecurrenceResult& forw
   for_sums_of(args.q, "delta_rule", [&](auto tag) {
     using T = decltype(tag);
     using Head = DeltaRuleHead<T>;
-    const HeadSizes n(args, forward.o);
+    const HeadSizes n(args, args.v);
     backward_heads<T, Head>(
         args, n, HeadBackward<T>::scratch(n.segments, n.K, n.V), forward, to,
         [&](const Head& head, const T* kept, const T* last, Arena<T> arena, T* d_S) {

@@ -6,9 +6,8 @@
 namespace regla::cpu {
 namespace {
 
-/// The chunked form of one head: o and the last state, S [K, V] being updated in place.
-///     o = mix(scores(q, k), u) + (q decayed from the chunk's start) S
-/// `kept` takes the states that backward starts from.
+/// The chunked form of one head: o and the last state, S [K, V] being updated in place. `kept`
+/// takes the states that backward starts from.
 template <class T>
 void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, Arena<T> arena,
                   const Rows<T>& o, T* S, T* kept) {
@@ -19,18 +18,11 @@ void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, 
     keep_state(segments, begin, K * V, S, kept);
     chunk.load(head, begin, std::min(head.steps, begin + capacity));
     chunk.expect(head, begin + capacity, 4);
-    const int64_t C = chunk.C;
-    const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
+    scores(chunk.C, chunk.q, chunk.k, chunk.keys, chunk.W);
     chunk.ahead.fetch();
-    small_product(C, V, K, View<T>{q, K}, S, V, out, V);
-    chunk.values.decayed_from_start(C, out, out);
-    chunk.ahead.fetch();
-    scores(C, chunk.q, chunk.k, chunk.keys, chunk.W);
-    chunk.ahead.fetch();
-    mix(C, chunk.W, chunk.u, chunk.values, out);
-    chunk.ahead.fetch();
+    outputs(chunk, S, out);
     chunk.advance(S);
-    for (int64_t t = 0; t < C; ++t) o.put(begin + t, out + t * V, V);
+    for (int64_t t = 0; t < chunk.C; ++t) o.put(begin + t, out + t * V, V);
   }
 }
 

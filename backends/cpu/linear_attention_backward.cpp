@@ -7,7 +7,9 @@
 namespace regla::cpu {
 namespace {
 
-/// Where the gradients of one head come from and go to.
+/// Where the gradients of one head come from and go to. `o` is absent where it is computed again:
+/// d_log is a sum of differences that may cancel, and a rounded o would leave it little but its
+/// error.
 template <class T>
 struct HeadGradients {
   HeadRows<T> o, d_o;
@@ -15,7 +17,7 @@ struct HeadGradients {
 
   HeadGradients(const LinearAttentionHead<T>& head, const Tensor& out,
                 const LinearAttentionGradients& to)
-      : o(out, head.row, head.V, head.v_pitch),
+      : o(!out || out.dtype() == DType::BF16 ? Tensor{} : out, head.row, head.V, head.v_pitch),
         d_o(to.d_o, head.row, head.V, head.v_pitch),
         d_q(to.d_q, head.row, head.K, head.k_pitch),
         d_k(to.d_k, head.row, head.K, head.k_pitch),
@@ -190,7 +192,7 @@ class HeadBackward {
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
-    to_.o.load(chunk_.first, chunk_.C, g_.o);
+    if (to_.o) to_.o.load(chunk_.first, chunk_.C, g_.o);
     to_.d_o.load(chunk_.first, chunk_.C, g_.d_o);
     chunk_.expect(head_, chunk_.first - capacity_, 8);
     chunk_.ahead.add(to_.o);
@@ -198,6 +200,7 @@ class HeadBackward {
     chunk_.ahead.add(states_.next(), K * V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
+    if (!to_.o && head_.values_decay()) outputs(chunk_, before, g_.o);
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t token = chunk_.first + t;
@@ -223,7 +226,7 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Recurrence
   for_sums_of(args.q, "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     using Head = LinearAttentionHead<T>;
-    const HeadSizes n(args, forward.o);
+    const HeadSizes n(args, args.u);
     backward_heads<T, Head>(
         args, n, HeadBackward<T>::scratch(n.segments, n.K, n.V), forward, to,
         [&](const Head& head, const T* kept, const T* last, Arena<T> arena, T* dS) {

@@ -112,4 +112,18 @@ struct Chunk {
   }
 };
 
+/// o of a chunk [C, V] whose W are its scores, from the state S [K, V] before it:
+///     o = mix(W, u) + (q decayed from the chunk's start) S
+template <class T>
+void outputs(Chunk<T>& chunk, const T* S, T* o) {
+  const int64_t C = chunk.C, K = chunk.keys.N, V = chunk.values.N;
+  const T* q = chunk.keys.decayed_from_start(C, chunk.q, chunk.keys.rows);
+  chunk.ahead.fetch();
+  small_product(C, V, K, View<T>{q, K}, S, V, o, V);
+  chunk.values.decayed_from_start(C, o, o);
+  chunk.ahead.fetch();
+  mix(C, chunk.W, chunk.u, chunk.values, o);
+  chunk.ahead.fetch();
+}
+
 }  // namespace regla::cpu

@@ -42,12 +42,12 @@ struct HeadSizes {
   Segments segments;
 
   template <class Args>
-  HeadSizes(const Args& args, const Tensor& o)
-      : heads(o.dim(0) * o.dim(2)),
+  HeadSizes(const Args& args, const Tensor& values)
+      : heads(values.dim(0) * values.dim(2)),
         K(args.q.dim(3)),
-        V(o.dim(3)),
-        capacity(chunk_size(args.chunk, o.dim(1))),
-        segments(K, V, o.dim(1), capacity) {}
+        V(values.dim(3)),
+        capacity(chunk_size(args.chunk, values.dim(1))),
+        segments(K, V, values.dim(1), capacity) {}
 };
 
 /// Calls forward(head, segments, arena, o, S, kept) for each head: `o` its rows of the result, S

@@ -43,9 +43,11 @@ size_t index_at(const std::vector<double>& weights, double target) {
 }
 
 /// `uniform`: what decides, in [0, 1).
-int32_t sample_row(Scores scores, const SampleArgs& args, double uniform) {
+int32_t sample_row(Scores row, const SampleArgs& args, double uniform) {
   const auto is_number = [](double score) { return std::isfinite(score); };
-  if (!std::all_of(scores.begin(), scores.end(), is_number)) return -1;
+  if (!std::all_of(row.begin(), row.end(), is_number)) return -1;
+  const auto vocab = static_cast<size_t>(args.vocab);
+  const Scores scores = vocab > 0 && vocab < row.size() ? row.first(vocab) : row;
   if (args.temperature == 0) {
     return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
   }
@@ -67,7 +69,6 @@ int32_t sample_row(Scores scores, const SampleArgs& args, double uniform) {
 
 void sample(const SampleArgs& args, Tensor ids) {
   const int64_t B = args.scores.dim(0), row = args.scores.dim(1);
-  const int64_t vocab = args.vocab > 0 ? std::min(args.vocab, row) : row;
   const auto draw = static_cast<uint64_t>(args.draw.data<int32_t>()[0]);
   auto* out = ids.data<int32_t>();
   for_float_type(args.scores.dtype(), "sample", [&](auto tag) {
@@ -75,7 +76,7 @@ void sample(const SampleArgs& args, Tensor ids) {
     const T* in = args.scores.data<T>();
     parallel_for(B, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
-        const std::vector<double> scores(in + b * row, in + b * row + vocab);
+        const std::vector<double> scores(in + b * row, in + (b + 1) * row);
         const Random random(args.seed, kSamplingStream + (static_cast<uint64_t>(b) << kRowBits));
         out[b] = sample_row(scores, args, random.uniform(draw));
       }

@@ -46,15 +46,33 @@ struct ColumnSums {
   Result<S> at[M];
 };
 
-template <int M, class S>
-__global__ void sum_partial(int64_t blocks, int64_t columns, const S* partial,
-                            ColumnSums<S, M> out) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= columns * M) return;
+/// out[m][c] (+)= the sum over the blocks of partial [blocks, M, columns].
+template <int Lanes, int M, class S>
+__global__ __launch_bounds__(kColumnLanes* Lanes) void sum_partial(int64_t blocks, int64_t columns,
+                                                                   const S* partial,
+                                                                   ColumnSums<S, M> out) {
+  __shared__ S shared[Lanes][kColumnLanes];
+  const int64_t i = int64_t{blockIdx.x} * kColumnLanes + threadIdx.x;
   S sum = 0;
+  if (i < columns * M) {
 #pragma unroll 8
-  for (int64_t block = 0; block < blocks; ++block) sum += partial[block * M * columns + i];
-  if (out.at[i / columns]) out.at[i / columns].put(i % columns, sum);
+    for (int64_t b = threadIdx.y; b < blocks; b += Lanes) sum += partial[b * M * columns + i];
+  }
+  shared[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || i >= columns * M || !out.at[i / columns]) return;
+  for (int y = 1; y < Lanes; ++y) sum += shared[y][threadIdx.x];
+  out.at[i / columns].put(i % columns, sum);
+}
+
+template <int M, class S>
+void add_partial(const Context& on, int64_t blocks, int64_t columns, const S* partial,
+                 const ColumnSums<S, M>& out) {
+  constexpr int kLanes = 32;  // there are few columns, and little time
+  const auto tiles = static_cast<unsigned>((columns * M + kColumnLanes - 1) / kColumnLanes);
+  sum_partial<kLanes>
+      <<<tiles, dim3(kColumnLanes, kLanes), 0, on.stream>>>(blocks, columns, partial, out);
+  require_launched("sums of columns");
 }
 
 /// out[m][c] (+)= the sum over rows r of what f(r, c, total) adds to total[m][0..W), which are
@@ -75,9 +93,7 @@ void sum_columns(const Context& on, int64_t rows, int64_t columns, const F& f,
     sum_row_blocks<W, M>
         <<<grid, dim3(kColumnLanes, kRowLanes), 0, on.stream>>>(rows, columns, block_rows, f, sums);
   }
-  const auto threads = static_cast<unsigned>((columns * M + kThreads - 1) / kThreads);
-  sum_partial<M><<<threads, kThreads, 0, on.stream>>>(blocks, columns, sums, out);
-  require_launched("sums of columns");
+  add_partial<M>(on, blocks, columns, sums, out);
 }
 
 }  // namespace regla::cuda

@@ -4,43 +4,54 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/product.h"
 #include "backends/cuda/rows.cuh"
+#include "backends/cuda/tensor_cores.cuh"
 
-// Rows by slices: the logits of a slice in the sum type, the losses and, in the type of the
-// activations, the gradients of the logits by one kernel, and two products of those. The gradient
-// of the weights adds up over the slices in the sum type.
+// Rows by slices: the scores of a slice, the losses and, in place of the scores, their gradients by
+// one kernel, and two products of those. The gradient of the weights adds up over the slices in the
+// sum type. Where BF16 is trained scores are stored as their gradients are, in BF16: half the bytes
+// of three products and of the pass between them. Where only losses are wanted they are exact.
 namespace regla::cuda {
 namespace {
 
-constexpr int kRowThreads = 1024;
-
-/// Rows of a slice: the more, the less often the gradient of the weights, which each slice adds to,
-/// is read and written; at most 512 MB of logits.
-int64_t slice_rows(int64_t vocab) {
-  constexpr int64_t kMostRows = 2048, kTile = 128, kMostLogits = int64_t{128} << 20;
-  const int64_t rows = std::min(kMostRows, kMostLogits / vocab / kTile * kTile);
-  return std::max(rows, kTile);
+/// Rows of a slice, of `rows` in equal parts: the more, the less often the gradient of the weights,
+/// which each slice adds to, is read and written; at most 1 GB of scores.
+int64_t slice_rows(int64_t rows, int64_t row_bytes) {
+  constexpr int64_t kMostBytes = int64_t{1} << 30, kTile = 128;
+  const int64_t most = std::max(kMostBytes / row_bytes, kTile), slices = (rows + most - 1) / most;
+  return std::min(rows, ((rows + slices - 1) / slices + kTile - 1) / kTile * kTile);
 }
 
 /// Elements from row to row: cuBLASLt is fastest where every row begins at 16 bytes.
 int64_t padded(int64_t vocab) { return (vocab + 7) / 8 * 8; }
 
-// loss = -log softmax(row)[target];  d_logits = scale * (softmax(row) - one_hot(target))
-// Bytes: logits and d_logits once, as far as registers and the nearest caches hold a row.
-template <class S, int W>
-struct CrossEntropyRow {
-  int64_t vocab, pitch;
-  Elements<S> logits;
+// loss = -log softmax(row)[target];  d_score = scale * (softmax(row) - one_hot(target))
+template <class S>
+struct ScoreRows {
+  int64_t rows, vocab, pitch;
+  Tensor scores;  // [rows, pitch]; what lies behind the vocabulary is nobody's
   const int32_t* targets;
   S scale;
   Numbers losses;
-  Result<S> d_logits;  // of the same pitch, or in the same place
+  bool wants_gradients;  // in place of the scores
+};
+
+// For rows of any length and type. Bytes: scores and gradients once, as far as registers and the
+// nearest caches hold a row.
+template <class S, int W>
+struct AnyRow {
+  int64_t vocab, pitch;
+  Elements<S> scores;
+  const int32_t* targets;
+  S scale;
+  Numbers losses;
+  Result<S> d_scores;
 
   __device__ void operator()(const Team& team, int64_t row) const {
     constexpr int kHeld = 6;  // loads of a row that stay in a thread's registers
     const int64_t first = row * pitch;
     const int32_t target = team.is_active ? targets[row] : -1;
-    const S score = team.leads() && target >= 0 ? logits[first + target] : S(0);
-    const HeldRow<S, W, kHeld> held(team, logits, first, pitch);
+    const S score = team.leads() && target >= 0 ? scores[first + target] : S(0);
+    const HeldRow<S, W, kHeld> held(team, scores, first, pitch);
     S largest = -std::numeric_limits<S>::infinity(), sum = 0;
     held.each([&](int64_t j, const S(&v)[W]) {
       for (int w = 0; w < W; ++w) {
@@ -58,48 +69,221 @@ struct CrossEntropyRow {
       const double loss = log(static_cast<double>(sum)) + largest - score;
       losses.set(row, target < 0 ? 0.0 : loss);
     }
-    if (!d_logits) return;
+    if (!d_scores) return;
     const S factor = scale / sum;
     held.each([&](int64_t j, const S(&v)[W]) {
       S d[W];
       for (int w = 0; w < W; ++w) {
         d[w] = target < 0 ? S(0) : factor * exp(v[w] - largest) - (j + w == target ? scale : S(0));
       }
-      d_logits.put(first + j, d);  // what lies behind the vocabulary is nobody's
+      d_scores.put(first + j, d);
     });
   }
 };
 
-/// Rows [begin, begin + rows) of hidden [R, D], weight [vocab, D] of the same type.
-struct Slice {
-  const Context& on;
-  Matrices hidden, weight, logits, d_logits;
+template <class S>
+void any_rows(const Context& on, const ScoreRows<S>& a) {
+  constexpr int W = std::is_same_v<S, float> ? kWide : 1;
+  for_each_row<W, 6, 1024>(
+      on, a.rows, a.pitch,
+      AnyRow<S, W>{.vocab = a.vocab,
+                   .pitch = a.pitch,
+                   .scores = Elements<S>(a.scores),
+                   .targets = a.targets,
+                   .scale = a.scale,
+                   .losses = a.losses,
+                   .d_scores = Result<S>(a.wants_gradients ? a.scores : Tensor{})});
+}
 
-  void compute_logits() const {
-    multiply(on, {.a = hidden, .b = weight, .c = logits, .transpose_b = true});
+// A row lies in the shared memory of a block, in places of 16 bytes of which every thread brings
+// and reads its own. It is read once for maximum and sum, as it arrives; and once for the
+// gradients, while the next row of this block arrives in its places. Bytes: scores and gradients
+// once.
+template <class T, int Threads>
+struct HeldScores {
+  static constexpr int kSize = 16 / sizeof(T), kStep = Threads * kSize, kPlaces = 14;
+  static constexpr float kLog2e = 1.4426950408889634f;
+
+  int64_t rows;
+  int vocab, pitch;
+  const T* scores;
+  const int32_t* targets;
+  float scale;
+  Numbers losses;
+  Result<float> d_scores;  // in place of the scores, or nowhere
+
+  using Place = Pack<T, kSize>;
+
+  __device__ static int index(int p) { return p * kStep + static_cast<int>(threadIdx.x) * kSize; }
+  __device__ static Place& place(int p) {
+    extern __shared__ uint4 held[];
+    return reinterpret_cast<Place&>(held[p * Threads + threadIdx.x]);
   }
 
-  void add_gradients(const Matrices& d_hidden, const Matrices& d_weight, bool is_first) const {
-    multiply(on, {.a = d_logits, .b = weight, .c = d_hidden});
-    multiply(
-        on,
-        {.a = d_logits, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
+  /// Every call ends a group, also one that brings nothing.
+  __device__ void bring(int64_t row, int p) const {
+    if (row < rows && index(p) < pitch) copy_ahead(&place(p), scores + row * pitch + index(p));
+    end_group();
+  }
+
+  /// -infinity behind the vocabulary.
+  __device__ void read(int p, float (&v)[kSize]) const {
+    Typed<T>::template unpack<kSize>(place(p), v);
+    if (index(p) + kSize <= vocab) return;
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      if (index(p) + i >= vocab) v[i] = -std::numeric_limits<float>::infinity();
+    }
+  }
+
+  /// e^(x - largest), where `shift` is largest * log2(e).
+  __device__ static float exponential(float x, float shift) {
+    return fast_exp2(fmaf(x, kLog2e, -shift));
+  }
+  /// Where all is -infinity so far, any finite shift gives 0.
+  __device__ static float shift_of(float largest) {
+    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2e;
+  }
+
+  struct Sum {
+    float largest = -std::numeric_limits<float>::infinity(), sum = 0;  // of e^(x - largest)
+
+    __device__ void add(const float (&v)[kSize]) {
+      float next = largest;
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) next = next > v[i] ? next : v[i];
+      const float shift = shift_of(next);
+      sum *= exponential(largest, shift);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) sum += exponential(v[i], shift);
+      largest = next;
+    }
+    /// Of all lanes.
+    __device__ void gather() {
+      const Team warp = {32, 0, true};
+      const float next = warp.max(largest);
+      sum = warp.sum(sum * exponential(largest, shift_of(next)));
+      largest = next;
+    }
+  };
+
+  /// Of the row in shared memory, on every thread; `warps` is written again in the next but one.
+  __device__ Sum sum_of_row(float2 (&warps)[32]) const {
+    Sum sum;
+#pragma unroll
+    for (int p = 0; p < kPlaces; ++p) {
+      await_groups<kPlaces - 1>();
+      float v[kSize];
+      if (index(p) < vocab) {
+        read(p, v);
+        sum.add(v);
+      }
+      end_group();
+    }
+    sum.gather();
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = {sum.largest, sum.sum};
+    __syncthreads();  // from here on the row may be written over
+    const float2 of_warp = warps[threadIdx.x % (Threads / 32)];
+    sum = {of_warp.x, threadIdx.x % 32 < Threads / 32 ? of_warp.y : 0};
+    sum.gather();
+    return sum;
+  }
+
+  __device__ void put_loss(int64_t row, int32_t target, const Sum& sum) const {
+    if (target < 0) {
+      if (threadIdx.x == 0) losses.set(row, 0);
+    } else if (target % kStep / kSize == static_cast<int>(threadIdx.x)) {
+      const float score = static_cast<float>(place(target / kStep).v[target % kSize]);
+      losses.set(row, log(static_cast<double>(sum.sum)) + sum.largest - score);
+    }
+  }
+
+  __device__ void put_gradients(int64_t row, int32_t target, const Sum& sum, int p) const {
+    if (index(p) >= pitch) return;
+    float v[kSize];
+    read(p, v);
+    const float shift = shift_of(sum.largest), factor = scale / sum.sum;
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      v[i] = target < 0 ? 0 : factor * exponential(v[i], shift);
+      if (index(p) + i == target) v[i] -= scale;
+    }
+    d_scores.set(row * pitch + index(p), v);
   }
 };
 
-template <class S>
-void compute_losses(const Slice& slice, const CrossEntropyArgs& args, const Tensor& targets,
-                    const Tensor& logits, const Tensor& losses, const Tensor& d_logits) {
-  constexpr int W = std::is_same_v<S, float> ? kWide : 1;
-  for_each_row<W, kRowThreads>(slice.on, slice.logits.rows, slice.logits.pitch,
-                               CrossEntropyRow<S, W>{.vocab = slice.logits.columns,
-                                                     .pitch = slice.logits.pitch,
-                                                     .logits = Elements<S>(logits),
-                                                     .targets = targets.data<int32_t>(),
-                                                     .scale = static_cast<S>(args.scale),
-                                                     .losses = Numbers(losses),
-                                                     .d_logits = Result<S>(d_logits)});
+template <class T, int Threads>
+__global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<T, Threads> a) {
+  using Row = HeldScores<T, Threads>;
+  __shared__ float2 warps[2][32];
+  int64_t row = blockIdx.x;
+  for (int p = 0; p < Row::kPlaces; ++p) a.bring(row, p);
+  for (int turn = 0; row < a.rows; row += gridDim.x, turn ^= 1) {
+    const int32_t target = a.targets[row];
+    const auto sum = a.sum_of_row(warps[turn]);
+    a.put_loss(row, target, sum);
+#pragma unroll
+    for (int p = 0; p < Row::kPlaces; ++p) {
+      if (a.d_scores) a.put_gradients(row, target, sum, p);
+      a.bring(row + gridDim.x, p);
+    }
+  }
 }
+
+/// False where a row does not fit.
+template <class T, int Threads>
+bool fit(const Context& on, const ScoreRows<float>& a) {
+  using Row = HeldScores<T, Threads>;
+  const int64_t places = (a.pitch + Row::kStep - 1) / Row::kStep, bytes = places * Threads * 16;
+  int most = 0;
+  require(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, on.device.index),
+          "ask for the size of shared memory");
+  if (places > Row::kPlaces || bytes + 1024 > most) return false;
+  require(cudaFuncSetAttribute(held_rows<T, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(bytes)),
+          "ask for shared memory");
+  const Row rows = {.rows = a.rows,
+                    .vocab = static_cast<int>(a.vocab),
+                    .pitch = static_cast<int>(a.pitch),
+                    .scores = static_cast<const T*>(a.scores.raw()),
+                    .targets = a.targets,
+                    .scale = a.scale,
+                    .losses = a.losses,
+                    .d_scores = Result<float>(a.wants_gradients ? a.scores : Tensor{})};
+  const int64_t blocks = std::min<int64_t>(a.rows, on.multiprocessors * (1024 / Threads));
+  held_rows<<<static_cast<unsigned>(blocks), Threads, static_cast<size_t>(bytes), on.stream>>>(
+      rows);
+  require_launched("cross_entropy");
+  return true;
+}
+
+template <class T>
+bool fit(const Context& on, const ScoreRows<float>& a) {
+  return fit<T, 512>(on, a) || fit<T, 1024>(on, a);
+}
+
+void losses_of(const Context& on, const ScoreRows<float>& a) {
+  const bool is_narrow = a.scores.dtype() == DType::BF16;
+  if (!(is_narrow ? fit<__nv_bfloat16>(on, a) : fit<float>(on, a))) any_rows(on, a);
+}
+void losses_of(const Context& on, const ScoreRows<double>& a) { any_rows(on, a); }
+
+/// Rows [begin, begin + rows) of hidden [R, D], weight [vocab, D] of the same type.
+struct Slice {
+  const Context& on;
+  Matrices hidden, weight, scores;  // the scores or their gradients
+
+  void compute_scores() const {
+    multiply(on, {.a = hidden, .b = weight, .c = scores, .transpose_b = true});
+  }
+
+  void add_gradients(const Matrices& d_hidden, const Matrices& d_weight, bool is_first) const {
+    multiply(on, {.a = scores, .b = weight, .c = d_hidden});
+    multiply(
+        on,
+        {.a = scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
+  }
+};
 
 /// The first `rows` rows of a buffer [most, pitch], without what pads them.
 Matrices part_of(const Tensor& buffer, int64_t rows, int64_t columns) {
@@ -119,23 +303,25 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
   const Tensor hidden = converted(args.hidden, dtype), weight = converted(args.weight, dtype);
   for_sum_type(dtype, "cross_entropy", [&](auto tag) {
     using S = decltype(tag);
-    const int64_t most = std::min(slice_rows(vocab), R), pitch = padded(vocab);
-    const Tensor logits = Tensor::empty({most, pitch}, dtype_of<S>, on.device);
-    Tensor d_logits;
-    if (d_hidden) {
-      const bool in_place = dtype == dtype_of<S>;
-      d_logits = in_place ? logits : Tensor::empty({most, pitch}, dtype, on.device);
-    }
+    const DType stored = d_hidden ? dtype : dtype_of<S>;
+    const int64_t pitch = padded(vocab);
+    const int64_t most = slice_rows(R, pitch * static_cast<int64_t>(size_of(stored)));
+    const Tensor scores = Tensor::empty({most, pitch}, stored, on.device);
     for (int64_t begin = 0; begin < R; begin += most) {
       const int64_t rows = std::min(most, R - begin), end = begin + rows;
       const Slice slice = {.on = on,
                            .hidden = Matrices::of(hidden.slice(begin, end)),
                            .weight = Matrices::of(weight),
-                           .logits = part_of(logits, rows, vocab),
-                           .d_logits = d_hidden ? part_of(d_logits, rows, vocab) : Matrices{}};
-      slice.compute_logits();
-      compute_losses<S>(slice, args, args.targets.slice(begin, end), logits,
-                        losses.slice(begin, end), d_logits);
+                           .scores = part_of(scores, rows, vocab)};
+      slice.compute_scores();
+      losses_of(on, ScoreRows<S>{.rows = rows,
+                                 .vocab = vocab,
+                                 .pitch = pitch,
+                                 .scores = scores,
+                                 .targets = args.targets.data<int32_t>() + begin,
+                                 .scale = static_cast<S>(args.scale),
+                                 .losses = Numbers(losses.slice(begin, end)),
+                                 .wants_gradients = d_hidden.defined()});
       if (d_hidden) {
         slice.add_gradients(Matrices::of(d_hidden.slice(begin, end)), Matrices::of(d_weight),
                             begin == 0);

@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -12,11 +13,13 @@
 
 // How kernels read and write numbers: computed and summed in S, stored in S or, narrow, in BF16.
 // Which of the two is a value of the view, not a type: all threads take the same side of the
-// branch, and a kernel of three tensors is compiled once instead of eight times.
+// branch, and a kernel of three tensors is compiled once instead of eight times. Where many loads
+// have to be under way at once it is a type (`Typed`): behind a branch each is waited for.
 namespace regla::cuda {
 
-/// Elements that one thread loads at once where it can: 16 bytes of float, 8 of BF16.
-constexpr int kWide = 4;
+/// Elements that one thread loads at once where it can: 16 bytes of float, 8 of BF16; and 16 bytes
+/// of BF16.
+constexpr int kWide = 4, kWidest = 8;
 
 /// Calls `f` with a tag of the type that numbers of `dtype` are computed in.
 template <class F>
@@ -24,11 +27,13 @@ void for_sum_type(DType dtype, const char* who, F&& f) {
   for_float_type(dtype == DType::BF16 ? DType::F32 : dtype, who, std::forward<F>(f));
 }
 
-/// Whether every tensor that is defined begins where `kWide` of its elements may be loaded at once.
-template <class... Tensors>
+/// Whether every tensor that is defined begins where W of its elements may be loaded at once, by 16
+/// bytes at most.
+template <int W, class... Tensors>
 bool are_aligned(const Tensors&... tensors) {
   const auto is_aligned = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(x.raw()) % (kWide * size_of(x.dtype())) == 0;
+    const size_t bytes = std::min<size_t>(16, W * size_of(x.dtype()));
+    return !x.defined() || reinterpret_cast<uintptr_t>(x.raw()) % bytes == 0;
   };
   return (is_aligned(tensors) && ...);
 }
@@ -38,7 +43,7 @@ bool are_aligned(const Tensors&... tensors) {
 template <class S, class F, class... Tensors>
 void for_width(int64_t row, F&& f, const Tensors&... tensors) {
   if constexpr (std::is_same_v<S, float>) {
-    if (row % kWide == 0 && are_aligned(tensors...)) {
+    if (row % kWide == 0 && are_aligned<kWide>(tensors...)) {
       return f(std::integral_constant<int, kWide>{});
     }
   }
@@ -56,10 +61,62 @@ void* storage_of(const Tensor& x) {
   return handle.raw();
 }
 
+/// W elements as they are stored, which one load of up to 16 bytes brings, or several.
+template <class T, int W>
+struct alignas(std::min<size_t>(16, W * sizeof(T))) Pack {
+  T v[W];
+};
+
+/// The numbers of a tensor of a type that is known when a kernel is compiled, to read; null for an
+/// undefined one.
+template <class T>
+class Typed {
+ public:
+  static constexpr bool kIsNarrow = std::is_same_v<T, __nv_bfloat16>;
+  using S = std::conditional_t<kIsNarrow, float, T>;
+  template <int W>
+  using Raw = Pack<T, W>;
+
+  explicit Typed(const Tensor& x) : data_(static_cast<const T*>(storage_of<S>(x))) {
+    check(!x.defined() || x.dtype() == (kIsNarrow ? DType::BF16 : dtype_of<S>),
+          "[cuda] a kernel cannot read ", name_of(x.dtype()), " here");
+  }
+
+  __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
+  __device__ S operator[](int64_t i) const { return static_cast<S>(data_[i]); }
+
+  /// v = elements [i, i + W), i a multiple of W.
+  template <int W>
+  __device__ void load(int64_t i, S (&v)[W]) const {
+    Raw<W> raw;
+    fetch<W>(i, raw);
+    unpack<W>(raw, v);
+  }
+
+  /// The two halves of `load`: whoever fetches all before unpacking the first waits once.
+  template <int W>
+  __device__ void fetch(int64_t i, Raw<W>& raw) const {
+    raw = *reinterpret_cast<const Raw<W>*>(data_ + i);
+  }
+  template <int W>
+  __device__ static void unpack(const Raw<W>& raw, S (&v)[W]) {
+#pragma unroll
+    for (int w = 0; w < W; ++w) v[w] = static_cast<S>(raw.v[w]);
+  }
+
+ private:
+  const T* data_;
+};
+
 /// The numbers of a tensor, to read; null for an undefined one.
-template <class S>
+template <class S_>
 class Elements {
  public:
+  using S = S_;
+  /// What was loaded is unpacked at once.
+  template <int W>
+  using Raw = Pack<S, W>;
+
   Elements() = default;
   explicit Elements(const Tensor& x)
       : data_(storage_of<S>(x)), is_narrow_(x.defined() && x.dtype() == DType::BF16) {}
@@ -73,6 +130,16 @@ class Elements {
       if (is_narrow_) return __bfloat162float(static_cast<const __nv_bfloat16*>(data_)[i]);
     }
     return static_cast<const S*>(data_)[i];
+  }
+
+  template <int W>
+  __device__ void fetch(int64_t i, Raw<W>& raw) const {
+    load(i, raw.v);
+  }
+  template <int W>
+  __device__ static void unpack(const Raw<W>& raw, S (&v)[W]) {
+#pragma unroll
+    for (int w = 0; w < W; ++w) v[w] = raw.v[w];
   }
 
   /// v = elements [i, i + W), i a multiple of W.
@@ -123,22 +190,40 @@ class Result {
     if constexpr (W == 1) {
       put(i, v[0]);
     } else {
-      static_assert(W == kWide && std::is_same_v<S, float>);
-      float w[W] = {v[0], v[1], v[2], v[3]};
-      if (accumulates_) {
-        float before[W];
-        Elements<S>(data_, is_narrow_).load(i, before);
-        for (int n = 0; n < W; ++n) w[n] += before[n];
-      }
-      if (is_narrow_) {
-        const __nv_bfloat162 low = __floats2bfloat162_rn(w[0], w[1]);
-        const __nv_bfloat162 high = __floats2bfloat162_rn(w[2], w[3]);
-        *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(data_) + i) =
-            make_uint2(bits(low), bits(high));
-      } else {
-        *reinterpret_cast<float4*>(static_cast<float*>(data_) + i) =
-            make_float4(w[0], w[1], w[2], w[3]);
-      }
+      if (!accumulates_) return set(i, v);
+      S sum[W];
+      before(i, sum);
+#pragma unroll
+      for (int w = 0; w < W; ++w) sum[w] += v[w];
+      set(i, sum);
+    }
+  }
+
+  /// The two halves of `put`, for whoever asks for all that is there before the first result: v =
+  /// what elements [i, i + W) grow from, 0 where they are replaced; and elements [i, i + W) = v.
+  template <int W>
+  __device__ void before(int64_t i, S (&v)[W]) const {
+    constexpr int kStep = std::min(W, kWide);
+#pragma unroll
+    for (int w = 0; w < W; ++w) v[w] = 0;
+    if (!accumulates_) return;
+#pragma unroll
+    for (int at = 0; at < W; at += kStep) {
+      S some[kStep];
+      Elements<S>(data_, is_narrow_).load(i + at, some);
+#pragma unroll
+      for (int w = 0; w < kStep; ++w) v[at + w] = some[w];
+    }
+  }
+  template <int W>
+  __device__ void set(int64_t i, const S (&v)[W]) const {
+    if constexpr (W == 1) {
+      Result(data_, is_narrow_).put(i, v[0]);
+    } else {
+      static_assert(W % kWide == 0 && std::is_same_v<S, float>);
+      const size_t to =
+          __cvta_generic_to_global(data_) + static_cast<size_t>(i) * (is_narrow_ ? 2 : 4);
+      store(to, is_narrow_, v);
     }
   }
 
@@ -155,13 +240,58 @@ class Result {
   }
 
  private:
-  static __device__ uint32_t bits(const __nv_bfloat162& x) {
-    return *reinterpret_cast<const uint32_t*>(&x);
+  static __device__ uint32_t rounded(float first, float second) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(first, second);
+    return reinterpret_cast<const uint32_t&>(both);
   }
+  // One of two instructions is skipped; of a branch the compiler makes more and narrower ones.
+  static __device__ void store(size_t to, bool is_narrow, const float (&v)[4]) {
+    asm volatile(
+        "{ .reg .pred n; setp.ne.b32 n, %1, 0; @n st.global.v2.b32 [%0], {%2,%3};"
+        " @!n st.global.v4.f32 [%0], {%4,%5,%6,%7}; }" ::"l"(to),
+        "r"(int{is_narrow}), "r"(rounded(v[0], v[1])), "r"(rounded(v[2], v[3])), "f"(v[0]),
+        "f"(v[1]), "f"(v[2]), "f"(v[3])
+        : "memory");
+  }
+  static __device__ void store(size_t to, bool is_narrow, const float (&v)[8]) {
+    asm volatile(
+        "{ .reg .pred n; setp.ne.b32 n, %1, 0; @n st.global.v4.b32 [%0], {%2,%3,%4,%5};"
+        " @!n st.global.v4.f32 [%0], {%6,%7,%8,%9};"
+        " @!n st.global.v4.f32 [%0+16], {%10,%11,%12,%13}; }" ::"l"(to),
+        "r"(int{is_narrow}), "r"(rounded(v[0], v[1])), "r"(rounded(v[2], v[3])),
+        "r"(rounded(v[4], v[5])), "r"(rounded(v[6], v[7])), "f"(v[0]), "f"(v[1]), "f"(v[2]),
+        "f"(v[3]), "f"(v[4]), "f"(v[5]), "f"(v[6]), "f"(v[7])
+        : "memory");
+  }
+
+  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
 
   void* data_ = nullptr;
   bool is_narrow_ = false, accumulates_ = false;
 };
+
+/// How the elements of a tensor are loaded: T is their type, W are loaded at once.
+template <class T, int W>
+struct Loads {
+  using View = Typed<T>;
+  static constexpr int kWidth = W;
+};
+
+/// Calls `f` with the Loads for rows of `row` elements of x, beside which other tensors are read or
+/// written. S is the type that they are computed in.
+template <class S, class F, class... Tensors>
+void for_loads(int64_t row, F&& f, const Tensor& x, const Tensors&... beside) {
+  if constexpr (std::is_same_v<S, float>) {
+    if (x.dtype() == DType::BF16) {
+      if (row % kWidest == 0 && are_aligned<kWidest>(x, beside...)) {
+        return f(Loads<__nv_bfloat16, kWidest>{});
+      }
+      return f(Loads<__nv_bfloat16, 1>{});
+    }
+    if (row % kWide == 0 && are_aligned<kWide>(x, beside...)) return f(Loads<float, kWide>{});
+  }
+  f(Loads<S, 1>{});
+}
 
 /// Numbers of a tensor of any float type, in double.
 class Numbers {

@@ -27,9 +27,12 @@ struct Sum {
   }
 };
 
-template <class S, int W>
+template <class Loads>
 struct RowsOf {
-  Elements<S> x;
+  using S = typename Loads::View::S;
+  static constexpr int W = Loads::kWidth;
+
+  typename Loads::View x;
   int64_t columns;
   __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
     S v[W];
@@ -103,12 +106,12 @@ void column_sums(const Tensor& x, Sink sums) {
   for_sum_type(x.dtype(), "column_sums", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
-    for_width<S>(
+    for_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          sum_columns<W>(context(x), R, N, RowsOf<S, W>{Elements<S>(x), N},
-                         ColumnSums<S, 1>{{Result<S>(sums)}});
+        [&](auto loads) {
+          using Loads = decltype(loads);
+          sum_columns<Loads::kWidth>(context(x), R, N, RowsOf<Loads>{typename Loads::View(x), N},
+                                     ColumnSums<S, 1>{{Result<S>(sums)}});
         },
         x);
   });

@@ -20,13 +20,9 @@ struct LookUpRow {
   Result<S> y;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    if (!team.is_active) return;  // nothing is summed here
-    const int64_t from = ids[row] * D;
-    team.each<W>(D, [&](int64_t j) {
-      S v[W];
-      table.load(from + j, v);
-      y.put(row * D + j, v);
-    });
+    const int64_t from = team.is_active ? ids[row] * D : 0;
+    const HeldRow<S, W, 8> held(team, table, from, D);
+    held.each([&](int64_t j, const S(&v)[W]) { y.put(row * D + j, v); });
   }
 };
 
@@ -58,10 +54,12 @@ __global__ void add_pieces(SortedGradient<S> g) {
   bool is_early = g.continues(begin - 1);
   S sum[W] = {};
   for (int64_t first = begin; first < end; first += kAhead) {
-    S rows[kAhead][W];
+    S rows[kAhead][W], before[kAhead][W];  // of d_y, and of the table where runs end
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
-      if (first + n < end) g.d_y.load(g.tokens[first + n] * g.D + j, rows[n]);
+      if (first + n >= end) break;
+      g.d_y.load(g.tokens[first + n] * g.D + j, rows[n]);
+      if (!g.continues(first + n)) g.d_table.before(g.ids[first + n] * g.D + j, before[n]);
     }
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
@@ -74,7 +72,8 @@ __global__ void add_pieces(SortedGradient<S> g) {
         S* to = g.partial + (blockIdx.x * 2 + (is_early ? 0 : 1)) * g.D + j;
         for (int w = 0; w < W; ++w) to[w] = sum[w];
       } else {
-        g.d_table.put(g.ids[i] * g.D + j, sum);
+        for (int w = 0; w < W; ++w) sum[w] += before[n][w];
+        g.d_table.set(g.ids[i] * g.D + j, sum);
       }
       for (int w = 0; w < W; ++w) sum[w] = 0;
       is_early = false;
@@ -92,11 +91,25 @@ __global__ void add_long_runs(SortedGradient<S> g) {
   if (g.continues(begin - 1) && g.ids[begin] == id) return;  // began before
   S sum[W];
   for (int w = 0; w < W; ++w) sum[w] = g.partial[(blockIdx.x * 2 + 1) * g.D + j + w];
-  for (int64_t piece = blockIdx.x + 1; piece * kPiece < g.count; ++piece) {
-    if (g.ids[piece * kPiece] != id) break;
-    for (int w = 0; w < W; ++w) sum[w] += g.partial[piece * 2 * g.D + j + w];
+  for (int64_t first = blockIdx.x + 1;; first += kAhead) {
+    S parts[kAhead][W];
+    bool is_part[kAhead];
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+      const int64_t begins = (first + n) * kPiece;
+      is_part[n] = begins < g.count && g.ids[begins] == id;
+    }
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+      const S* part = g.partial + (first + n) * 2 * g.D + j;
+      for (int w = 0; w < W; ++w) parts[n][w] = is_part[n] ? part[w] : S(0);
+    }
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+      if (!is_part[n]) return g.d_table.put(id * g.D + j, sum);
+      for (int w = 0; w < W; ++w) sum[w] += parts[n][w];
+    }
   }
-  g.d_table.put(id * g.D + j, sum);
 }
 
 /// Ids in order and the tokens that they belong to; tokens of one id stay in theirs.

@@ -7,18 +7,20 @@
 namespace regla::cuda {
 namespace {
 
-constexpr int kHeld = 4;  // loads of a row that stay in a thread's registers
-
 // Bytes: z and y once.
-template <class S, int W>
+template <class Loads, int P>
 struct HedgehogRow {
+  using View = typename Loads::View;
+  using S = typename View::S;
+  static constexpr int W = Loads::kWidth;
+
   int64_t N;
   bool joint;
-  Elements<S> z;
+  View z;
   Result<S> y;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, z, row * N, N);
+    const HeldRow<S, W, P, View> held(team, z, row * N, N);
     constexpr S kInfinity = std::numeric_limits<S>::infinity();
     const S factor = joint ? S(2) : S(1);
     S largest = -kInfinity, smallest = kInfinity;
@@ -59,17 +61,22 @@ struct HedgehogRow {
 
 // A softmax's gradient is y (d - sum y d); z enters with + in the first half and - in the second.
 // Bytes: y, d_y and d_z once.
-template <class S, int W>
+template <class Loads, int P>
 struct HedgehogBackwardRow {
+  using View = typename Loads::View;
+  using S = typename View::S;
+  static constexpr int W = Loads::kWidth;
+
   int64_t N;
   bool joint;
-  Elements<S> y, d_y;
+  View y, d_y;
   Result<S> d_z;
 
   __device__ void operator()(const Team& team, int64_t row) const {
     // As rows of N: the two halves.
-    const HeldRow<S, W, kHeld> y1(team, y, 2 * row * N, N), y2(team, y, (2 * row + 1) * N, N);
-    const HeldRow<S, W, kHeld> d1(team, d_y, 2 * row * N, N), d2(team, d_y, (2 * row + 1) * N, N);
+    using Row = HeldRow<S, W, P, View>;
+    const Row y1(team, y, 2 * row * N, N), y2(team, y, (2 * row + 1) * N, N);
+    const Row d1(team, d_y, 2 * row * N, N), d2(team, d_y, (2 * row + 1) * N, N);
     const S first = dot(team, y1, d1), second = dot(team, y2, d2);
     const S s1 = joint ? first + second : first, s2 = joint ? first + second : second;
     const S factor = joint ? S(2) : S(1);
@@ -99,12 +106,14 @@ void hedgehog(const Tensor& z, bool joint, Tensor y) {
   for_sum_type(z.dtype(), "hedgehog", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = z.dim(-1), R = z.numel() / N;
-    for_width<S>(
+    for_row_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          for_each_row<W>(context(y), R, N,
-                          HedgehogRow<S, W>{N, joint, Elements<S>(z), Result<S>(y)});
+        [&](auto loads, auto held) {
+          using Loads = decltype(loads);
+          constexpr int P = decltype(held)::value;
+          for_each_row<Loads::kWidth, P>(
+              context(y), R, N,
+              HedgehogRow<Loads, P>{N, joint, typename Loads::View(z), Result<S>(y)});
         },
         z, y);
   });
@@ -115,13 +124,15 @@ void hedgehog_backward(const Tensor& y, bool joint, const Tensor& d_y, Sink d_z)
   for_sum_type(y.dtype(), "hedgehog", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = y.dim(-1) / 2, R = y.numel() / (2 * N);
-    for_width<S>(
+    for_row_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          for_each_row<W>(context(y), R, N,
-                          HedgehogBackwardRow<S, W>{N, joint, Elements<S>(y), Elements<S>(d_y),
-                                                    Result<S>(d_z)});
+        [&](auto loads, auto held) {
+          using Loads = decltype(loads);
+          using View = typename Loads::View;
+          constexpr int P = decltype(held)::value;
+          for_each_row<Loads::kWidth, P>(
+              context(y), R, N,
+              HedgehogBackwardRow<Loads, P>{N, joint, View(y), View(d_y), Result<S>(d_z)});
         },
         y, d_y, d_z.tensor);
   });

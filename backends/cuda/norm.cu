@@ -1,23 +1,27 @@
-#include "backends/cuda/columns.cuh"
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/norm.cuh"
 #include "backends/cuda/rows.cuh"
 
 namespace regla::cuda {
 namespace {
 
-constexpr int kHeld = 8;  // loads of a row that stay in a thread's registers
-
 // Bytes: x and y once, the statistics.
-template <class S, int W>
+template <class Loads, int P>
 struct NormRow {
+  using View = typename Loads::View;
+  using S = typename View::S;
+  static constexpr int W = Loads::kWidth;
+
   int64_t N, G;
-  Elements<S> x, gain, bias;
-  S epsilon;
+  View x;
+  Typed<S> gain, bias;
+  S share, epsilon;  // 1 / N
   bool center;
   Result<S> y, mean, inverse;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, x, row * N, N);
+    const HeldRow<S, W, P, View> held(team, x, row * N, N);
+    const int64_t group = static_cast<uint32_t>(row) % static_cast<uint32_t>(G) * N;
     S sum = 0, squares = 0;
     if (center) {
       held.each([&](int64_t, const S(&v)[W]) {
@@ -25,16 +29,15 @@ struct NormRow {
       });
       sum = team.sum(sum);
     }
-    const S m = sum / static_cast<S>(N);
+    const S m = sum * share;
     held.each([&](int64_t, const S(&v)[W]) {
       for (int w = 0; w < W; ++w) squares += (v[w] - m) * (v[w] - m);
     });
-    const S scale = 1 / sqrt(team.sum(squares) / static_cast<S>(N) + epsilon);
+    const S scale = rsqrt(team.sum(squares) * share + epsilon);
     if (team.leads()) {
       mean.put(row, m);
       inverse.put(row, scale);
     }
-    const int64_t group = row % G * N;
     held.each([&](int64_t j, const S(&v)[W]) {
       S g[W], b[W] = {}, out[W];
       gain.load(group + j, g);
@@ -45,119 +48,87 @@ struct NormRow {
   }
 };
 
-// With x^ = (x - mean) * inverse and w = d_y * gain:
-//   d_x = inverse * (w - mean(w) [if centred] - x^ * mean(w * x^))
-// Bytes: x, d_y and d_x once.
-template <class S, int W>
-struct NormBackwardRow {
-  int64_t N, G;
-  Elements<S> x, gain, mean, inverse, d_y;
+// Heads by lines (norm.cuh): a row lies in `row_lanes` lanes of one of P loads.
+// Bytes: x and y once, the statistics.
+template <int W, int P>
+struct NormHeads {
+  int G, row_lanes;
+  Typed<__nv_bfloat16> x;
+  Typed<float> gain;
+  float share, epsilon;  // 1 / N
   bool center;
-  Result<S> d_x;
+  Result<float> y;
+  float *mean, *inverse;
 
-  __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, x, row * N, N), d(team, d_y, row * N, N);
-    const int64_t group = row % G * N;
-    const S m = team.is_active ? mean[row] : S(0), scale = team.is_active ? inverse[row] : S(0);
-    S sum_w = 0, sum_wx = 0;
-    held.with(d, [&](int64_t j, const S(&v)[W], const S(&dv)[W]) {
-      S g[W];
-      gain.load(group + j, g);
-      for (int w = 0; w < W; ++w) {
-        const S weighted = dv[w] * g[w];
-        sum_w += weighted;
-        sum_wx += weighted * (v[w] - m) * scale;
+  __device__ void operator()(const Team& team, int64_t line) const {
+    if (!team.is_active) return;  // a whole warp
+    const Team own = {row_lanes, team.lane % row_lanes, true};
+    const int64_t start = line * 32 * W * P;
+    const HeldRow<float, W, P, Typed<__nv_bfloat16>> held(team, x, start, 32 * W * P);
+    held.each([&](int64_t j, const float(&v)[W]) {
+      float sum = 0, squares = 0, g[W], out[W];
+      gain.load(j, g);
+      for (int w = 0; w < W; ++w) sum += v[w];
+      const float m = center ? own.sum(sum) * share : 0;
+      for (int w = 0; w < W; ++w) squares += (v[w] - m) * (v[w] - m);
+      const float scale = rsqrt(own.sum(squares) * share + epsilon);
+      const int64_t row = line * G + static_cast<int>(j) / W / row_lanes;
+      if (own.lane == 0) {
+        mean[row] = m;
+        inverse[row] = scale;
       }
-    });
-    const S mean_w = center ? team.sum(sum_w) / static_cast<S>(N) : S(0);
-    const S mean_wx = team.sum(sum_wx) / static_cast<S>(N);
-    held.with(d, [&](int64_t j, const S(&v)[W], const S(&dv)[W]) {
-      S g[W], out[W];
-      gain.load(group + j, g);
-      for (int w = 0; w < W; ++w) {
-        out[w] = scale * (dv[w] * g[w] - mean_w - (v[w] - m) * scale * mean_wx);
-      }
-      d_x.put(row * N + j, out);
+      for (int w = 0; w < W; ++w) out[w] = (v[w] - m) * scale * g[w];
+      y.set(start + j, out);
     });
   }
 };
 
-/// d_gain and d_bias, [G, N], as sums over the rows of a matrix [R / G, G N].
-// Bytes: x and d_y once more.
-template <class S, int W>
-struct NormParameters {
-  int64_t N, G, R;
-  Elements<S> x, mean, inverse, d_y;
-
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[2][W]) const {
-    const int64_t row = r * G + c / N, at = r * G * N + c;
-    if (row >= R) return;
-    S v[W], d[W];
-    x.load(at, v);
-    d_y.load(at, d);
-    const S m = mean[row], scale = inverse[row];
-    for (int w = 0; w < W; ++w) {
-      total[0][w] += d[w] * (v[w] - m) * scale;
-      total[1][w] += d[w];
-    }
-  }
-};
+/// False where heads are no parts of a load.
+bool went_by_heads(const NormArgs& args, const Tensor& y, Tensor& mean, Tensor& inverse) {
+  if (y.dtype() != DType::BF16 || !are_heads(args) || !are_aligned<kWidest>(y)) return false;
+  const int64_t N = args.x.dim(-1), R = args.x.numel() / N, columns = args.gain.numel();
+  return for_line_loads<kWidest>(columns, 32, [&](auto loads) {
+    constexpr int P = decltype(loads)::value;
+    const NormHeads<kWidest, P> f = {.G = static_cast<int>(columns / N),
+                                     .row_lanes = static_cast<int>(N / kWidest),
+                                     .x = Typed<__nv_bfloat16>(args.x),
+                                     .gain = Typed<float>(args.gain),
+                                     .share = 1 / static_cast<float>(N),
+                                     .epsilon = static_cast<float>(args.epsilon),
+                                     .center = args.center,
+                                     .y = Result<float>(y),
+                                     .mean = mean.data<float>(),
+                                     .inverse = inverse.data<float>()};
+    for_each_row<kWidest, P>(context(y), R * N / columns, columns, f);
+  });
+}
 
 }  // namespace
 
 void norm(const NormArgs& args, Tensor y, Tensor mean, Tensor inverse) {
+  if (went_by_heads(args, y, mean, inverse)) return;
   for_sum_type(args.x.dtype(), "norm", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = args.x.dim(-1), R = args.x.numel() / N, G = args.gain.numel() / N;
-    for_width<S>(
+    for_row_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          for_each_row<W>(context(y), R, N,
-                          NormRow<S, W>{.N = N,
-                                        .G = G,
-                                        .x = Elements<S>(args.x),
-                                        .gain = Elements<S>(args.gain),
-                                        .bias = Elements<S>(args.bias),
-                                        .epsilon = static_cast<S>(args.epsilon),
-                                        .center = args.center,
-                                        .y = Result<S>(y),
-                                        .mean = Result<S>(mean),
-                                        .inverse = Result<S>(inverse)});
+        [&](auto loads, auto held) {
+          using Loads = decltype(loads);
+          constexpr int P = decltype(held)::value;
+          for_each_row<Loads::kWidth, P>(context(y), R, N,
+                                         NormRow<Loads, P>{.N = N,
+                                                           .G = G,
+                                                           .x = typename Loads::View(args.x),
+                                                           .gain = Typed<S>(args.gain),
+                                                           .bias = Typed<S>(args.bias),
+                                                           .share = S(1) / static_cast<S>(N),
+                                                           .epsilon = static_cast<S>(args.epsilon),
+                                                           .center = args.center,
+                                                           .y = Result<S>(y),
+                                                           .mean = Result<S>(mean),
+                                                           .inverse = Result<S>(inverse)});
         },
         args.x, args.gain, args.bias, y);
-  });
-}
-
-void norm_backward(const NormArgs& args, const Tensor& mean, const Tensor& inverse,
-                   const Tensor& d_y, Sink d_x, Sink d_gain, Sink d_bias) {
-  for_sum_type(args.x.dtype(), "norm", [&](auto tag) {
-    using S = decltype(tag);
-    const int64_t N = args.x.dim(-1), R = args.x.numel() / N, G = args.gain.numel() / N;
-    const Elements<S> x(args.x), means(mean), inverses(inverse), d_out(d_y);
-    for_width<S>(
-        N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          if (d_gain || d_bias) {
-            sum_columns<W>(context(d_y), (R + G - 1) / G, G * N,
-                           NormParameters<S, W>{N, G, R, x, means, inverses, d_out},
-                           ColumnSums<S, 2>{{Result<S>(d_gain), Result<S>(d_bias)}});
-          }
-          if (d_x) {
-            for_each_row<W>(context(d_y), R, N,
-                            NormBackwardRow<S, W>{.N = N,
-                                                  .G = G,
-                                                  .x = x,
-                                                  .gain = Elements<S>(args.gain),
-                                                  .mean = means,
-                                                  .inverse = inverses,
-                                                  .d_y = d_out,
-                                                  .center = args.center,
-                                                  .d_x = Result<S>(d_x)});
-          }
-        },
-        args.x, args.gain, d_y, d_x.tensor);
   });
 }
 

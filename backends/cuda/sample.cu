@@ -13,7 +13,8 @@ namespace {
 constexpr uint64_t kSamplingStream = 0x73616d706c65;  // apart from the streams of dropout
 constexpr int kRowBits = 48;                          // where a row's number begins in its stream
 
-/// The row's highest score, the lower id first; -1 where a score is not finite. Bytes: scores once.
+/// The row's highest score below `vocab`, the lower id first; -1 where any score is not finite.
+/// Bytes: scores once.
 template <class S>
 struct HighestRow {
   int64_t row_size, vocab;
@@ -23,10 +24,10 @@ struct HighestRow {
   __device__ void operator()(const Team& team, int64_t row) const {
     S highest = -std::numeric_limits<S>::infinity();
     int is_broken = 0;
-    team.each<1>(vocab, [&](int64_t j) {
+    team.each<1>(row_size, [&](int64_t j) {
       const S score = scores[row * row_size + j];
       if (!isfinite(score)) is_broken = 1;
-      highest = score > highest ? score : highest;
+      if (j < vocab && score > highest) highest = score;
     });
     highest = team.max(highest);
     is_broken = team.max(is_broken);
@@ -155,7 +156,7 @@ void sample(const SampleArgs& args, Tensor ids) {
   for_sum_type(args.scores.dtype(), "sample", [&](auto tag) {
     using S = decltype(tag);
     const Elements<S> scores(args.scores);
-    for_each_row<1>(on, B, vocab, HighestRow<S>{row_size, vocab, scores, out});
+    for_each_row<1>(on, B, row_size, HighestRow<S>{row_size, vocab, scores, out});
     if (args.temperature == 0 || B == 0) return;
     Tensor sorted = Tensor::empty({B, vocab}, dtype_of<S>, on.device);
     Tensor sorted_ids = Tensor::empty({B, vocab}, DType::I32, on.device);

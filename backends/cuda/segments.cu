@@ -65,6 +65,13 @@ void DeviceSegments::unmap(char* segment, size_t bytes) noexcept {
   stretch_of(place)->second -= bytes;
 }
 
+std::optional<size_t> DeviceSegments::available() const {
+  size_t free = 0, total = 0;
+  cudaSetDevice(index_);
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  return free;
+}
+
 DeviceSegments::Stretches::iterator DeviceSegments::stretch_of(uintptr_t address) {
   const auto after = stretches_.upper_bound(address);
   if (after == stretches_.begin()) return stretches_.end();

@@ -32,6 +32,7 @@ class DeviceSegments : public SegmentSource {
 
   char* map(char* wish, size_t bytes) override;
   void unmap(char* segment, size_t bytes) noexcept override;
+  std::optional<size_t> available() const override;
 
  private:
   using Stretches = std::map<uintptr_t, size_t>;  // begin, bytes mapped

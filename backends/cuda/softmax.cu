@@ -4,17 +4,19 @@
 namespace regla::cuda {
 namespace {
 
-constexpr int kHeld = 8;  // loads of a row that stay in a thread's registers
-
 // Bytes: x and y once.
-template <class S, int W>
+template <class Loads, int P>
 struct SoftmaxRow {
+  using View = typename Loads::View;
+  using S = typename View::S;
+  static constexpr int W = Loads::kWidth;
+
   int64_t N;
-  Elements<S> x;
+  View x;
   Result<S> y;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, x, row * N, N);
+    const HeldRow<S, W, P, View> held(team, x, row * N, N);
     S largest = -std::numeric_limits<S>::infinity(), sum = 0;
     held.each([&](int64_t, const S(&v)[W]) {
       for (int w = 0; w < W; ++w) largest = largest > v[w] ? largest : v[w];
@@ -33,14 +35,18 @@ struct SoftmaxRow {
 };
 
 // d_x = y * (d_y - sum(y * d_y)). Bytes: y, d_y and d_x once.
-template <class S, int W>
+template <class Loads, int P>
 struct SoftmaxBackwardRow {
+  using View = typename Loads::View;
+  using S = typename View::S;
+  static constexpr int W = Loads::kWidth;
+
   int64_t N;
-  Elements<S> y, d_y;
+  View y, d_y;
   Result<S> d_x;
 
   __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, y, row * N, N), d(team, d_y, row * N, N);
+    const HeldRow<S, W, P, View> held(team, y, row * N, N), d(team, d_y, row * N, N);
     S dot = 0;
     held.with(d, [&](int64_t, const S(&v)[W], const S(&dv)[W]) {
       for (int w = 0; w < W; ++w) dot += v[w] * dv[w];
@@ -60,11 +66,13 @@ void softmax(const Tensor& x, Tensor y) {
   for_sum_type(x.dtype(), "softmax", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
-    for_width<S>(
+    for_row_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          for_each_row<W>(context(y), R, N, SoftmaxRow<S, W>{N, Elements<S>(x), Result<S>(y)});
+        [&](auto loads, auto held) {
+          using Loads = decltype(loads);
+          constexpr int P = decltype(held)::value;
+          for_each_row<Loads::kWidth, P>(
+              context(y), R, N, SoftmaxRow<Loads, P>{N, typename Loads::View(x), Result<S>(y)});
         },
         x, y);
   });
@@ -75,13 +83,15 @@ void softmax_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_sum_type(y.dtype(), "softmax", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = y.dim(-1), R = N == 0 ? 0 : y.numel() / N;
-    for_width<S>(
+    for_row_loads<S>(
         N,
-        [&](auto width) {
-          constexpr int W = decltype(width)::value;
-          for_each_row<W>(
+        [&](auto loads, auto held) {
+          using Loads = decltype(loads);
+          using View = typename Loads::View;
+          constexpr int P = decltype(held)::value;
+          for_each_row<Loads::kWidth, P>(
               context(y), R, N,
-              SoftmaxBackwardRow<S, W>{N, Elements<S>(y), Elements<S>(d_y), Result<S>(d_x)});
+              SoftmaxBackwardRow<Loads, P>{N, View(y), View(d_y), Result<S>(d_x)});
         },
         y, d_y, d_x.tensor);
   });

@@ -25,7 +25,7 @@ DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Segment& segmen
 
 Var DeltaNetMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const Inputs in = prepare(x, segment);
-  const DeltaRule result =
+  const Recurrence result =
       delta_rule(in.q, in.k, in.v, in.g, segment.reset, state ? state->S : Var{},
                  segment.chunk > 0 ? segment.chunk : chunk_);
   if (state) state->S = result.state;

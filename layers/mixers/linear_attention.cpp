@@ -20,7 +20,7 @@ LinearAttentionMixer::LinearAttentionMixer(const MixerConfig& config, const Mixe
 Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const Inputs in = prepare(x, segment, state);
   const int64_t chunk = segment.chunk > 0 ? segment.chunk : config_.chunk;
-  const LinearAttention result =
+  const Recurrence result =
       linear_attention(in.q, in.k, in.u, in.decays, segment.reset, state ? state->S : Var{}, chunk);
   if (state) {
     state->S = result.state;

@@ -262,6 +262,13 @@ TEST_CASE("a configuration can be inspected without a run") {
         parameters({"inspect", shop / "run", "--json"}));
   CHECK(parameters({"inspect", "--config", shop / "config.json", "--set", "tokenizer=bpe", "--set",
                     "vocab_size=1000", "--json"})["parts"]["embedding"] == 1024 * 32);
+  const Outcome measured =
+      regla({"inspect", "--config", shop / "config.json", "--memory", "--json"});
+  REQUIRE(measured.code == 0);
+  const Json memory = parse_json(measured.out, "inspect")["memory"];
+  CHECK(memory["moments"] == 2 * memory["gradients"].get<int64_t>());
+  CHECK(memory["training"].get<int64_t>() >
+        memory["sequences_at_once"].get<int64_t>() * memory["per_sequence"].get<int64_t>());
   CHECK_THAT(refused({"inspect"}), Contains("--config"));
   CHECK_THAT(refused({"inspect", shop / "run", "--config", shop / "config.json"}),
              Contains("--config"));

@@ -353,7 +353,13 @@ TEST_CASE("a GPU's losses and their gradients are the CPU's", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   for (const auto& [R, D, vocab] : std::vector<std::array<int64_t, 3>>{
-           {1, 8, 3}, {33, 24, 50}, {130, 64, 1001}, {2500, 16, 257}, {20, 32, 40'000}}) {
+           {1, 8, 3},
+           {33, 24, 50},
+           {130, 64, 1001},
+           {2500, 16, 257},
+           {300, 32, 50'304},
+           {20, 16, 100'003},
+           {7, 8, 130'001}}) {  // the last two: rows that no block holds
     INFO(R << " rows, " << vocab << " ids");
     Tensor targets = random_ids({R}, 1, vocab);
     for (int64_t i = 3; i < R; i += 11) targets.data<int32_t>()[i] = -1;

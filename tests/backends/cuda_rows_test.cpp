@@ -59,9 +59,37 @@ TEST_CASE("a GPU's norms are the CPU's", "[cuda]") {
     INFO(N);
     check_norms(N, 1, true, true, *device);
   }
-  check_norms(64, 12, false, false, *device);
+  for (const int64_t N : {256, 512, 1024, 2048}) check_norms(N, 1, true, true, *device);
   check_norms(33, 3, true, false, *device);
   check_norms(768, 1, false, false, *device);
+  // Heads: several in a load, one in a load, more of them than a warp holds, none of its parts.
+  for (const auto& [N, G] : std::vector<std::pair<int64_t, int64_t>>{
+           {64, 12}, {64, 4}, {64, 16}, {32, 16}, {128, 6}, {256, 3}, {64, 20}, {96, 8}}) {
+    INFO(G << " heads of " << N);
+    check_norms(N, G, false, false, *device);
+    check_norms(N, G, true, true, *device);
+  }
+}
+
+TEST_CASE("a GPU's gradients of a norm are the same bits again", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const int64_t R = 5000, N = 768;
+  const KernelTable& on = kernels(*device);
+  const Tensor x = floats({R, N}, 1).on(*device), gain = floats({1, N}, 2).on(*device);
+  const Tensor d_y = converted(floats({R, N}, 3), DType::BF16).on(*device);
+  const Tensor y = Tensor::empty_like(d_y), mean = Tensor::zeros({R}, DType::F32, *device);
+  const Tensor inverse = Tensor::empty_like(mean);
+  const NormArgs args = {.x = x, .gain = gain, .bias = gain, .epsilon = 1e-5, .center = true};
+  on.norm(args, y, mean, inverse);
+  const auto gradients = [&] {
+    const Tensor d_x = Tensor::empty_like(x), d_gain = Tensor::empty_like(gain);
+    const Tensor d_bias = Tensor::empty_like(gain);
+    on.norm_backward(args, mean, inverse, d_y, {d_x, false}, {d_gain, false}, {d_bias, false});
+    return Tensors{d_x.on(Device{}), d_gain.on(Device{}), d_bias.on(Device{})};
+  };
+  const Tensors once = gradients(), again = gradients();
+  for (size_t i = 0; i < once.size(); ++i) CHECK(same_bits(once[i], again[i]));
 }
 
 TEST_CASE("a GPU's softmax is the CPU's", "[cuda]") {
@@ -117,7 +145,7 @@ TEST_CASE("a GPU's softmax is the CPU's", "[cuda]") {
 TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const int64_t N : {3, 16, 64, 130}) {
+  for (const int64_t N : {3, 16, 64, 128, 130}) {
     INFO(N);
     const int64_t R = 45, F = N == 16 ? 24 : N + 5;
     const Tensor x = floats({R, N}, 1), z = floats({R, F}, 2), d_z = floats({R, F}, 3);
@@ -157,7 +185,7 @@ TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") 
                   on.cos_sin_backward(in[0], in[1], {out[0], false});
                 }},
                *device);
-    for (const int64_t nu : {1, 3}) {
+    for (const int64_t nu : {1, 3, 5}) {
       const Tensor y = floats({R, 2 * N * nu}, 7), d_y = floats({R, 2 * N * nu}, 8);
       check_case(
           {"dpfp",
@@ -169,14 +197,18 @@ TEST_CASE("a GPU's random and parameter-free features are the CPU's", "[cuda]") 
            5e-6},
           *device);
       check_case({"dpfp_backward",
-                  "AAA",
-                  {x, y, d_y},
+                  "AA",
+                  {x, d_y},
                   "S",
                   {x},
                   [=](const auto& on, const auto& in, const auto& out) {
-                    on.dpfp_backward(in[0], nu, in[1], in[2], {out[0], false});
+                    const Tensor features = Tensor::empty_like(in[1]);  // of x: rounded if narrow
+                    on.dpfp(in[0], nu, features);
+                    on.dpfp_backward(in[0], nu, features, in[1], {out[0], false});
                   },
-                  1e-5},
+                  1e-5,
+                  4e-3,
+                  4e-3},
                  *device);
     }
   }
@@ -314,6 +346,7 @@ TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
   Tensor scores = floats({5, 1003}, 1, 3);
   for (int64_t i = 7; i < scores.numel(); i += 10) scores.data<float>()[i] = 8;  // ties
   scores.data<float>()[2 * 1003 + 50] = NAN;
+  scores.data<float>()[3 * 1003 + 995] = INFINITY;  // which is never drawn
   for (const double temperature : {0.0, 0.7}) {
     for (const int64_t top_k : {0, 1, 40}) {
       for (const double top_p : {1.0, 0.6}) {

@@ -92,7 +92,7 @@ Results run(const Problem& p, int64_t chunk, std::vector<int64_t> splits = {}) {
     k.push_back(tape.leaf(part(p.k)));
     v.push_back(tape.leaf(part(p.v)));
     g.push_back(tape.leaf(part(p.g)));
-    const DeltaRule out = delta_rule(q[i], k[i], v[i], g[i], part(p.reset), state, chunk);
+    const Recurrence out = delta_rule(q[i], k[i], v[i], g[i], part(p.reset), state, chunk);
     outputs.push_back(out.o);
     o.push_back(out.o.value);
     seeds.push_back(part(p.d_o));

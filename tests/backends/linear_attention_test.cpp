@@ -86,7 +86,7 @@ std::vector<std::pair<std::string, Tensor>> run(const Problem& p, int64_t chunk)
   const auto leaf = [&](const Tensor& x) { return x ? tape.leaf(x) : Var{}; };
   const Var q = leaf(p.q), k = leaf(p.k), u = leaf(p.u), state = leaf(p.state);
   const LogDecays decays = {leaf(p.log_a), leaf(p.log_b), leaf(p.log_s)};
-  const LinearAttention out = linear_attention(q, k, u, decays, p.reset, state, chunk);
+  const Recurrence out = linear_attention(q, k, u, decays, p.reset, state, chunk);
   tape.backward({out.o, out.state}, {p.d_o, p.d_state});
   const auto gradient = [&](const Var& x) { return x.defined() ? tape.gradient(x) : Tensor{}; };
   return {{"o", out.o.value},

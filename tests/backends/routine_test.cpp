@@ -59,12 +59,12 @@ struct ToyUpdate {
               v = linear(h, weight(3), {});
     const SafeExp keys = safe_exp(heads(k), {}, reset, Maximum::Running, 0.5);
     const SafeExp queries = safe_exp(heads(q), {}, {}, Maximum::Token, 0.5);
-    const LinearAttention attended =
+    const Recurrence attended =
         linear_attention(queries.features, keys.features, heads(v),
                          {.key = {}, .value = {}, .scalar = keys.log_rho}, reset, Var(state), 8);
     const Var g = sigmoid(reshape(last(reshape(k, {B * T, D}), 1), {B, T, 1}));
     const Var strength = reshape(concatenate(g, g), {B, T, H});
-    const DeltaRule ruled =
+    const Recurrence ruled =
         delta_rule(softmax(heads(q)), softmax(heads(k)), attended.o, strength, reset, {}, 16);
     const Var y = add_dropout(x, gelu(reshape(ruled.o, {B, T, D}), Gelu::Tanh), 0.2, {7, 3, 0});
     const Var result = cross_entropy(y, weight(0), targets, B * T);

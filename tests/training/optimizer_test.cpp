@@ -56,14 +56,19 @@ TEST_CASE("the gradient norm is global and clipping never makes it longer") {
   AdamW adam({&a, &b}, TrainingConfig{});
   using Numbers = std::vector<double>;
   const Tensor losses = Tensor::of({2}, Numbers{0.5, 1.5});
+  const auto clipped = [&](double largest) {
+    const Tensor report = Tensor::empty({3}, DType::F64);
+    adam.clip(losses, largest, report);
+    return report.values();
+  };
   give(a, {3, 0});
-  CHECK(adam.clip(losses, 0).values() == Numbers{2, 3, 1});  // b has no gradient yet
+  CHECK(clipped(0) == Numbers{2, 3, 1});  // b has no gradient yet
   give(b, {0, 4});
-  CHECK(adam.clip(losses, 0).values() == Numbers{2, 5, 1});
-  CHECK(adam.clip(losses, 1).values() == Numbers{2, 5, 0.2});
-  CHECK(adam.clip(losses, 6).values() == Numbers{2, 5, 1});
+  CHECK(clipped(0) == Numbers{2, 5, 1});
+  CHECK(clipped(1) == Numbers{2, 5, 0.2});
+  CHECK(clipped(6) == Numbers{2, 5, 1});
   adam.clear_gradients();
-  CHECK(adam.clip(losses, 1).values() == Numbers{2, 0, 1});
+  CHECK(clipped(1) == Numbers{2, 0, 1});
 }
 
 TEST_CASE("after an update that went bad none changes anything until it is forgotten") {
@@ -71,7 +76,8 @@ TEST_CASE("after an update that went bad none changes anything until it is forgo
   AdamW adam({&a}, TrainingConfig{});
   const auto update = [&](double gradient, double loss) {
     give(a, {gradient, 1});
-    const Tensor report = adam.clip(Tensor::full({1}, loss, DType::F64), 1);
+    const Tensor report = Tensor::empty({3}, DType::F64);
+    adam.clip(Tensor::full({1}, loss, DType::F64), 1, report);
     adam.update(Tensor::of({3}, adam.rates(1, 0.1)), report.slice(2, 3));
     return a.value.values() != std::vector<double>{1, 2};
   };

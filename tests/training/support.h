@@ -13,19 +13,20 @@ namespace regla::test {
 
 constexpr int32_t kEnd = 19;
 
-/// A small model of one or two mixers, in double so that rounding hides nothing.
-inline TrainingConfig small_config(const std::string& mixer) {
-  TrainingConfig config = from_json(R"({"layers": 2, "hidden": 16, "heads": 2, "mlp": 24,
+/// A small model of one mixer, or of one for each layer, in double so that rounding hides nothing.
+inline TrainingConfig small_config(const std::string& mixer, int64_t layers = 2) {
+  TrainingConfig config = from_json(R"({"hidden": 16, "heads": 2, "mlp": 24,
       "sequence_length": 8, "batch_size": 4, "vocab": 20, "dropout": 0.0, "precision": "f64",
       "learning_rate": 0.01, "steps": 100, "mixer": )" +
-                                    mixer + "}");
+                                    mixer + R"(, "layers": )" + std::to_string(layers) + "}");
   return config;
 }
 
 /// The same with all that a step may have: micro-batches, dropout, a carried state and resets, and
 /// a vocabulary that the tokenizer of bytes gives.
-inline TrainingConfig full_config(const std::string& mixer, Precision precision) {
-  TrainingConfig config = small_config(mixer);
+inline TrainingConfig full_config(const std::string& mixer, Precision precision,
+                                  int64_t layers = 2) {
+  TrainingConfig config = small_config(mixer, layers);
   config.precision = precision;
   config.tokenizer = "byte";
   config.model.vocab = 0;

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""Puts regla beside PyTorch and flash-linear-attention on one GPU, in one call.
+
+    gpu_peers.py recurrences [--program regla] [--fla FOLDER] [--tokens 32768]
+    gpu_peers.py train [--program regla] [--config configs/bench/160m_regla.json] [--batch 8] [--length 2048]
+
+`recurrences` times one mixer's kernel forward, and forward and backward, over segments of 1,024 to
+16,384 tokens with the same number of tokens in each batch, in bf16: fla's chunk_gla,
+chunk_simple_gla and chunk_linear_attn (from FOLDER, or as installed; left out with a line where
+there is none), PyTorch's flash attention, and the rows of `regla bench recurrences`. `train` times
+whole updates: PyTorch's softmax model, eager and compiled, under autocast with fused AdamW, and
+`regla bench train` of the configuration and of the same with softmax. Before and after each part it
+measures what the card gives: GB/s of a copy (reads and writes) and TFLOP/s of a bf16 product.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pytorch_model import Decoder  # noqa: E402
+from pytorch_peer import adamw, loss_of, read_config, require  # noqa: E402
+
+HEADS, SIZE = 12, 64
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+
+
+def milliseconds(function, repeats=30):
+    """The median by the GPU's own events, after three runs that compile and fill caches."""
+    for _ in range(3):
+        function()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        function()
+        mark.record()
+    torch.cuda.synchronize()
+    times = sorted(a.elapsed_time(b) for a, b in zip(marks, marks[1:]))
+    return times[len(times) // 2]
+
+
+def limits():
+    """(GB/s of a large copy, TFLOP/s of a large bf16 product) of this card now."""
+    a = torch.empty(2**30, dtype=torch.uint8, device="cuda").random_()
+    b = torch.empty_like(a)
+    copy = 2 * a.numel() / milliseconds(lambda: b.copy_(a), 10) / 1e6
+    x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    y = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    return copy, 2 * 8192**3 / milliseconds(lambda: x @ y, 10) / 1e9
+
+
+def print_limits(when):
+    copy, product = limits()
+    print(f"{when}: copies {copy:.0f} GB/s, bf16 products {product:.0f} TFLOP/s")
+
+
+def forward_and_both(function, inputs):
+    """Milliseconds of the forward pass alone, and of it with all gradients."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    seed = torch.randn_like(function(*leaves))
+    with torch.no_grad():
+        forward = milliseconds(lambda: function(*leaves))
+    both = milliseconds(lambda: torch.autograd.grad(function(*leaves), leaves, seed))
+    return forward, both
+
+
+def normal(*shape):
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def fla_functions(folder):
+    """name -> (function, its inputs for B, T); the functions of flash-linear-attention."""
+    if folder:
+        sys.path.insert(0, folder)
+    try:
+        from fla.ops.gla import chunk_gla
+        from fla.ops.linear_attn import chunk_linear_attn
+        from fla.ops.simple_gla import chunk_simple_gla
+    except ImportError as error:
+        print(f"flash-linear-attention is left out: {error}")
+        return {}
+    qkv = lambda B, T: [normal(B, T, HEADS, SIZE) for _ in range(3)]
+    return {
+        "fla chunk_gla": (lambda q, k, v, g: chunk_gla(q, k, v, g)[0],
+                          lambda B, T: qkv(B, T) + [F.logsigmoid(normal(B, T, HEADS, SIZE))]),
+        "fla chunk_simple_gla": (lambda q, k, v, g: chunk_simple_gla(q, k, v, g=g)[0],
+                                 lambda B, T: qkv(B, T) + [F.logsigmoid(normal(B, T, HEADS)).float()]),
+        "fla chunk_linear_attn": (lambda q, k, v: chunk_linear_attn(q, k, v, normalize=False)[0], qkv),
+    }
+
+
+def flash_attention(q, k, v):
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def bench(program, what, *options):
+    """The report of `regla bench`."""
+    command = [program, "bench", what, "--device", "cuda", "--set", "precision=bf16", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    require(done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def recurrences(arguments):
+    print_limits("before")
+    functions = fla_functions(arguments.fla)
+    functions["PyTorch flash attention"] = (
+        flash_attention, lambda B, T: [normal(B, HEADS, T, SIZE) for _ in range(3)])
+    times = {}  # (name, T) -> forward, both
+    lengths = [T for T in LENGTHS if arguments.tokens % T == 0]
+    for name, (function, inputs_of) in functions.items():
+        for T in lengths:
+            try:
+                times[name, T] = forward_and_both(function, inputs_of(arguments.tokens // T, T))
+            except Exception as error:  # some refuse a pass on some cards, with a reason
+                print(f"{name} at T={T}: {str(error).splitlines()[0][:150]}")
+                break
+    if arguments.program:
+        report = bench(arguments.program, "recurrences", "--longest", str(arguments.tokens))
+        rows = {row["name"]: 1e3 * row["median_s"] for row in report["results"]}
+        for name in dict.fromkeys(row.split(" T=")[0] for row in rows):
+            for T in lengths:
+                times["regla " + name, T] = tuple(
+                    rows[f"{name} T={T} {which}"] for which in ("forward", "both"))
+    print(f"{arguments.tokens} tokens, H {HEADS}, K = V = {SIZE}, bf16: forward / forward and backward, ms")
+    print(f"{'':26}" + "".join(f"{f'T={T}':>17}" for T in lengths))
+    for name in dict.fromkeys(name for name, _ in times):
+        cells = [times.get((name, T)) for T in lengths]
+        print(f"{name:26}" + "".join(f"{f'{c[0]:.3f} / {c[1]:.3f}' if c else '-':>17}" for c in cells))
+    for ours, theirs in (("regla value", "fla chunk_gla"), ("regla key", "fla chunk_gla"),
+                         ("regla scalar", "fla chunk_simple_gla"), ("regla plain", "fla chunk_linear_attn"),
+                         ("regla softmax_attention", "PyTorch flash attention")):
+        pairs = [(times.get((theirs, T)), times.get((ours, T))) for T in lengths]
+        if any(a and b for a, b in pairs):
+            print(f"{theirs} over {ours}: " + "  ".join(
+                f"{a[0] / b[0]:.2f} / {a[1] / b[1]:.2f}" if a and b else "-" for a, b in pairs))
+    print_limits("after")
+
+
+def pytorch_update(config, compiled):
+    torch.manual_seed(0)
+    model = Decoder(config).cuda()
+    optimizer = adamw(list(model.named_parameters()), config)
+    loss = lambda ids, targets: loss_of(model, ids, targets)
+    if compiled:
+        loss = torch.compile(loss)
+    B, T = config["batch_size"], config["sequence_length"]
+    text = torch.randint(config["vocab"], (4, B, T + 1), device="cuda")
+    steps = iter(range(10**9))
+
+    def update():
+        ids = text[next(steps) % 4]
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            value = loss(ids[:, :-1], ids[:, 1:])
+        value.backward()
+        if config["grad_clip"] > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config["grad_clip"])
+        optimizer.step()
+
+    return update
+
+
+def train(arguments):
+    print_limits("before")
+    config = {**read_config(arguments.config), "batch_size": arguments.batch,
+              "sequence_length": arguments.length, "mixer": "softmax"}
+    tokens = arguments.batch * arguments.length
+    rates = {}
+    for compiled in (False, True):
+        torch.cuda.reset_peak_memory_stats()
+        name = f"PyTorch softmax, {'compiled' if compiled else 'eager'}"
+        seconds = milliseconds(pytorch_update(config, compiled), 10) / 1e3
+        rates[name] = tokens / seconds, torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.empty_cache()
+    if arguments.program:
+        sizes = ["--set", f"batch_size={arguments.batch}", "--set", f"sequence_length={arguments.length}"]
+        mixer = json.loads(Path(arguments.config).read_text()).get("mixer", "regla")
+        named = mixer if isinstance(mixer, str) else mixer["type"]
+        for which, options in ((named, []), ("softmax", ["--set", "mixer=softmax"])):
+            row = bench(arguments.program, "train", "--config", arguments.config, *sizes, *options)["results"][0]
+            rates[f"regla {which}"] = row["tokens_per_s"], row["peak_memory_bytes"] / 2**30
+    print(f"updates of {tokens} tokens ({arguments.batch} x {arguments.length}), dropout {config['dropout']}, bf16")
+    base = rates["PyTorch softmax, compiled"][0]
+    for name, (rate, memory) in rates.items():
+        print(f"{name:28}{rate:12,.0f} tokens/s{memory:8.1f} GiB{rate / base:8.2f} x PyTorch compiled")
+    print_limits("after")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    part = commands.add_parser("recurrences")
+    part.add_argument("--fla", help="a folder that holds the package `fla`")
+    part.add_argument("--tokens", type=int, default=32768)
+    part.set_defaults(run=recurrences)
+    whole = commands.add_parser("train")
+    whole.add_argument("--config", default="configs/bench/160m_regla.json")
+    whole.add_argument("--batch", type=int, default=8)
+    whole.add_argument("--length", type=int, default=2048)
+    whole.set_defaults(run=train)
+    for command in (part, whole):
+        command.add_argument("--program", help="a build of regla with CUDA; without it only the peers")
+    arguments = parser.parse_args()
+    require(torch.cuda.is_available(), "PyTorch finds no GPU")
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
