@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "backends/cpu/gemm.h"
@@ -303,33 +304,47 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
   });
 }
 
+namespace {
+
+/// Copies a row of elements to where element `at` of another tensor of the same type lies.
+void copy_row(const Tensor& from, int64_t first, int64_t count, Tensor& to, int64_t at) {
+  const auto bytes = static_cast<int64_t>(size_of(from.dtype()));
+  std::memcpy(static_cast<char*>(to.raw()) + at * bytes,
+              static_cast<const char*>(from.raw()) + first * bytes,
+              static_cast<size_t>(count * bytes));
+}
+
+}  // namespace
+
 void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
   Tensor used = args.used;
   const int32_t entry = used.data<int32_t>()[0];
   check(entry >= 0 && entry < args.keys.dim(1), "[softmax_attention_step] expected fewer than ",
         args.keys.dim(1), " entries in use, got ", entry);
-  for_float_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {
+  for_sums_of(args.q, "softmax_attention_step", [&](auto tag) {
     using T = decltype(tag);
     const SoftmaxAttentionArgs cache = {args.q, args.keys,   args.values,
                                         {},     args.window, args.scale};
-    const int64_t H = args.q.dim(2), heads = args.q.dim(0) * H;
-    Tensor scratch = Tensor::empty({threads(), entry + 1}, dtype_of<T>);
+    const int64_t H = args.q.dim(2), heads = args.q.dim(0) * H, V = args.v.dim(3);
+    const int64_t size = entry + 1 + V + Head<T>::widened(cache);
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     Tensor keys = args.keys, values = args.values;
-    T *scores = scratch.data<T>(), *all_keys = keys.data<T>(), *all_values = values.data<T>();
-    T* out = o.data<T>();
-    const T *k = args.k.data<T>(), *v = args.v.data<T>();
+    T* buffers = scratch.data<T>();
+    const Output<T> out(o);
     const int32_t* positions = args.positions.data<int32_t>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
+        Arena<T> arena = {buffers + thread_index() * size};
         Head<T> head(cache, n);
         const int32_t first = std::max(0, entry - positions[n / H]);
         head.length = entry + 1;
         head.first = &first;
-        std::copy_n(k + n * head.K, head.K, all_keys + head.k_offset + entry * head.k_pitch);
-        std::copy_n(v + n * head.V, head.V, all_values + head.v_offset + entry * head.v_pitch);
-        T log_sum;
-        forward_block(head, 0, 1, scores + thread_index() * (entry + 1), out + head.o_offset,
-                      &log_sum);
+        copy_row(args.k, n * head.K, head.K, keys, head.k_offset + entry * head.k_pitch);
+        copy_row(args.v, n * V, V, values, head.v_offset + entry * head.v_pitch);
+        head.widen(cache, arena);
+        T *P = arena.take(entry + 1), *row = arena.take(V), log_sum;
+        forward_block(head, 0, 1, P, row, &log_sum);
+        out.write(head.o_offset, V, [=](int64_t j) { return row[j]; });
       }
     });
   });

@@ -48,6 +48,7 @@ const KernelTable& shell_table() {
   table.safe_exp_backward = cpu::any_precision<cpu::safe_exp_backward>;
   table.softmax_attention = cpu::any_precision<cpu::softmax_attention>;
   table.softmax_attention_backward = cpu::any_precision<cpu::softmax_attention_backward>;
+  table.softmax_attention_step = cpu::any_precision<cpu::softmax_attention_step>;
   table.linear_attention = cpu::any_precision<cpu::linear_attention>;
   table.linear_attention_backward = cpu::any_precision<backward_of_rounded>;
   table.linear_attention_step = cpu::any_precision<cpu::linear_attention_step>;
