@@ -32,7 +32,7 @@ Cut cut_of(const Product<BFloat16, BFloat16, Out>& p) {
   const int64_t most = kPackedBytes / static_cast<int64_t>(sizeof(BFloat16));
   Cut cut = {.rows = 0, .columns = p.N, .depth = p.K, .apart = false};
   if (p.c_pitch != p.N || p.N > most / kLeastDepth) cut.columns = std::min(p.N, kColumns);
-  cut.depth = std::clamp<int64_t>(most / cut.columns / 64 * 64, 64, std::max<int64_t>(p.K, 1));
+  cut.depth = std::clamp<int64_t>(p.K, 1, most / cut.columns / 64 * 64);
   const int64_t across = std::min(pieces_of(p.N, cut.columns), most / (cut.columns * cut.depth));
   const int64_t down = pieces_of(kPieces, std::max<int64_t>(across, 1));
   cut.rows = std::clamp(pieces_of(p.M, down * 32) * 32, kFewestRows, kMostRows);
