@@ -4,6 +4,7 @@
 
 #include "autograd/tape.h"
 #include "backends/maximum.h"
+#include "backends/rotation.h"
 
 // Every differentiable function, on one page; each has a file of its name in autograd/ops/. Sizes
 // as in backends/kernels.h, `...` any outer axes. Wrong shapes or types are an Error that begins
@@ -54,9 +55,8 @@ Var dropout(const Var& x, double rate, const DropoutKey& key);
 /// residual + dropout(x), equal shapes, in the type of sums, as the residual is.
 Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key);
 
-/// Rotary position embedding (Su et al. 2024) of x [B, T, H, K] at positions [B, T] I32: the first
-/// `rotary` features turn, half-split.
-Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base);
+/// Rotary position embedding (Su et al. 2024) of x [B, T, H, K].
+Var rope(const Var& x, const Rotation& rotation);
 
 /// Mean cross-entropy (nats) of softmax(hidden weight^T) against targets. hidden [..., D], weight
 /// [vocab, D], targets [...] I32 with -1 for rows that do not count. The mean is over `count` rows;
@@ -79,9 +79,10 @@ struct SafeExp {
   Var log_rho;   // [B, T, H]: the decay that the moving maximum causes; undefined for Token
   Var m;         // [B, H]: the maximum after the last token; undefined for Token
 };
-/// z [B, T, H, K]; m0 [B, H] the maximum so far or undefined; reset [B, T] I32 or undefined.
+/// z [B, T, H, K], which is turned first; m0 [B, H] the maximum so far or undefined; reset [B, T]
+/// I32 or undefined.
 SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale,
-                 std::optional<DType> out = {});
+                 std::optional<DType> out = {}, const Rotation& rotation = {});
 
 /// A matrix of its own per head: x [B, T, H, N], weight [H F, N], bias [H F] or undefined ->
 /// [B, T, H, F].

@@ -44,14 +44,15 @@ void require_finite(const Tensor& tensor, const Op& op, const std::string& scope
 
 }  // namespace
 
-Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
+Sink Gradient::sink(const Shape& shape, Device device) {
   if (!wanted_) return {};
+  settle();
   if (!empty()) {
     if (borrowed_ && !tensor_.unique()) tensor_ = tensor_.clone();
     borrowed_ = false;
     return {slot(), true};
   }
-  slot() = Tensor::empty(shape, type_for(dtype), device);
+  slot() = Tensor::empty(shape, type_while_added(), device);
   if (parameter_) parameter_->gradient_empty = false;
   if (shared_) slot().fill(0);
   return {slot(), shared_};
@@ -59,7 +60,8 @@ Sink Gradient::sink(const Shape& shape, DType dtype, Device device) {
 
 void Gradient::give(Tensor gradient) {
   if (!wanted_) return;
-  if (empty()) gradient = converted(std::move(gradient), type_for(dtype_));
+  settle();
+  if (empty()) gradient = converted(std::move(gradient), type_while_added());
   // A parameter's gradient outlives the tape, so it borrows nothing.
   if (empty() && (!parameter_ || gradient.unique())) {
     borrowed_ = !gradient.unique();
@@ -67,11 +69,46 @@ void Gradient::give(Tensor gradient) {
     if (parameter_) parameter_->gradient_empty = false;
     return;
   }
-  const Sink sum = sink(gradient.shape(), dtype_, gradient.device());
+  const Sink sum = sink(gradient.shape(), gradient.device());
   kernels(gradient.device()).accumulate(gradient, 1, sum);
 }
 
-Tensor Gradient::taken() { return converted(std::exchange(tensor_, {}), dtype_); }
+void Gradient::add_linear(LinearUse use) {
+  linears_.push_back(std::move(use));
+  // Nobody will ask, or the weight is the same value.
+  if (!wanted_ || parameter_ || shared_) settle();
+}
+
+void Gradient::settle() {
+  if (linears_.empty()) return;
+  const std::vector<LinearUse> uses = std::exchange(linears_, {});
+  const Tensor& x = uses.front().x;
+  const auto as_rows = [](const Tensor& t) {
+    const int64_t inner = t.dim(-1);
+    return t.reshape({inner == 0 ? 0 : t.numel() / inner, inner});
+  };
+  LinearGradients args = {.x = as_rows(x), .parts = {}};
+  for (const LinearUse& use : uses) {
+    args.parts.push_back({.d_y = as_rows(use.d_y),
+                          .weight = use.weight,
+                          .d_weight = use.d_weight->sink(use.weight),
+                          .d_bias = use.d_bias->sink({use.weight.dim(0)}, x.device())});
+  }
+  Sink d_x;
+  if (wanted_ && !parameter_ && empty() && uses_ == static_cast<int64_t>(uses.size())) {
+    tensor_ = Tensor::empty(x.shape(), dtype_, x.device());  // the kernel adds them all up
+    d_x = {tensor_};
+  } else {
+    d_x = sink(x);
+  }
+  if (d_x) d_x.tensor = as_rows(d_x.tensor);
+  kernels(x.device()).linear_backward(args, d_x);
+}
+
+Tensor Gradient::taken() {
+  settle();
+  return converted(std::exchange(tensor_, {}), dtype_);
+}
 
 Tape::Tape() : first_index_(next_first_index()), outer_(current_tape) { current_tape = this; }
 
@@ -150,8 +187,11 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
     if (kept && comes_again) *kept = {};
     node.repeats = node.repeats && (kept || comes_again || !in[i].defined());
   }
+  DType narrow = in[0].value.dtype();
+  if (in[0].index >= 0) narrow = gradient_at(in[0].index).dtype_;
   for (Var& var : out) {
-    const int64_t index = add_gradient(var.value.dtype(), nullptr);
+    const DType type = node.op->narrows_gradient() ? narrow : var.value.dtype();
+    const int64_t index = add_gradient(type, nullptr);
     gradient_at(index).node_ = size();
     if (var.defined()) var.index = index;
   }
@@ -205,15 +245,15 @@ void Tape::backward(Vars outputs, Tensors seeds) {
     run_backward(nodes_.back());
     nodes_.pop_back();
   }
+  for (Gradient& gradient : gradients_) gradient.settle();
 }
 
 void Tape::run_backward(Node& node) {
   Tensors d_out;
   bool reached = false;
   for (int64_t i = 0; i < node.outputs; ++i) {
-    Gradient& gradient = gradient_at(node.first_output + i);
-    reached = reached || gradient.tensor_.defined();
-    d_out.push_back(gradient.taken());
+    d_out.push_back(gradient_at(node.first_output + i).taken());
+    reached = reached || d_out.back().defined();
   }
   if (!reached) return;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -229,6 +269,7 @@ void Tape::run_backward(Node& node) {
   }
   node.op->backward(d_out, d_in);
   if (!check_finite_) return;
+  for (Gradient* gradient : d_in) gradient->settle();
   for (Gradient* gradient : d_in) {
     if (!gradient->wanted_ || gradient->empty()) continue;
     const std::string& scope = scope_names[static_cast<size_t>(node.scope)];

@@ -31,25 +31,38 @@ struct Var {
 
 using Vars = std::vector<Var>;
 
-/// The gradient of one tape entry while backward runs. It has the type of its value; a sum of
-/// several is taken in the type of sums, and rounded when it is complete.
+class Gradient;
+
+/// How x got into y = x W^T + b, and where the gradients of W and b go.
+struct LinearUse {
+  Tensor x, weight, d_y;
+  Gradient *d_weight, *d_bias;
+};
+
+/// The gradient of one tape entry while backward runs. It has the type of its value, or a narrower
+/// one that backward reads it in (Op::narrows_gradient); a sum of several is taken in the type of
+/// sums, and rounded when it is complete.
 class Gradient {
  public:
   bool wanted() const { return wanted_; }
-  /// Memory to write or add to, for a value of the given kind; an undefined sink when nobody wants
-  /// it.
-  Sink sink(const Shape& shape, DType dtype, Device device);
-  Sink sink(const Tensor& like) { return sink(like.shape(), like.dtype(), like.device()); }
+  /// Memory to write or add to, for a value of that shape; an undefined sink when nobody wants it.
+  Sink sink(const Shape& shape, Device device);
+  Sink sink(const Tensor& like) { return sink(like.shape(), like.device()); }
   /// Takes a finished gradient. The first is adopted, and copied only if it is added to while
   /// others hold it, or for a parameter.
   void give(Tensor gradient);
+  /// Adds d_y W, the gradient of x. That of all linear layers that read x is computed at once, and
+  /// those of their weights with it: when it is asked for, or added to in another way.
+  void add_linear(LinearUse use);
 
  private:
   friend class Tape;
+  /// Computes what `add_linear` put off.
+  void settle();
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
-  /// What it is added up in for a value of that type.
-  DType type_for(DType value) const { return parameter_ || uses_ > 1 ? sum_type(value) : value; }
-  /// In the type of the value, and no longer here.
+  /// What it is added up in.
+  DType type_while_added() const { return parameter_ || uses_ > 1 ? sum_type(dtype_) : dtype_; }
+  /// In its type, and no longer here.
   Tensor taken();
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
@@ -57,10 +70,11 @@ class Gradient {
   bool borrowed_ = false;  // others may hold the memory
   bool shared_ = false;    // two inputs of the running op end here: both add to zeros
   Parameter* parameter_ = nullptr;
-  DType dtype_ = DType::F32;  // of the value
+  DType dtype_ = DType::F32;  // when it is complete
   int64_t uses_ = 0;          // ops that read the value, and seeds
   int64_t node_ = -1;         // whose output this is the gradient of
   Tensor tensor_;
+  std::vector<LinearUse> linears_;  // not computed yet
 };
 
 /// One differentiable function with its backward. What backward needs is kept in named members;
@@ -82,6 +96,10 @@ class Op {
     static_cast<void>(input);
     return nullptr;
   }
+  /// True where backward reads the gradient of its output in the type of its first input, or of
+  /// that input's gradient: operands of products are narrow, and who passes a gradient on leaves it
+  /// as it is.
+  virtual bool narrows_gradient() const { return false; }
   /// True where forward is no more than a pass over the elements, small beside a product.
   virtual bool is_cheap() const { return false; }
 };

@@ -6,14 +6,13 @@ namespace regla {
 
 /// The numbers of AdamWArgs as they reach a device, where alone `rates` and `factor` may be read.
 struct AdamWSettings {
-  double beta1, beta2, epsilon, decay;
+  double beta1, beta2, epsilon;
   const double *rates, *factor;
 
   explicit AdamWSettings(const AdamWArgs& args)
       : beta1(args.beta1),
         beta2(args.beta2),
         epsilon(args.epsilon),
-        decay(args.decay),
         rates(args.rates.data<double>()),
         factor(args.factor.data<double>()) {}
 };
@@ -21,7 +20,7 @@ struct AdamWSettings {
 /// The same in the type that the update is computed in.
 template <class T>
 struct AdamWNumbers {
-  T scale, beta1, beta2, epsilon, rate, decay, unbias1, unbias2;
+  T scale, beta1, beta2, epsilon, rate, unbias1, unbias2;
 
   explicit constexpr AdamWNumbers(const AdamWSettings& from)
       : scale(static_cast<T>(from.factor[0])),
@@ -29,7 +28,6 @@ struct AdamWNumbers {
         beta2(static_cast<T>(from.beta2)),
         epsilon(static_cast<T>(from.epsilon)),
         rate(static_cast<T>(from.rates[0])),
-        decay(static_cast<T>(from.decay)),
         unbias1(static_cast<T>(1 / from.rates[1])),
         unbias2(static_cast<T>(1 / from.rates[2])) {}
 };

@@ -38,8 +38,11 @@ constexpr size_t member_count() {
 template <class T>
 auto members_of(T& s) {
   constexpr size_t N = member_count<std::remove_const_t<T>>();
-  static_assert(N >= 3 && N <= 13, "write a line for this number of members");
-  if constexpr (N == 3) {
+  static_assert(N >= 2 && N <= 13, "write a line for this number of members");
+  if constexpr (N == 2) {
+    auto& [a, b] = s;
+    return std::tie(a, b);
+  } else if constexpr (N == 3) {
     auto& [a, b, c] = s;
     return std::tie(a, b, c);
   } else if constexpr (N == 4) {
@@ -75,23 +78,19 @@ auto members_of(T& s) {
   }
 }
 
-/// Calls `visit` with every tensor of an argument, in the order of the members or of a list.
-template <class T, class F>
-void for_each_tensor(T& argument, F&& visit) {
-  using Plain = std::remove_const_t<T>;
-  if constexpr (std::is_same_v<Plain, Tensor>) {
-    visit(argument);
-  } else if constexpr (std::is_same_v<Plain, Sink>) {
-    visit(argument.tensor);
-  } else if constexpr (std::is_same_v<Plain, std::vector<Tensor>>) {
-    for (auto& tensor : argument) visit(tensor);
-  } else if constexpr (std::is_class_v<Plain>) {
-    std::apply([&](auto&... member) { (for_each_tensor(member, visit), ...); },
-               members_of(argument));
-  }
-}
+template <class T>
+struct ElementOf {};
+template <class E>
+struct ElementOf<std::vector<E>> {
+  using Type = E;
+};
+/// A list, of tensors or of structs with tensors.
+template <class T>
+concept List = requires {
+  typename ElementOf<T>::Type;
+};
 
-/// How many tensors `for_each_tensor` visits in an argument of type T.
+/// The tensors of an argument of type T; of each element where it is a list.
 template <class T>
 constexpr size_t tensor_count();
 
@@ -105,6 +104,8 @@ constexpr size_t tensor_count() {
   using Plain = std::remove_cvref_t<T>;
   if constexpr (std::is_same_v<Plain, Tensor> || std::is_same_v<Plain, Sink>) {
     return 1;
+  } else if constexpr (List<Plain>) {
+    return tensor_count<typename ElementOf<Plain>::Type>();
   } else if constexpr (std::is_class_v<Plain>) {
     return tensors_in(static_cast<decltype(members_of(std::declval<Plain&>()))*>(nullptr));
   } else {
@@ -112,15 +113,44 @@ constexpr size_t tensor_count() {
   }
 }
 
-/// Calls `visit(letter, tensor)` for every tensor among the arguments, with its letter in `types`
-/// (kernels.h).
+/// Calls `visit(letter, tensor)` with every tensor of an argument, in the order of the members and
+/// of lists, and the number of its letter (kernels.h). Its first letter is number `letter`, which
+/// becomes that of the next argument.
+template <class T, class F>
+void visit_tensors(T& argument, size_t& letter, F& visit) {
+  using Plain = std::remove_const_t<T>;
+  if constexpr (std::is_same_v<Plain, Tensor>) {
+    visit(letter++, argument);
+  } else if constexpr (std::is_same_v<Plain, Sink>) {
+    visit(letter++, argument.tensor);
+  } else if constexpr (List<Plain>) {
+    const size_t first = letter;
+    for (auto& element : argument) {
+      letter = first;
+      visit_tensors(element, letter, visit);
+    }
+    letter = first + tensor_count<Plain>();
+  } else if constexpr (std::is_class_v<Plain>) {
+    std::apply([&](auto&... member) { (visit_tensors(member, letter, visit), ...); },
+               members_of(argument));
+  }
+}
+
+/// Calls `visit` with every tensor of an argument, in the order of the members and of lists.
+template <class T, class F>
+void for_each_tensor(T& argument, F&& visit) {
+  size_t letter = 0;
+  const auto next = [&](size_t, auto& tensor) { visit(tensor); };
+  visit_tensors(argument, letter, next);
+}
+
+/// Calls `visit(letter, tensor)` for every tensor among the arguments, with its letter in `types`,
+/// which a space divides (kernels.h).
 template <class F, class... Arguments>
 void for_each_typed(const char* types, F&& visit, Arguments&... arguments) {
-  const auto next = [&](auto& tensor) {
-    while (*types == ' ') ++types;
-    visit(*types++, tensor);
-  };
-  (for_each_tensor(arguments, next), ...);
+  size_t letter = 0;
+  const auto next = [&](size_t number, auto& tensor) { visit(types[2 * number], tensor); };
+  (visit_tensors(arguments, letter, next), ...);
 }
 
 }  // namespace regla

@@ -1,6 +1,8 @@
 #include "backends/backend.h"
 
+#include <chrono>
 #include <map>
+#include <vector>
 
 namespace regla {
 
@@ -15,6 +17,24 @@ namespace {
 class CalledAgain : public Replay {
  public:
   void run(const std::function<void()>& work) override { work(); }
+};
+
+class HostClock : public Clock {
+ public:
+  int64_t note() override {
+    notes_.push_back(std::chrono::steady_clock::now());
+    return static_cast<int64_t>(notes_.size()) - 1;
+  }
+  double seconds(int64_t from, int64_t to) override {
+    return std::chrono::duration<double>(at(to) - at(from)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point at(int64_t note) const {
+    return notes_.at(static_cast<size_t>(note));
+  }
+
+  std::vector<std::chrono::steady_clock::time_point> notes_;
 };
 
 /// A backend whose memory is installed where tensors find it (core/memory.h).
@@ -39,6 +59,11 @@ const KernelTable& kernels(Device device) {
 }
 
 std::unique_ptr<Replay> make_replay(Device device) { return backend(device).make_replay(); }
+
+std::unique_ptr<Clock> make_clock(Device device) {
+  const Backend& there = backend(device);
+  return there.make_clock ? there.make_clock() : std::make_unique<HostClock>();
+}
 
 void allow_tf32(Device device, bool allowed) {
   const Backend& there = backend(device);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "backends/clock.h"
 #include "backends/kernels.h"
 #include "backends/routine.h"
 #include "core/memory.h"
@@ -18,6 +19,8 @@ struct Backend {
   std::function<std::unique_ptr<Replay>()> make_replay;
   std::function<void(bool)> allow_tf32 = {};  // see below; empty: products are always exact
   std::string model = {};                     // what its maker calls it
+  /// Makes a clock; empty: the host's time will do, since all is done when it was asked for.
+  std::function<std::unique_ptr<Clock>()> make_clock = {};
 };
 
 /// Adds a device, which must outlive the program's tensors.

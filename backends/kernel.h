@@ -6,6 +6,7 @@
 
 #include "backends/arguments.h"
 #include "backends/call_recorder.h"
+#include "backends/kernel_observer.h"
 #include "core/check.h"
 #include "core/kernel_scope.h"
 
@@ -95,6 +96,7 @@ class KernelOf<Named, void(Arguments...)> {
     require_types(Named::kName, Named::kTypes, arguments...);
     const Device device = common_device(Named::kName, arguments...);
     CallRecorder* recorder = device.is_cpu() ? nullptr : CallRecorder::current();
+    const Observed observed([&] { return call_of(device, arguments...); });
     const KernelScope scope(device);
     if (recorder == nullptr) return function_(std::forward<Arguments>(arguments)...);
     function_(arguments...);
@@ -102,6 +104,13 @@ class KernelOf<Named, void(Arguments...)> {
   }
 
  private:
+  static KernelCall call_of(Device device, const Arguments&... arguments) {
+    KernelCall call = {Named::kName, device, {}};
+    const auto add = [&](const Tensor& tensor) { call.tensors.push_back(tensor); };
+    (for_each_tensor(arguments, add), ...);
+    return call;
+  }
+
   Function* function_ = nullptr;
 };
 

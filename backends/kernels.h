@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "backends/kernel.h"
 #include "backends/maximum.h"
+#include "backends/rotation.h"
 #include "backends/sink.h"
 #include "core/tensor.h"
 
@@ -21,6 +23,7 @@
 //      are added up, and for parameters
 //   W  A, or a weight stored in BF16 beside activations in F32, where nobody wants a gradient
 //   D  F64      I  I32      -  any type, or what only the backend reads
+// The elements of a list have the same letters.
 // A small letter is a tensor of the arguments that is updated in place.
 // At F32 and F64 A and S are the same type.
 
@@ -35,6 +38,18 @@ struct MatmulArgs {
   bool transpose_b = false;
 };
 
+/// The gradients of y_i = x W_i^T + b_i, for all i that read the same x:
+///   d_x = sum_i d_y_i W_i      d_W_i = d_y_i^T x      d_b_i = sum over rows of d_y_i
+struct LinearGradients {
+  struct Part {
+    Tensor d_y;             // [R, N_i]
+    Tensor weight;          // [N_i, D]
+    Sink d_weight, d_bias;  // out
+  };
+  Tensor x;  // [R, D]
+  std::vector<Part> parts;
+};
+
 /// y = (x - mean) / sqrt(var + epsilon) * gain + bias over the inner axis; without `center` the
 /// mean is taken as 0, which is RMSNorm. Row r uses row r mod G of gain and bias.
 struct NormArgs {
@@ -45,12 +60,9 @@ struct NormArgs {
   bool center;
 };
 
-/// Rotates feature pairs (i, i + rotary/2) by position * base^(-2i/rotary), half-split.
 struct RopeArgs {
-  Tensor x;          // [B, T, H, K]
-  Tensor positions;  // [B, T] I32
-  int64_t rotary;    // leading features that turn, even
-  double base;
+  Tensor x;  // [B, T, H, K]
+  Rotation rotation;
   bool inverse;  // turn back: the backward pass
 };
 
@@ -75,9 +87,10 @@ struct CrossEntropyArgs {
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
 
-/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12)
+/// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), of z as it is once it was turned
 struct SafeExpArgs {
-  Tensor z;      // [B, T, H, K]
+  Tensor z;  // [B, T, H, K]
+  Rotation rotation;
   Tensor m0;     // [B, H] or undefined; -infinity where nothing was seen yet
   Tensor reset;  // [B, T] I32 or undefined: 1 forgets what came before this token
   Maximum maximum;
@@ -159,15 +172,19 @@ struct SoftmaxAttentionStepArgs {
   double scale;
 };
 
-/// One AdamW step (Loshchilov and Hutter 2019), gradient scaled first:
+/// One AdamW step (Loshchilov and Hutter 2019) of many weights, gradients scaled first:
 ///   m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2
 ///   w -= rate * (m / correction1 / (sqrt(v / correction2) + epsilon) + decay * w)
 struct AdamWArgs {
-  Tensor value, gradient, m, v;
-  Tensor copy;    // like value, in BF16: the new value rounded; or undefined
+  struct Weight {
+    Tensor value, gradient, m, v;
+    Tensor copy;  // like value, in BF16: the new value rounded; or undefined
+    double decay;
+  };
+  std::vector<Weight> weights;
   Tensor rates;   // [3] F64: rate, correction1, correction2
-  Tensor factor;  // [1] F64 that scales the gradient; 0: all stays as it is
-  double beta1, beta2, epsilon, decay;
+  Tensor factor;  // [1] F64 that scales the gradients; 0: all stays as it is
+  double beta1, beta2, epsilon;
 };
 
 /// A draw from each row of scores, by number `draw` of the row's stream (seed, row): it depends on
@@ -206,6 +223,8 @@ struct KernelTable {
   // total[0] = scale * (sum of x, in order), [1] F64
   Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
+  // d_x [R, D]; operands of its products are rounded to A, and it once more
+  Kernel<"linear_backward", "A * A * S *", void(const LinearGradients&, Sink d_x)> linear_backward;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
   Kernel<"norm", "* S S A S S", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
@@ -250,8 +269,8 @@ struct KernelTable {
   Kernel<"refined_gate_backward", "* * * * *",
          void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g, Sink d_z_r)>
       refined_gate_backward;
-  Kernel<"safe_exp", "* S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
-  Kernel<"safe_exp_backward", "* S I A S S I A S S * S",
+  Kernel<"safe_exp", "* I S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
+  Kernel<"safe_exp_backward", "* I S I A S S I A S S * S",
          void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
               const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
       safe_exp_backward;
@@ -346,7 +365,8 @@ struct KernelTable {
   Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
   // ids [B] I32, -1 where a score of the row is not finite, be it one that is never drawn
   Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
-  Kernel<"sum_of_squares", "S D", void(const Tensor& x, Tensor sum)> sum_of_squares;  // [1] F64
+  // sums [n] F64 of n tensors, 0 for one that is undefined
+  Kernel<"sums_of_squares", "S D", void(const std::vector<Tensor>& x, Tensor sums)> sums_of_squares;
   // [1] I32: 1 if all of x is
   Kernel<"is_finite", "* I", void(const Tensor& x, Tensor finite)> is_finite;
 

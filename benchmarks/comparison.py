@@ -28,7 +28,7 @@ def main():
           f"{'B GFLOP/s':>12}{'A sgemm':>10}{'B sgemm':>10}{'A MB':>8}{'B MB':>8}")
     rows = [[value(x, "tokens_per_s"), value(y, "tokens_per_s"),
              value(x, "tokens_per_s") / value(y, "tokens_per_s"), value(x, "gflops"),
-             value(y, "gflops"), x["sgemm_gflops"], y["sgemm_gflops"],
+             value(y, "gflops"), x["product_gflops"], y["product_gflops"],
              value(x, "peak_memory_bytes") / 1e6, value(y, "peak_memory_bytes") / 1e6]
             for x, y in zip(a, b)]
     for name, row in [*((str(i + 1), row) for i, row in enumerate(rows)),

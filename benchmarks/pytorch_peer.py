@@ -297,7 +297,7 @@ def main():
                       "precision": getattr(arguments, "precision", "fp32"),
                       "keep_memory": arguments.keep_memory, "python": platform.python_version(),
                       "threads": threads, "chunk": chunk, "sweep_s": sweep, "config": config,
-                      "sgemm_gflops": max(before, sgemm_peak()), "results": results}, indent=2))
+                      "product_gflops": max(before, sgemm_peak()), "results": results}, indent=2))
 
 
 if __name__ == "__main__":

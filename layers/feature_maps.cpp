@@ -86,21 +86,23 @@ Phi::Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFact
   }
 }
 
-Features Phi::operator()(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset) {
+Features Phi::operator()(const Var& z_q, const Var& z_k, const Rotation& rotation, const Var& m0,
+                         const Tensor& reset) {
   const double factor = score_scale(resolved_score_scale(config_), K_);
   if (config_.feature_map == FeatureMap::SafeExp) {
-    return stabilised(z_q, z_k, m0, reset, factor, 1);
+    return stabilised(z_q, z_k, rotation, m0, reset, factor, 1);
   }
-  if (config_.feature_map == FeatureMap::Favor) return favor(z_q, z_k, m0, reset, factor);
-  const Var q = mapped(z_q, query_), k = mapped(z_k, key_ ? key_ : query_);
+  const Var x_q = rope(z_q, rotation), x_k = rope(z_k, rotation);
+  if (config_.feature_map == FeatureMap::Favor) return favor(x_q, x_k, m0, reset, factor);
+  const Var q = mapped(x_q, query_), k = mapped(x_k, key_ ? key_ : query_);
   return {factor == 1 ? q : scale(q, factor), k, {}, {}};
 }
 
-Features Phi::stabilised(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset,
-                         double q_scale, double k_scale) {
-  const SafeExp q = safe_exp(z_q, {}, {}, Maximum::Token, q_scale, dtype_);  // Eq. 11
-  const SafeExp k =
-      safe_exp(z_k, m0, reset, maximum_of(config_.key_max), k_scale, dtype_);  // Eq. 12
+Features Phi::stabilised(const Var& z_q, const Var& z_k, const Rotation& rotation, const Var& m0,
+                         const Tensor& reset, double q_scale, double k_scale) {
+  const SafeExp q = safe_exp(z_q, {}, {}, Maximum::Token, q_scale, dtype_, rotation);  // Eq. 11
+  const SafeExp k = safe_exp(z_k, m0, reset, maximum_of(config_.key_max), k_scale, dtype_,
+                             rotation);  // Eq. 12
   return {q.features, k.features, k.log_rho, k.m};
 }
 
@@ -114,7 +116,7 @@ Features Phi::favor(const Var& x_q, const Var& x_k, const Var& m0, const Tensor&
   const auto exponents = [&](const Var& x) {
     return head_linear(x, random_, {}, sum_type(dtype_));
   };
-  return stabilised(exponents(q), favor_exponent(exponents(k), k), m0, reset, factor * share,
+  return stabilised(exponents(q), favor_exponent(exponents(k), k), {}, m0, reset, factor * share,
                     share);
 }
 

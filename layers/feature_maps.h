@@ -45,7 +45,7 @@ class UnitLength {
   DType dtype_;  // of the result
 };
 
-/// The feature map phi of queries and keys, per head:
+/// The feature map phi of queries and keys x, per head, once they were turned:
 ///
 ///     safe_exp      exp(x - max)                            ReGLA Eq. 11-12
 ///     lse           softmax(x)                              ReGLA footnote 1
@@ -67,9 +67,10 @@ class Phi {
   Phi(const MixerConfig& config, const MixerSizes& sizes, const ParameterFactory& make,
       const std::string& name);
 
-  /// z_q, z_k [B, T, H, qk_dim]. m0 [B, H]: the maximum of earlier keys, or undefined; reset [B, T]
-  /// I32 or undefined.
-  Features operator()(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset);
+  /// z_q, z_k [B, T, H, qk_dim], before they turn. m0 [B, H]: the maximum of earlier keys, or
+  /// undefined; reset [B, T] I32 or undefined.
+  Features operator()(const Var& z_q, const Var& z_k, const Rotation& rotation, const Var& m0,
+                      const Tensor& reset);
 
   void parameters(ParameterList& list);
   /// Draws the random matrix of number updates_done / redraw_every. It is a function of
@@ -79,8 +80,8 @@ class Phi {
   double flops_per_token() const;
 
  private:
-  Features stabilised(const Var& z_q, const Var& z_k, const Var& m0, const Tensor& reset,
-                      double q_scale, double k_scale);
+  Features stabilised(const Var& z_q, const Var& z_k, const Rotation& rotation, const Var& m0,
+                      const Tensor& reset, double q_scale, double k_scale);
   Features favor(const Var& x_q, const Var& x_k, const Var& m0, const Tensor& reset, double factor);
   Var mapped(const Var& x, std::optional<HeadLinear>& learned);
   void draw(int64_t number);

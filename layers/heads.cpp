@@ -23,12 +23,14 @@ HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment&
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };
-  const auto turned = [&](Linear& project) {
-    return rope(heads(project(x, qk_type_), qk_dim_), positions, rotary_, rope_base_);
-  };
-  const Result result = {turned(query_), turned(key_), heads(value_(x), V_), positions};
-  segment.show("query", result.q);
-  segment.show("key", result.k);
+  const Result result = {heads(query_(x, qk_type_), qk_dim_),
+                         heads(key_(x, qk_type_), qk_dim_),
+                         heads(value_(x), V_),
+                         {positions, rotary_, rope_base_}};
+  if (segment.observer) {
+    segment.show("query", rope(result.q, result.rotation));
+    segment.show("key", rope(result.k, result.rotation));
+  }
   return result;
 }
 

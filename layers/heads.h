@@ -8,13 +8,13 @@
 
 namespace regla {
 
-/// What every mixer begins with: queries, keys and values per head, queries and keys rotated.
+/// What every mixer begins with: queries, keys and values per head, and how queries and keys turn.
 class HeadProjections {
  public:
   struct Result {
-    Var q, k;          // [B, T, H, qk_dim]
-    Var v;             // [B, T, H, V]
-    Tensor positions;  // [B, T] I32: those of the segment
+    Var q, k;           // [B, T, H, qk_dim], before they turn
+    Var v;              // [B, T, H, V]
+    Rotation rotation;  // at the positions of the segment
   };
 
   /// Parameters are called `name`.query.*, `name`.key.* and `name`.value.*.

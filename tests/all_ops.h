@@ -44,6 +44,27 @@ inline void add_product_samples(std::vector<OpSample>& list) {
   list.push_back({"linear", "one row", {{{7}}, {{1, 7}}, sums({1})}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[1], in[2])};
                   }});
+  // What reads the same x has its gradients computed together.
+  list.push_back({"linear",
+                  "three of one x",
+                  {{{2, 5, 8}}, {{12, 8}}, sums({12}), {{4, 8}}, {{16, 8}}, sums({16})},
+                  [](const Vars& in) -> Vars {
+                    const DType S = sum_type(type_of(in[0]));
+                    return {linear(in[0], in[1], in[2]), linear(in[0], in[3], {}, S),
+                            linear(in[0], in[4], in[5])};
+                  },
+                  "ASA"});
+  list.push_back({"linear",
+                  "two of one x, and others",
+                  {{{6, 7}}, {{5, 7}}, sums({5}), {{3, 7}}},
+                  [](const Vars& in) -> Vars {
+                    const Var first = linear(in[0], in[1], in[2]);
+                    const Var between = gelu(in[0], Gelu::Tanh);
+                    return {first, between, linear(in[0], in[3], {})};
+                  }});
+  list.push_back({"linear", "of its own weight", {{{6, 6}}}, [](const Vars& in) -> Vars {
+                    return {linear(in[0], in[0], {})};
+                  }});
   list.push_back({"linear",
                   "weight in BF16",
                   {constant({2, 5, 7}, DType::F32), constant({11, 7}, DType::BF16),
@@ -111,11 +132,12 @@ inline void add_row_samples(std::vector<OpSample>& list) {
                     }});
   }
   for (int64_t rotary : {0, 4, 10}) {
-    list.push_back(
-        {"rope",
-         std::to_string(rotary) + " of 10",
-         {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
-         [=](const Vars& in) -> Vars { return {rope(in[0], in[1].value, rotary, 10000)}; }});
+    list.push_back({"rope",
+                    std::to_string(rotary) + " of 10",
+                    {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
+                    [=](const Vars& in) -> Vars {
+                      return {rope(in[0], {in[1].value, rotary})};
+                    }});
   }
 }
 
@@ -207,6 +229,17 @@ inline void add_safe_exp_samples(std::vector<OpSample>& list) {
       list.push_back({"safe_exp", flags + ", m0", inputs, [=](const Vars& in) -> Vars {
                         return outputs(safe_exp(in[0], in.back(), mask(in), maximum, 0.7));
                       }});
+    }
+    for (int64_t rotary : {2, 4}) {
+      const Input positions = integers(random_ids({2, 5}, 3, 300));
+      list.push_back(
+          {"safe_exp",
+           std::string(name(maximum)) + ", turned " + std::to_string(rotary),
+           {z, positions},
+           [=](const Vars& in) {
+             const SafeExp out = safe_exp(in[0], {}, {}, maximum, 0.7, {}, {in[1].value, rotary});
+             return Vars{out.features, out.log_rho, out.m};
+           }});
     }
   }
 }
@@ -435,11 +468,18 @@ inline std::vector<OpSample> large_ops() {
   push("log_sigmoid", "", {{{7, 9001}}},
        [](const Vars& in) -> Vars { return {log_sigmoid(in[0])}; });
   push("rope", "", {{{3, 90, 5, 32}}, integers(random_ids({3, 90}, 3, 9000))},
-       [](const Vars& in) -> Vars { return {rope(in[0], in[1].value, 32, 10000)}; });
+       [](const Vars& in) -> Vars {
+         return {rope(in[0], {in[1].value, 32})};
+       });
   push("safe_exp", "", {{{3, 90, 5, 32}}}, [](const Vars& in) -> Vars {
     const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1);
     return {out.features, out.log_rho, out.m};
   });
+  push("safe_exp", "turned", {{{3, 90, 5, 32}}, integers(random_ids({3, 90}, 3, 9000))},
+       [](const Vars& in) -> Vars {
+         const SafeExp out = safe_exp(in[0], {}, {}, Maximum::Running, 1, {}, {in[1].value, 32});
+         return {out.features, out.log_rho, out.m};
+       });
   for (const char* decays : {"", "s", "a", "b", "ab"}) {
     list.push_back(linear_attention_sample({2, 200, 3, 33, 70}, decays, true, true, 64));
   }

@@ -22,12 +22,11 @@ AdamW::AdamW(const ParameterList& parameters, const TrainingConfig& config)
 }
 
 void AdamW::clip(const Tensor& losses, double largest, const Tensor& report) {
-  squares_.fill(0);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (parameters_[i]->gradient_empty) continue;
-    const auto row = static_cast<int64_t>(i);
-    kernels(device_).sum_of_squares(parameters_[i]->gradient, squares_.slice(row, row + 1));
+  std::vector<Tensor> gradients;
+  for (const Parameter* parameter : parameters_) {
+    gradients.push_back(parameter->gradient_empty ? Tensor{} : parameter->gradient);
   }
+  kernels(device_).sums_of_squares(gradients, squares_);
   kernels(device_).clip_factor(squares_, losses, largest, latch_, report);
 }
 
@@ -37,21 +36,23 @@ std::vector<double> AdamW::rates(int64_t step, double learning_rate) const {
 }
 
 void AdamW::update(const Tensor& rates, const Tensor& factor) {
+  AdamWArgs args = {.weights = {},
+                    .rates = rates,
+                    .factor = factor,
+                    .beta1 = beta1_,
+                    .beta2 = beta2_,
+                    .epsilon = epsilon_};
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& parameter = *parameters_[i];
+    const Parameter& parameter = *parameters_[i];
     if (parameter.gradient_empty) continue;  // no part of this step's computation
-    kernels(device_).adamw({.value = parameter.value,
+    args.weights.push_back({.value = parameter.value,
                             .gradient = parameter.gradient,
                             .m = moments_[i].m,
                             .v = moments_[i].v,
                             .copy = parameter.copy,
-                            .rates = rates,
-                            .factor = factor,
-                            .beta1 = beta1_,
-                            .beta2 = beta2_,
-                            .epsilon = epsilon_,
                             .decay = is_matrix(parameter.role) ? weight_decay_ : 0});
   }
+  kernels(device_).adamw(args);
 }
 
 void AdamW::clear_gradients() {

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "app/bench/cases.h"
 #include "app/command.h"
 #include "app/options.h"
+#include "backends/backend.h"
 #include "backends/cpu/info.h"
 #include "core/parallel.h"
 #include "text/byte_tokenizer.h"
@@ -46,33 +48,34 @@ BenchOptions options_of(const BenchArguments& arguments) {
     for (const std::string& assignment : overrides) text = apply_override(text, assignment);
     options.config = from_json(text);
   }
-  check(options.config.precision == Precision::Fp32, "[bench] expected precision fp32, got ",
-        name_of(options.config.precision));
+  check(options.config.precision != Precision::F64,
+        "[bench] expected precision fp32, tf32 or bf16, got f64");
   if (options.config.model.vocab == 0) options.config.model.vocab = vocab_of(options.config);
   options.config = options.config.resolved();
   return options;
 }
 
-Json json_of(const BenchRow& row, double sgemm, double bandwidth) {
+Json json_of(const BenchRow& row, double product, double bandwidth) {
   const double seconds = row.quantile(0.5);
   Json json = {{"name", row.name},
                {"median_s", seconds},
                {"quartiles_s", {row.quantile(0.25), row.quantile(0.75)}},
                {"fastest_s", row.quantile(0)},
                {"slowest_s", row.quantile(1)},
-               {"repeats", row.seconds.size()}};
+               {"repeats", row.seconds.size()},
+               {"calls", row.calls}};
   if (row.work.tokens > 0) json["tokens_per_s"] = row.work.tokens / seconds;
   if (row.work.flops > 0) {
     json["gflops"] = row.work.flops / seconds / 1e9;
-    json["of_sgemm"] = row.work.flops / seconds / 1e9 / sgemm;
+    json["of_product"] = row.work.flops / seconds / 1e9 / product;
   }
   if (row.work.bytes > 0) {
     json["gb_per_s"] = row.work.bytes / seconds / 1e9;
-    json["of_read_bandwidth"] = row.work.bytes / seconds / 1e9 / bandwidth;
+    json["of_bandwidth"] = row.work.bytes / seconds / 1e9 / bandwidth;
   }
   json["allocated_bytes"] = row.allocated_bytes;
   json["system_bytes"] = row.system_bytes;
-  json["peak_memory_bytes"] = row.peak_memory;
+  if (row.peak_memory > 0) json["peak_memory_bytes"] = row.peak_memory;
   return json;
 }
 
@@ -89,21 +92,26 @@ Json crossings_of(const std::vector<BenchRow>& rows) {
 }
 
 Json report_of(const std::string& name, const BenchOptions& options, const Measurements& measured) {
-  // After the rest: its buffer is no part of anyone's memory.
-  const double sgemm = measured.best_sgemm();
-  const double bandwidth = read_bandwidth(measured.device(), measured.trials());
+  // After the rest: its buffers are no part of anyone's memory.
+  const Device device = measured.device();
+  const double product = measured.best_product();
+  const double bandwidth = memory_bandwidth(device, measured.trials());
   Json results = Json::array();
-  for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, sgemm, bandwidth));
+  for (const BenchRow& row : measured.rows()) results.push_back(json_of(row, product, bandwidth));
   Json report = {{"benchmark", name},
                  {"version", REGLA_VERSION},
                  {"processor", cpu::processor_model()},
                  {"instruction_sets", cpu::instruction_sets()},
                  {"threads", threads()},
                  {"config", Json::parse(options.config.to_json())},
-                 {"sgemm_gflops", sgemm},
-                 {"sgemm_gflops_trials", measured.sgemm()},
-                 {"read_gb_per_s", bandwidth},
+                 {"product_gflops", product},
+                 {"product_gflops_trials", measured.products()},
+                 {"memory_gb_per_s", bandwidth},
                  {"results", results}};
+  if (!device.is_cpu()) report["gpu"] = model_of(device);
+  if (measured.precision() != Precision::Fp32) {
+    report["fp32_product_gflops"] = product_peak(device, Precision::Fp32, measured.trials());
+  }
   const Json crossings = crossings_of(measured.rows());
   if (!crossings.empty()) report["softmax_slower_from"] = crossings;
   return report;
@@ -118,28 +126,50 @@ void print_cell(const Json& row, const char* key, const char* format, double fac
   }
 }
 
+void print_limits(const Json& report) {
+  const std::string precision = report["config"]["precision"].get<std::string>();
+  print_row(precision + " product GFLOP/s",
+            rounded(report["product_gflops"].get<double>(), 4) + ", best of " +
+                grouped(static_cast<int64_t>(report["product_gflops_trials"].size())) +
+                " trials before, between and after");
+  if (report.contains("fp32_product_gflops")) {
+    print_row("fp32 product GFLOP/s", rounded(report["fp32_product_gflops"].get<double>(), 4));
+  }
+  print_row(report.contains("gpu") ? "copied GB/s" : "read GB/s",
+            rounded(report["memory_gb_per_s"].get<double>(), 4));
+}
+
 void print_table(const Json& report) {
   print_row("processor", report["processor"].get<std::string>());
   print_row("threads", report["threads"].dump());
-  print_row("device", report["config"]["device"].get<std::string>());
-  std::printf("%-28s%12s%12s%12s%12s%12s%12s%12s%12s%12s\n", "", "median ms", "quartile 1",
-              "quartile 3", "tokens/s", "GFLOP/s", "% of sgemm", "GB/s", "% of read", "peak MB");
+  print_row("device", report.contains("gpu") ? report["gpu"].get<std::string>()
+                                             : report["config"]["device"].get<std::string>());
+  size_t width = 28;
+  const auto label_of = [](const Json& row) {
+    const int64_t calls = row["calls"].get<int64_t>();
+    return row["name"].get<std::string>() + (calls > 1 ? " x" + std::to_string(calls) : "");
+  };
+  for (const Json& row : report["results"]) width = std::max(width, label_of(row).size() + 1);
+  const auto print_name = [&](const std::string& name) {
+    std::printf("%-*s", static_cast<int>(width), name.c_str());
+  };
+  print_name("");
+  std::printf("%12s%12s%12s%12s%12s%12s%12s%12s%12s\n", "median ms", "quartile 1", "quartile 3",
+              "tokens/s", "GFLOP/s", "% product", "GB/s", "% memory", "peak MB");
   for (const Json& row : report["results"]) {
-    std::printf("%-28s%12.3f%12.3f%12.3f", row["name"].get<std::string>().c_str(),
-                1e3 * row["median_s"].get<double>(), 1e3 * row["quartiles_s"][0].get<double>(),
+    print_name(label_of(row));
+    std::printf("%12.3f%12.3f%12.3f", 1e3 * row["median_s"].get<double>(),
+                1e3 * row["quartiles_s"][0].get<double>(),
                 1e3 * row["quartiles_s"][1].get<double>());
     print_cell(row, "tokens_per_s", "%12.0f", 1);
     print_cell(row, "gflops", "%12.1f", 1);
-    print_cell(row, "of_sgemm", "%12.0f", 100);
+    print_cell(row, "of_product", "%12.0f", 100);
     print_cell(row, "gb_per_s", "%12.1f", 1);
-    print_cell(row, "of_read_bandwidth", "%12.0f", 100);
-    print_cell(row, "peak_memory_bytes", "%12.0f\n", 1e-6);
+    print_cell(row, "of_bandwidth", "%12.0f", 100);
+    print_cell(row, "peak_memory_bytes", "%12.0f", 1e-6);
+    std::printf("\n");
   }
-  print_row("sgemm GFLOP/s",
-            rounded(report["sgemm_gflops"].get<double>(), 4) + ", best of " +
-                grouped(static_cast<int64_t>(report["sgemm_gflops_trials"].size())) +
-                " trials before, between and after");
-  print_row("read GB/s", rounded(report["read_gb_per_s"].get<double>(), 4));
+  print_limits(report);
   if (!report.contains("softmax_slower_from")) return;
   for (const auto& [mixer, length] : report["softmax_slower_from"].items()) {
     print_row("softmax slower than",
@@ -152,7 +182,8 @@ int bench(const BenchArguments& arguments, const std::string& name, Benchmark ru
   const BenchOptions options = options_of(arguments);
   if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
   const Device device = opened_device(options.config.device);
-  Measurements measured(arguments.repeats, arguments.only, device);
+  allow_tf32(device, options.config.precision == Precision::Tf32);
+  Measurements measured(arguments.repeats, arguments.only, device, options.config.precision);
   run(options, measured);
   check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
         quoted(arguments.only));
@@ -175,6 +206,7 @@ void add_bench(CLI::App& program, Action& action) {
     const char *name, *meaning;
     Benchmark run;
   } benchmarks[] = {{"train", "updates of a whole model", bench_train},
+                    {"step", "the kernels of an update, by name", bench_step},
                     {"decode", "reading a prompt and writing token by token", bench_decode},
                     {"mixers", "single mixers, softmax attention beside them", bench_mixers},
                     {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},

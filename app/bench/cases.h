@@ -14,6 +14,12 @@ struct BenchOptions {
   int64_t longest = 16384;  ///< `lengths`: tokens of the longest segment, and of every batch
 
   Device device() const { return Device::named(config.device); }
+  /// What an update is measured with.
+  TrainingConfig training() const {
+    TrainingConfig training = config;
+    training.carry_state = false;
+    return training;
+  }
   double tokens() const {
     return static_cast<double>(config.batch_size * config.model.sequence_length);
   }
@@ -24,6 +30,9 @@ struct BenchOptions {
 
 /// Whole updates of the decoder: forward, backward, clipping and AdamW.
 void bench_train(const BenchOptions& options, Measurements& out);
+/// The same by kernels: a row for each, of all its calls in an update, largest first. On a GPU they
+/// are timed inside of the recorded update.
+void bench_step(const BenchOptions& options, Measurements& out);
 /// The decoder's next token for one sequence, after a prompt of `sequence_length` tokens, and the
 /// prompt.
 void bench_decode(const BenchOptions& options, Measurements& out);

@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <numeric>
 
-#include "backends/kernels.h"
+#include "backends/backend.h"
+#include "backends/copies.h"
 #include "core/check.h"
 #include "core/memory.h"
 #include "core/parallel.h"
@@ -20,14 +20,21 @@
 namespace regla::app {
 namespace {
 
-constexpr double kTolerance = 1e-4;  // float
 constexpr int64_t kMostTrials = 10;
 
+/// Seconds that a device takes for what f asks of it.
 template <class F>
-double seconds_of(F&& f) {
-  const auto start = std::chrono::steady_clock::now();
+double seconds_of(Clock& clock, F&& f) {
+  const int64_t from = clock.note();
   f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return clock.seconds(from, clock.note());
+}
+
+/// Calls per timing on a GPU of a piece of work that takes so long: a brief one alone would last
+/// no longer than the host takes to ask for it.
+int64_t calls_for(double seconds) {
+  constexpr double kShortest = 20e-3;
+  return std::clamp<int64_t>(static_cast<int64_t>(kShortest / seconds), 1, 100);
 }
 
 /// Gives memory that is not in use back and forgets the peak so far, where the system can do that:
@@ -59,17 +66,30 @@ int64_t peak_memory(Device device) {
 #endif
 }
 
+/// What two forms of a computation may differ by: max|a - b| / max|b|, and the ratio of the roots
+/// of mean squares.
+struct Bounds {
+  double largest, mean;
+};
+Bounds bounds_of(Precision precision) {
+  switch (precision) {
+    case Precision::Bf16:
+      return {5e-2, 5e-3};
+    case Precision::Tf32:
+      return {1e-2, 1e-3};
+    default:
+      return {1e-4, 1e-4};
+  }
+}
+
 /// GB/s of the best of some copies of so many words within a device.
 double copy_bandwidth(Device device, int64_t trials, int64_t words) {
   const Tensor from = Tensor::zeros({words}, DType::F64, device);
   Tensor to = from.clone();
+  const std::unique_ptr<Clock> clock = make_clock(device);
   double best = 0;
   for (int64_t trial = 0; trial < trials; ++trial) {
-    memory(device).wait();
-    const double seconds = seconds_of([&] {
-      to.copy_from(from);
-      memory(device).wait();
-    });
+    const double seconds = seconds_of(*clock, [&] { to.copy_from(from); });
     best = std::max(best, 2.0 * static_cast<double>(from.bytes()) / seconds / 1e9);
   }
   return best;
@@ -84,33 +104,39 @@ double BenchRow::quantile(double q) const {
   return std::lerp(seconds[below], seconds[above], place - static_cast<double>(below));
 }
 
-Measurements::Measurements(int64_t repeats, std::string only, Device device)
+Measurements::Measurements(int64_t repeats, std::string only, Device device, Precision precision)
     : repeats_(repeats),
       trials_(std::min(repeats + 1, kMostTrials)),
       only_(std::move(only)),
-      device_(device) {
+      device_(device),
+      precision_(precision),
+      clock_(make_clock(device)) {
   check(repeats > 0, "[bench] expected at least 1 repetition, got ", repeats);
-  sgemm_ = {sgemm_peak(device_, trials_)};
+  products_ = {product_peak(device_, precision_, trials_)};
 }
 
 void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
   std::vector<BenchRow> rows;
+  std::vector<int64_t> calls;
   reset_peak_memory(device_);
   for (const Piece& piece : pieces) {
     rows.push_back({.name = piece.name, .work = piece.work, .seconds = {}});
     piece.run();
-    memory(device_).wait();
+    if (!device_.is_cpu()) piece.run();  // a routine is recorded now
+    calls.push_back(device_.is_cpu() ? 1 : calls_for(seconds_of(*clock_, piece.run)));
   }
   for (int64_t i = 0; i < repeats_; ++i) {
-    if (i > 0 && pieces.size() > 1) sgemm_.push_back(sgemm_peak(device_, trials_));
+    if (i > 0 && pieces.size() > 1) {
+      products_.push_back(product_peak(device_, precision_, trials_));
+    }
     for (size_t p = 0; p < pieces.size(); ++p) {
       const MemoryStats before = memory(device_).stats();
-      rows[p].seconds.push_back(seconds_of([&] {
-        pieces[p].run();
-        memory(device_).wait();
-      }));
+      const double seconds = seconds_of(*clock_, [&] {
+        for (int64_t call = 0; call < calls[p]; ++call) pieces[p].run();
+      });
+      rows[p].seconds.push_back(seconds / static_cast<double>(calls[p]));
       const MemoryStats after = memory(device_).stats();
-      rows[p].allocated_bytes += after.bytes_requested - before.bytes_requested;
+      rows[p].allocated_bytes += (after.bytes_requested - before.bytes_requested) / calls[p];
       rows[p].system_bytes += after.system_bytes - before.system_bytes;
     }
   }
@@ -120,22 +146,28 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
     std::sort(row.seconds.begin(), row.seconds.end());
     rows_.push_back(std::move(row));
   }
-  sgemm_.push_back(sgemm_peak(device_, trials_));
+  products_.push_back(product_peak(device_, precision_, trials_));
 }
 
-double Measurements::best_sgemm() const { return *std::max_element(sgemm_.begin(), sgemm_.end()); }
+double Measurements::best_product() const {
+  return *std::max_element(products_.begin(), products_.end());
+}
 
-double sgemm_peak(Device device, int64_t trials) {
-  constexpr int64_t kSize = 1536;
-  const Tensor a = Tensor::full({kSize, kSize}, 0.5, DType::F32, device), b = a.clone();
-  const Tensor c = Tensor::empty_like(a);
+double product_peak(Device device, Precision precision, int64_t trials) {
+  // Large enough to keep every unit of the device busy.
+  const int64_t size = device.is_cpu() ? 1536 : 8192, part = size / 8;
+  const DType dtype = activation_type(precision);
+  const Tensor a = Tensor::empty({size, size}, dtype, device), c = Tensor::empty_like(a);
+  const Tensor random = converted(random_values({part, size}), dtype).on(device);
+  for (int64_t row = 0; row < size; row += part) a.slice(row, row + part).copy_from(random);
+  const Tensor b = a.clone();
+  const std::unique_ptr<Clock> clock = make_clock(device);
   double best = 0;
   for (int64_t trial = 0; trial < trials; ++trial) {
-    const double seconds = seconds_of([&] {
-      kernels(device).matmul({.a = a, .b = b, .bias = {}}, Sink{c});
-      memory(device).wait();
-    });
-    best = std::max(best, 2.0 * kSize * kSize * kSize / seconds / 1e9);
+    const double seconds =
+        seconds_of(*clock, [&] { kernels(device).matmul({.a = a, .b = b, .bias = {}}, Sink{c}); });
+    const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size * size);
+    best = std::max(best, flops / seconds / 1e9);
   }
   return best;
 }
@@ -151,16 +183,17 @@ uint64_t sum_of_words(const Tensor& tensor) {
   return total;
 }
 
-double read_bandwidth(Device device, int64_t trials) {
+double memory_bandwidth(Device device, int64_t trials) {
   constexpr int64_t kWords = int64_t{1} << 25;  // 256 MiB
   if (!device.is_cpu()) return copy_bandwidth(device, trials, kWords);
   Tensor buffer = Tensor::empty({kWords}, DType::F64);
   auto* words = static_cast<uint64_t*>(buffer.raw());
   std::iota(words, words + kWords, 1);
+  const std::unique_ptr<Clock> clock = make_clock(device);
   double best = 0;
   for (int64_t trial = 0; trial < trials; ++trial) {
     uint64_t sum = 0;
-    const double seconds = seconds_of([&] { sum = sum_of_words(buffer); });
+    const double seconds = seconds_of(*clock, [&] { sum = sum_of_words(buffer); });
     check(sum == (uint64_t{1} << 24) * ((uint64_t{1} << 25) + 1),
           "[bench] the sum over the buffer is wrong");
     best = std::max(best, 8.0 * kWords / seconds / 1e9);
@@ -168,16 +201,29 @@ double read_bandwidth(Device device, int64_t trials) {
   return best;
 }
 
-void check_close(const std::string& what, const Tensor& a, const Tensor& b) {
+void Measurements::check_close(const std::string& what, const Tensor& a, const Tensor& b,
+                               double least) const {
+  const Bounds bounds = bounds_of(precision_);
   const std::vector<double> x = a.values(), y = b.values();
-  double difference = 0, largest = 0;
+  double difference = 0, largest = 0, sum = 0;
   for (size_t i = 0; i < y.size(); ++i) {
     check(std::isfinite(x[i] - y[i]), "[bench] ", what, ": a value is not finite");
     difference = std::max(difference, std::abs(x[i] - y[i]));
     largest = std::max(largest, std::abs(y[i]));
+    sum += (x[i] - y[i]) * (x[i] - y[i]);
   }
-  check(difference <= kTolerance * largest, "[bench] ", what, ": two forms differ by ",
-        difference / largest, ", more than ", kTolerance, "; no time is given");
+  check(difference <= bounds.largest * largest, "[bench] ", what, ": two forms differ by ",
+        difference / largest, ", more than ", bounds.largest, "; no time is given");
+  const double mean = std::sqrt(sum / static_cast<double>(y.size())), size = mean_size(b);
+  check(mean <= std::max(bounds.mean * size, least), "[bench] ", what, ": two forms differ by ",
+        mean / size, " in the mean, more than ", std::max(bounds.mean, least / size),
+        "; no time is given");
+}
+
+double mean_size(const Tensor& x) {
+  double sum = 0;
+  for (const double value : x.values()) sum += value * value;
+  return std::sqrt(sum / static_cast<double>(x.numel()));
 }
 
 Tensor random_values(const Shape& shape, uint64_t seed) {

@@ -17,9 +17,9 @@ struct Bench {
   ParameterList parameters;
   double weights = 0;  // elements of its matrices
 
-  Bench(const ModelConfig& model, const MixerConfig& config, Device device)
+  Bench(const ModelConfig& model, const MixerConfig& config, DType dtype, Device device)
       : name(name_of(config.type)) {
-    const ParameterFactory make(0, DType::F32, device);
+    const ParameterFactory make(0, dtype, device);
     mixer = make_mixer(config, {model.hidden, model.heads, 0.02, 0.02}, make, "mixer");
     mixer->parameters(parameters);
     for (const Parameter* parameter : parameters) {
@@ -39,8 +39,12 @@ struct Bench {
   }
 };
 
+Tensor random_activations(const Shape& shape, DType dtype, Device device) {
+  return converted(random_values(shape), dtype).on(device);
+}
+
 /// The configuration's mixers, each once, then softmax attention where it is not among them.
-std::vector<Bench> mixers_of(const ModelConfig& model, Device device) {
+std::vector<Bench> mixers_of(const ModelConfig& model, DType dtype, Device device) {
   std::vector<MixerConfig> configs;
   const auto add = [&](const MixerConfig& config) {
     if (std::find(configs.begin(), configs.end(), config) == configs.end()) {
@@ -53,7 +57,7 @@ std::vector<Bench> mixers_of(const ModelConfig& model, Device device) {
     configs.push_back(preset(MixerType::Softmax));
   }
   std::vector<Bench> benches;
-  for (const MixerConfig& config : configs) benches.emplace_back(model, config, device);
+  for (const MixerConfig& config : configs) benches.emplace_back(model, config, dtype, device);
   return benches;
 }
 
@@ -86,7 +90,7 @@ Tensor second_half(Mixer& mixer, const Tensor& x) {
   MixerState state = mixer.initial_state(B);
   Tensor next;  // position
   const auto half = [&](int64_t begin, int64_t end) {
-    const Tensor positions = segment_positions(B, end - begin, {}, next);
+    const Tensor positions = segment_positions(B, end - begin, {}, next, x.device());
     return mixer.chunked(tokens_between(x, begin, end), {.positions = positions}, &state).value;
   };
   half(0, steps / 2);
@@ -97,11 +101,12 @@ Tensor second_half(Mixer& mixer, const Tensor& x) {
 
 void bench_mixers(const BenchOptions& options, Measurements& out) {
   const ModelConfig& model = options.config.model;
-  const Tensor x = random_values({options.config.batch_size, model.sequence_length, model.hidden})
-                       .on(options.device());
+  const DType dtype = activation_type(out.precision());
+  const Tensor x = random_activations(
+      {options.config.batch_size, model.sequence_length, model.hidden}, dtype, out.device());
   const double tokens = options.tokens();
-  for (Bench& bench : mixers_of(model, options.device())) {
-    check_close(bench.name, bench.forward(x), unrolled(*bench.mixer, x));
+  for (Bench& bench : mixers_of(model, dtype, out.device())) {
+    out.check_close(bench.name, bench.forward(x), unrolled(*bench.mixer, x));
     const double flops = tokens * bench.forward_flops(model.sequence_length);
     out.time(bench.name + " forward", {tokens, flops}, [&] { bench.forward(x); });
     out.time(bench.name + " forward+backward", {tokens, 3 * flops},
@@ -116,15 +121,17 @@ void bench_lengths(const BenchOptions& options, Measurements& out) {
   const int64_t tokens = options.longest;
   check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
         "multiple of ", kShortest, ", got ", tokens);
-  std::vector<Bench> benches = mixers_of(model, options.device());
+  const DType dtype = activation_type(out.precision());
+  std::vector<Bench> benches = mixers_of(model, dtype, out.device());
   std::vector<Piece> pieces;
   for (int64_t length = kShortest; length <= tokens; length *= 2) {
     if (tokens % length != 0) continue;
-    const Tensor x = random_values({tokens / length, length, model.hidden}).on(options.device());
+    const Tensor x =
+        random_activations({tokens / length, length, model.hidden}, dtype, out.device());
     for (Bench& bench : benches) {
       const std::string name = bench.name + " T=" + std::to_string(length);
-      check_close(name + ", whole and in two halves", second_half(*bench.mixer, x),
-                  tokens_between(bench.forward(x), length / 2, length));
+      out.check_close(name + ", whole and in two halves", second_half(*bench.mixer, x),
+                      tokens_between(bench.forward(x), length / 2, length));
       const double flops = 3 * static_cast<double>(tokens) * bench.forward_flops(length);
       pieces.push_back({name, {static_cast<double>(tokens), flops}, [&bench, x] {
                           bench.forward_and_backward(x);

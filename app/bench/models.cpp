@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
-#include "app/bench/cases.h"
+#include "app/bench/training.h"
 #include "models/generation.h"
 #include "models/inspection.h"
-#include "training/trainer.h"
 
 namespace regla::app {
 namespace {
@@ -23,17 +22,16 @@ Tensor pair_of(const StepResult& step) {
 }
 
 /// An update is that of the same batch in parts and in other chunks.
-void check_update(const TrainingConfig& config, const TokenStream& text, Device device) {
+void check_update(const TrainingConfig& config, const Measurements& out) {
   TrainingConfig other = config;
   other.micro_batches = parts_of(config.batch_size);
   for (MixerConfig& mixer : other.model.mixer) mixer.chunk = 8;
   const auto first_update = [&](const TrainingConfig& c) {
-    Decoder decoder(c.model, 0, DType::F32, device);
-    Trainer trainer(c, decoder, text, 0);
-    trainer.step();
-    return pair_of(trainer.finish().front());
+    Training training(c, out.device());
+    training.trainer.step();
+    return pair_of(training.trainer.finish().front());
   };
-  check_close("an update, whole and in parts", first_update(other), first_update(config));
+  out.check_close("an update, whole and in parts", first_update(other), first_update(config));
 }
 
 /// The weights that every token reads: all but the embedding, of which it reads a row.
@@ -41,7 +39,7 @@ Tensors weights_read(const Decoder& decoder) {
   Tensors weights;
   for (const Parameter* parameter : decoder.parameters()) {
     const bool looked_up = !decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
-    if (!looked_up) weights.push_back(parameter->value);
+    if (!looked_up) weights.push_back(parameter->factor());
   }
   return weights;
 }
@@ -49,20 +47,13 @@ Tensors weights_read(const Decoder& decoder) {
 }  // namespace
 
 void bench_train(const BenchOptions& options, Measurements& out) {
-  TrainingConfig config = options.config;
-  config.carry_state = false;
-  const int64_t length = config.model.sequence_length;
-  // Few segments, read again and again: the text costs nothing.
-  const TokenStream text(random_ids(4 * config.batch_size * length + 1, config.model.vocab), {});
-  check_update(config, text, options.device());
-  Decoder decoder(config.model, 0, DType::F32, options.device());
-  Trainer trainer(config, decoder, text, 0);
+  const TrainingConfig config = options.training();
+  check_update(config, out);
+  Training training(config, options.device());
   const double tokens = options.tokens();
-  out.time("update",
-           {.tokens = tokens, .flops = tokens * training_flops_per_token(decoder, length)}, [&] {
-             trainer.step();
-             trainer.finish();
-           });
+  const double flops = training_flops_per_token(training.decoder, config.model.sequence_length);
+  out.time("update", {.tokens = tokens, .flops = tokens * flops}, [&] { training.trainer.step(); });
+  training.trainer.finish();
 }
 
 void bench_decode(const BenchOptions& options, Measurements& out) {
@@ -71,14 +62,15 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
   const ModelConfig& model = options.config.model;
   const int64_t length = model.sequence_length;
   const Device device = options.device();
-  Decoder decoder(model, 0, DType::F32, device);
+  const DType activations = activation_type(out.precision());
+  Decoder decoder(model, 0, activations, device);
   const std::vector<int32_t> ids = random_ids(length, model.vocab);
   const Tensor prompt = decoder.ids({1, length}, ids);
   const int64_t checked = std::min(length, kLongestCheck);
   const Tensor start =
       Tensor::of({1, checked}, std::vector<int32_t>(ids.begin(), ids.begin() + checked));
-  check_close("decoding, token by token and in chunks", all_logits(decoder, start, Form::Step),
-              all_logits(decoder, start));
+  out.check_close("decoding, token by token and in chunks", all_logits(decoder, start, Form::Step),
+                  all_logits(decoder, start));
   const double flops = forward_flops_per_token(decoder, length);
   const double head = 2.0 * static_cast<double>(model.vocab * model.hidden);
   const auto tokens = static_cast<double>(length);
@@ -91,8 +83,9 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
   decoder.hidden(prompt, {}, &state);
   const Tensor id = decoder.ids({1}, {0});
   for (const DType dtype : {DType::F32, DType::BF16}) {
+    if (dtype == DType::F32 && activations == DType::BF16) continue;
     decoder.store_weights(dtype);
-    const bool halved = dtype == DType::BF16;
+    const bool halved = dtype != activations;
     const Tensors weights = weights_read(decoder);
     double bytes = 0;
     for (const Tensor& weight : weights) bytes += static_cast<double>(weight.bytes());

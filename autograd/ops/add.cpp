@@ -20,8 +20,8 @@ struct Add : Op {
 
 struct Scale : Op {
   double factor;
-  DType from, to;
-  Scale(double by, DType in, DType out) : factor(by), from(in), to(out) {}
+  DType to;
+  Scale(double by, DType out) : factor(by), to(out) {}
   const char* name() const override { return "scale"; }
 
   Tensors forward(const Tensors& in) override {
@@ -32,7 +32,7 @@ struct Scale : Op {
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const Tensor& d = d_out[0];
-    kernels_of(d).accumulate(d, factor, d_in[0]->sink(d.shape(), from, d.device()));
+    kernels_of(d).accumulate(d, factor, d_in[0]->sink(d));
   }
 
   bool is_cheap() const override { return true; }
@@ -55,6 +55,7 @@ struct Reshape : Op {
   }
 
   bool is_cheap() const override { return true; }
+  bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace
@@ -67,7 +68,7 @@ Var add(const Var& a, const Var& b) {
 
 Var scale(const Var& x, double factor, std::optional<DType> out) {
   check_float("scale", "x", x);
-  return apply(Scale(factor, x.value.dtype(), type_of_output("scale", out, x)), {x})[0];
+  return apply(Scale(factor, type_of_output("scale", out, x)), {x})[0];
 }
 
 Var reshape(const Var& x, const Shape& shape) { return apply(Reshape(shape), {x})[0]; }

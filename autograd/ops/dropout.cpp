@@ -8,7 +8,6 @@ namespace {
 struct Dropout : Op {
   double rate;
   DropoutKey key;
-  DType from = DType::F32;
   Dropout(double probability, const DropoutKey& numbers) : rate(probability), key(numbers) {}
   const char* name() const override { return "dropout"; }
 
@@ -23,7 +22,7 @@ struct Dropout : Op {
   }
 
   Tensors forward(const Tensors& in) override {
-    from = in[0].dtype();
+    const DType from = in[0].dtype();
     Tensor y = Tensor::empty(in[0].shape(), in[1] ? sum_type(from) : from, in[0].device());
     kernels_of(y).dropout(args(in[0], in[1]), Sink{y});
     return {y};
@@ -32,7 +31,7 @@ struct Dropout : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const Tensor& d = d_out[0];
     if (d_in[0]->wanted()) {
-      kernels_of(d).dropout(args(d, {}), d_in[0]->sink(d.shape(), from, d.device()));
+      kernels_of(d).dropout(args(d, {}), d_in[0]->sink(d));
     }
     d_in[1]->give(std::move(d_out[0]));
   }

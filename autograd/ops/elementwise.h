@@ -74,7 +74,6 @@ struct FromOutput : Op {
   std::tuple<Settings...> settings;
   std::optional<DType> out;
   Shape from;
-  DType from_type = DType::F32;
   Tensor y;
   explicit FromOutput(Settings... values, std::optional<DType> type = {})
       : settings(values...), out(type) {}
@@ -83,7 +82,6 @@ struct FromOutput : Op {
   Tensors forward(const Tensors& in) override {
     const Tensor& x = in[0];
     from = x.shape();
-    from_type = x.dtype();
     const Shape to = kWider == 1 ? from : from.with(-1, kWider * from[-1]);
     y = Tensor::empty(to, out.value_or(x.dtype()), x.device());
     std::apply([&](auto... setting) { (kernels_of(x).*kForward)(x, setting..., y); }, settings);
@@ -92,8 +90,7 @@ struct FromOutput : Op {
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const auto call = [&](auto... setting) {
-      (kernels_of(y).*kBackward)(y, setting..., d_out[0],
-                                 d_in[0]->sink(from, from_type, y.device()));
+      (kernels_of(y).*kBackward)(y, setting..., d_out[0], d_in[0]->sink(from, y.device()));
     };
     std::apply(call, settings);
   }

@@ -19,8 +19,7 @@ struct Embedding : Op {
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const Tensor& d_y = d_out[0];
-    kernels_of(d_y).embedding_backward(ids, d_y,
-                                       d_in[0]->sink(table_shape, d_y.dtype(), d_y.device()));
+    kernels_of(d_y).embedding_backward(ids, d_y, d_in[0]->sink(table_shape, d_y.device()));
   }
 };
 

@@ -26,12 +26,14 @@ struct HeadLinear : Op {
     const Tensor d_y = converted(d_out[0], x.dtype());  // an operand of products
     const Shape x_shape = d_y.shape().drop_last().append(x.dim(2));
     const KernelTable& kernel = kernels_of(x);
-    kernel.head_linear_backward(args, d_y, d_in[0]->sink(x_shape, x.dtype(), x.device()),
+    kernel.head_linear_backward(args, d_y, d_in[0]->sink(x_shape, x.device()),
                                 d_in[1]->sink(args.weight));
     if (args.bias && d_in[2]->wanted()) {  // d_c = sum over rows of d_y
       kernel.column_sums(d_y.reshape({x.dim(0), args.weight.dim(0)}), d_in[2]->sink(args.bias));
     }
   }
+
+  bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace

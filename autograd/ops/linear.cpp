@@ -1,5 +1,4 @@
 #include "autograd/ops/op.h"
-#include "backends/copies.h"
 
 namespace regla {
 namespace {
@@ -21,22 +20,15 @@ struct Linear : Op {
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    // Operands of products are narrow, as they were in forward.
-    const Tensor d_y = as_rows(converted(d_out[0], x.dtype())), rows = as_rows(x);
-    const KernelTable& kernel = kernels_of(x);
-    if (d_in[0]->wanted()) {  // d_x = d_y W
-      Sink d_x = d_in[0]->sink(x);
-      kernel.matmul({.a = d_y, .b = weight, .bias = {}}, Sink{as_rows(d_x.tensor), d_x.accumulate});
-    }
-    if (d_in[1]->wanted()) {  // d_W = d_y^T x
-      kernel.matmul({.a = d_y, .b = rows, .bias = {}, .transpose_a = true}, d_in[1]->sink(weight));
-    }
-    if (d_in[2]->wanted()) {  // d_b = sum over rows of d_y
-      kernel.column_sums(d_y, d_in[2]->sink({weight.dim(0)}, sum_type(x.dtype()), x.device()));
-    }
+    d_in[0]->add_linear({.x = x,
+                         .weight = weight,
+                         .d_y = std::move(d_out[0]),
+                         .d_weight = d_in[1],
+                         .d_bias = d_in[2]});
   }
 
   Tensor* kept_input(size_t input) override { return input == 0 ? &x : nullptr; }
+  bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace

@@ -82,6 +82,14 @@ inline void check_indices(const char* op, const char* what, const Tensor& x, con
         ", got ", name_of(x.dtype()), " ", x.shape());
 }
 
+/// How the features of x [B, T, H, K] turn.
+inline void check_rotation(const char* op, const Var& x, const Rotation& rotation) {
+  const int64_t rotary = rotation.rotary;
+  if (rotary != 0) check_indices(op, "positions", rotation.positions, {x.dim(0), x.dim(1)});
+  check(rotary >= 0 && rotary % 2 == 0 && rotary <= x.dim(3), "[", op,
+        "] expected an even number of rotary features up to ", x.dim(3), ", got ", rotary);
+}
+
 /// Rows of the inner axis.
 inline Tensor as_rows(const Tensor& x) {
   const int64_t inner = x.dim(-1);

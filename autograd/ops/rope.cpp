@@ -5,35 +5,28 @@ namespace {
 
 /// A rotation: its transpose, the backward pass, is the rotation by the opposite angle.
 struct Rope : Op {
-  RopeArgs args;
-  Rope(const Tensor& positions, int64_t rotary, double base)
-      : args{{}, positions, rotary, base, false} {}
+  Rotation rotation;
+  explicit Rope(Rotation by) : rotation(std::move(by)) {}
   const char* name() const override { return "rope"; }
 
   Tensors forward(const Tensors& in) override {
     Tensor y = Tensor::empty_like(in[0]);
-    RopeArgs forward_args = args;
-    forward_args.x = in[0];
-    kernels_of(y).rope(forward_args, Sink{y});
+    kernels_of(y).rope({.x = in[0], .rotation = rotation, .inverse = false}, Sink{y});
     return {y};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    RopeArgs backward_args = args;
-    backward_args.x = d_out[0];
-    backward_args.inverse = true;
-    kernels_of(d_out[0]).rope(backward_args, d_in[0]->sink(d_out[0]));
+    kernels_of(d_out[0]).rope({.x = d_out[0], .rotation = rotation, .inverse = true},
+                              d_in[0]->sink(d_out[0]));
   }
 };
 
 }  // namespace
 
-Var rope(const Var& x, const Tensor& positions, int64_t rotary, double base) {
+Var rope(const Var& x, const Rotation& rotation) {
   check_rank("rope", "x", x, 4);
-  check_indices("rope", "positions", positions, {x.dim(0), x.dim(1)});
-  check(rotary >= 0 && rotary % 2 == 0 && rotary <= x.dim(3),
-        "[rope] expected an even number of rotary features up to ", x.dim(3), ", got ", rotary);
-  return rotary == 0 ? x : apply(Rope(positions, rotary, base), {x})[0];
+  check_rotation("rope", x, rotation);
+  return rotation.turns() ? apply(Rope(rotation), {x})[0] : x;
 }
 
 }  // namespace regla

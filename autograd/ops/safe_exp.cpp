@@ -5,10 +5,9 @@ namespace {
 
 struct SafeExpOp : Op {
   SafeExpArgs args;
-  DType from, out;
+  DType out;
   SafeExpResult result;
-  SafeExpOp(SafeExpArgs settings, DType in, DType type)
-      : args(std::move(settings)), from(in), out(type) {}
+  SafeExpOp(SafeExpArgs settings, DType type) : args(std::move(settings)), out(type) {}
   const char* name() const override { return "safe_exp"; }
 
   Tensors forward(const Tensors& in) override {
@@ -30,8 +29,7 @@ struct SafeExpOp : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     // The kernel writes d_z even where only m0 wants a gradient.
     const Tensor& features = result.features;
-    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features.shape(), from, features.device())
-                                 : Sink{Tensor::empty_like(features)};
+    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features) : Sink{Tensor::empty_like(features)};
     kernels_of(features).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
                                            args.m0 ? d_in[1]->sink(args.m0) : Sink{});
   }
@@ -40,7 +38,7 @@ struct SafeExpOp : Op {
 }  // namespace
 
 SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maximum, double scale,
-                 std::optional<DType> out) {
+                 std::optional<DType> out, const Rotation& rotation) {
   check_rank("safe_exp", "z", z, 4);
   check(z.dim(1) > 0 && z.dim(3) > 0, "[safe_exp] expected at least one token and feature, got ",
         z.shape());
@@ -48,9 +46,11 @@ SafeExp safe_exp(const Var& z, const Var& m0, const Tensor& reset, Maximum maxim
   const bool carries = maximum != Maximum::Token;
   check(carries || !m0.defined(), "[safe_exp] a maximum per token takes no earlier maximum");
   if (m0.defined()) check_sum("safe_exp", "m0", m0, {z.dim(0), z.dim(2)}, z.value.dtype());
-  SafeExpArgs args{.z = {}, .m0 = {}, .reset = reset, .maximum = maximum, .scale = scale};
+  check_rotation("safe_exp", z, rotation);
+  SafeExpArgs args{
+      .z = {}, .rotation = rotation, .m0 = {}, .reset = reset, .maximum = maximum, .scale = scale};
   const DType type = type_of_output("safe_exp", out, z);
-  const Vars results = apply(SafeExpOp(std::move(args), z.value.dtype(), type), {z, m0});
+  const Vars results = apply(SafeExpOp(std::move(args), type), {z, m0});
   return {results[0], results[1], results[2]};
 }
 

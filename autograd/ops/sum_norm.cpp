@@ -16,7 +16,7 @@ struct AppendOne : Op {
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const Tensor& d_y = d_out[0];
-    kernels_of(d_y).append_one_backward(d_y, d_in[0]->sink(from, d_y.dtype(), d_y.device()));
+    kernels_of(d_y).append_one_backward(d_y, d_in[0]->sink(from, d_y.device()));
   }
 };
 

@@ -1,12 +1,45 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
 
-// How an update that went bad is stopped without the host: a factor of 0, and what reads it.
+// The norm of a gradient, and how an update that went bad is stopped without the host: a factor of
+// 0, and what reads it.
 namespace regla::cpu {
+namespace {
+
+double sum_of_squares(const Tensor& x) {
+  double whole = 0;
+  for_float_type(x.dtype(), "sums_of_squares", [&](auto tag) {
+    using T = decltype(tag);
+    const T* in = x.data<T>();
+    const int64_t count = x.numel();
+    // One partial sum per block, added in order: the same bits on any number of threads.
+    std::vector<double> partial(static_cast<size_t>((count + kGrain - 1) / kGrain));
+    parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
+      const T* block = in + begin;  // read through the closure, it would be gathered
+      double total = 0;
+#pragma omp simd reduction(+ : total)
+      for (int64_t i = 0; i < end - begin; ++i) {
+        const auto value = static_cast<double>(block[i]);
+        total += value * value;
+      }
+      partial[static_cast<size_t>(begin / kGrain)] = total;
+    });
+    for (double part : partial) whole += part;
+  });
+  return whole;
+}
+
+}  // namespace
+
+void sums_of_squares(const std::vector<Tensor>& x, Tensor sums) {
+  auto* to = sums.data<double>();
+  for (const Tensor& one : x) *to++ = one ? sum_of_squares(one) : 0;
+}
 
 void clip_factor(const Tensor& squares, const Tensor& losses, double largest, Tensor latch,
                  Tensor report) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <vector>
 
 #include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
@@ -62,29 +61,6 @@ void column_sums(const Tensor& x, Sink sums) {
       for (int64_t j = 0; j < N; ++j) totals[j] += totals[block * N + j];
     }
     write_range(out, sums.accumulate, 0, N, [=](int64_t j) { return totals[j]; });
-  });
-}
-
-void sum_of_squares(const Tensor& x, Tensor sum) {
-  for_float_type(x.dtype(), "sum_of_squares", [&](auto tag) {
-    using T = decltype(tag);
-    const T* in = x.data<T>();
-    const int64_t count = x.numel();
-    // One partial sum per block, added in order: the same bits on any number of threads.
-    std::vector<double> partial(static_cast<size_t>((count + kGrain - 1) / kGrain));
-    parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-      const T* block = in + begin;  // read through the closure, it would be gathered
-      double total = 0;
-#pragma omp simd reduction(+ : total)
-      for (int64_t i = 0; i < end - begin; ++i) {
-        const auto value = static_cast<double>(block[i]);
-        total += value * value;
-      }
-      partial[static_cast<size_t>(begin / kGrain)] = total;
-    });
-    double& whole = sum.data<double>()[0];
-    whole = 0;
-    for (double part : partial) whole += part;
   });
 }
 

@@ -27,8 +27,8 @@ template <class T>
 class Rotations {
  public:
   explicit Rotations(const RopeArgs& args)
-      : positions_(args.positions.data<int32_t>()), half_(args.rotary / 2) {
-    const int64_t tokens = args.positions.numel();
+      : positions_(args.rotation.positions.data<int32_t>()), half_(args.rotation.rotary / 2) {
+    const int64_t tokens = args.rotation.positions.numel();
     if (tokens == 0) return;
     const auto [low, high] = std::minmax_element(positions_, positions_ + tokens);
     by_position_ = int64_t{*high} - *low < tokens;
@@ -38,8 +38,9 @@ class Rotations {
     const T direction = args.inverse ? -1 : 1;
     std::vector<double> frequencies;
     for (int64_t i = 0; i < half_; ++i) {
-      const double exponent = -2 * static_cast<double>(i) / static_cast<double>(args.rotary);
-      frequencies.push_back(std::pow(args.base, exponent));
+      const double exponent =
+          -2 * static_cast<double>(i) / static_cast<double>(args.rotation.rotary);
+      frequencies.push_back(std::pow(args.rotation.base, exponent));
     }
     parallel_for(rows, row_grain(16 * half_), [&](int64_t begin, int64_t end) {
       const double* frequency = frequencies.data();
@@ -74,7 +75,8 @@ class Rotations {
 void rope(const RopeArgs& args, Sink y) {
   for_sums_of(args.x, "rope", [&](auto tag) {
     using T = decltype(tag);
-    const int64_t H = args.x.dim(2), K = args.x.dim(3), half = args.rotary / 2;
+    const int64_t H = args.x.dim(2), K = args.x.dim(3);
+    const int64_t half = args.rotation.rotary / 2;
     const Input<T> x(args.x);
     const Output<T> out(y);
     const Rotations<T> rotations(args);

@@ -128,9 +128,8 @@ Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, T*
           .scale = static_cast<T>(args.scale)};
 }
 
-}  // namespace
-
-void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
+/// Of z as it is.
+void features_of(const SafeExpArgs& args, SafeExpResult& result) {
   for_sums_of(args.z, "safe_exp", [&](auto tag) {
     using T = decltype(tag);
     const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
@@ -158,8 +157,6 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
     });
   });
 }
-
-namespace {
 
 /// The gradients of one head. `at(arg)` is where the gradient of what attained a maximum goes.
 template <class T>
@@ -218,11 +215,9 @@ void rho_backward(const Head<T>& head, const HeadGradients<T>& g) {
   if (head.steps > 0) g.add(head, head.arg(head.steps - 1), g.d_m);
 }
 
-}  // namespace
-
-void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
-                       const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
-                       Sink d_z, Sink d_m0) {
+/// The gradient of z as it was used.
+void backward_of(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
+                 const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0) {
   const Tensor& features = result.features;
   for_sums_of(features, "safe_exp", [&](auto tag) {
     using T = decltype(tag);
@@ -249,6 +244,27 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
       }
     });
   });
+}
+
+}  // namespace
+
+void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
+  if (!args.rotation.turns()) return features_of(args, result);
+  SafeExpArgs turned = args;
+  turned.z = Tensor::empty(args.z.shape(), sum_type(args.z.dtype()));
+  rope({args.z, args.rotation, false}, Sink{turned.z});
+  features_of(turned, result);
+}
+
+void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
+                       const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
+                       Sink d_z, Sink d_m0) {
+  if (!args.rotation.turns()) {
+    return backward_of(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
+  }
+  const Tensor d_turned = Tensor::empty(d_z.tensor.shape(), sum_type(d_z.tensor.dtype()));
+  backward_of(args, result, d_features, d_log_rho, d_m, Sink{d_turned}, d_m0);
+  rope({d_turned, args.rotation, true}, d_z);
 }
 
 }  // namespace regla::cpu

@@ -13,6 +13,7 @@ constinit const KernelTable kTable = {
     .scale_by = scale_by,
     .sum = sum,
     .matmul = matmul,
+    .linear_backward = linear_backward,
     .column_sums = column_sums,
     .norm = norm,
     .norm_backward = norm_backward,
@@ -71,7 +72,7 @@ constinit const KernelTable kTable = {
     .commit = commit,
     .restart = restart,
     .sample = sample,
-    .sum_of_squares = sum_of_squares,
+    .sums_of_squares = sums_of_squares,
     .is_finite = is_finite,
 };
 

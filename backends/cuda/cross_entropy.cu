@@ -6,10 +6,11 @@
 #include "backends/cuda/rows.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 
-// Rows by slices: the scores of a slice, the losses and, in place of the scores, their gradients by
-// one kernel, and two products of those. The gradient of the weights adds up over the slices in the
-// sum type. Where BF16 is trained scores are stored as their gradients are, in BF16: half the bytes
-// of three products and of the pass between them. Where only losses are wanted they are exact.
+// Rows by slices: the scores of a slice, the losses and the gradients of the scores by one kernel,
+// and two products of those. The gradient of the weights adds up over the slices in the sum type.
+// Scores are of that type, too: one of 16 in BF16 would be off by 0.06, and a probability by as
+// much. Their gradients, operands of products, are narrow; they take the scores' place where they
+// are as wide.
 namespace regla::cuda {
 namespace {
 
@@ -32,7 +33,7 @@ struct ScoreRows {
   const int32_t* targets;
   S scale;
   Numbers losses;
-  bool wants_gradients;  // in place of the scores
+  Tensor d_scores;  // like the scores, maybe in their place; or undefined
 };
 
 // For rows of any length and type. Bytes: scores and gradients once, as far as registers and the
@@ -84,35 +85,34 @@ struct AnyRow {
 template <class S>
 void any_rows(const Context& on, const ScoreRows<S>& a) {
   constexpr int W = std::is_same_v<S, float> ? kWide : 1;
-  for_each_row<W, 6, 1024>(
-      on, a.rows, a.pitch,
-      AnyRow<S, W>{.vocab = a.vocab,
-                   .pitch = a.pitch,
-                   .scores = Elements<S>(a.scores),
-                   .targets = a.targets,
-                   .scale = a.scale,
-                   .losses = a.losses,
-                   .d_scores = Result<S>(a.wants_gradients ? a.scores : Tensor{})});
+  for_each_row<W, 6, 1024>(on, a.rows, a.pitch,
+                           AnyRow<S, W>{.vocab = a.vocab,
+                                        .pitch = a.pitch,
+                                        .scores = Elements<S>(a.scores),
+                                        .targets = a.targets,
+                                        .scale = a.scale,
+                                        .losses = a.losses,
+                                        .d_scores = Result<S>(a.d_scores)});
 }
 
 // A row lies in the shared memory of a block, in places of 16 bytes of which every thread brings
 // and reads its own. It is read once for maximum and sum, as it arrives; and once for the
 // gradients, while the next row of this block arrives in its places. Bytes: scores and gradients
 // once.
-template <class T, int Threads>
+template <int Threads>
 struct HeldScores {
-  static constexpr int kSize = 16 / sizeof(T), kStep = Threads * kSize, kPlaces = 14;
+  static constexpr int kSize = 4, kStep = Threads * kSize, kPlaces = 14;
   static constexpr float kLog2e = 1.4426950408889634f;
 
   int64_t rows;
   int vocab, pitch;
-  const T* scores;
+  const float* scores;
   const int32_t* targets;
   float scale;
   Numbers losses;
-  Result<float> d_scores;  // in place of the scores, or nowhere
+  Result<float> d_scores;
 
-  using Place = Pack<T, kSize>;
+  using Place = Pack<float, kSize>;
 
   __device__ static int index(int p) { return p * kStep + static_cast<int>(threadIdx.x) * kSize; }
   __device__ static Place& place(int p) {
@@ -128,7 +128,7 @@ struct HeldScores {
 
   /// -infinity behind the vocabulary.
   __device__ void read(int p, float (&v)[kSize]) const {
-    Typed<T>::template unpack<kSize>(place(p), v);
+    Typed<float>::unpack<kSize>(place(p), v);
     if (index(p) + kSize <= vocab) return;
 #pragma unroll
     for (int i = 0; i < kSize; ++i) {
@@ -193,7 +193,7 @@ struct HeldScores {
     if (target < 0) {
       if (threadIdx.x == 0) losses.set(row, 0);
     } else if (target % kStep / kSize == static_cast<int>(threadIdx.x)) {
-      const float score = static_cast<float>(place(target / kStep).v[target % kSize]);
+      const float score = place(target / kStep).v[target % kSize];
       losses.set(row, log(static_cast<double>(sum.sum)) + sum.largest - score);
     }
   }
@@ -212,9 +212,9 @@ struct HeldScores {
   }
 };
 
-template <class T, int Threads>
-__global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<T, Threads> a) {
-  using Row = HeldScores<T, Threads>;
+template <int Threads>
+__global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<Threads> a) {
+  using Row = HeldScores<Threads>;
   __shared__ float2 warps[2][32];
   int64_t row = blockIdx.x;
   for (int p = 0; p < Row::kPlaces; ++p) a.bring(row, p);
@@ -231,25 +231,25 @@ __global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<
 }
 
 /// False where a row does not fit.
-template <class T, int Threads>
+template <int Threads>
 bool fit(const Context& on, const ScoreRows<float>& a) {
-  using Row = HeldScores<T, Threads>;
+  using Row = HeldScores<Threads>;
   const int64_t places = (a.pitch + Row::kStep - 1) / Row::kStep, bytes = places * Threads * 16;
   int most = 0;
   require(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, on.device.index),
           "ask for the size of shared memory");
   if (places > Row::kPlaces || bytes + 1024 > most) return false;
-  require(cudaFuncSetAttribute(held_rows<T, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  require(cudaFuncSetAttribute(held_rows<Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(bytes)),
           "ask for shared memory");
   const Row rows = {.rows = a.rows,
                     .vocab = static_cast<int>(a.vocab),
                     .pitch = static_cast<int>(a.pitch),
-                    .scores = static_cast<const T*>(a.scores.raw()),
+                    .scores = a.scores.data<float>(),
                     .targets = a.targets,
                     .scale = a.scale,
                     .losses = a.losses,
-                    .d_scores = Result<float>(a.wants_gradients ? a.scores : Tensor{})};
+                    .d_scores = Result<float>(a.d_scores)};
   const int64_t blocks = std::min<int64_t>(a.rows, on.multiprocessors * (1024 / Threads));
   held_rows<<<static_cast<unsigned>(blocks), Threads, static_cast<size_t>(bytes), on.stream>>>(
       rows);
@@ -257,31 +257,25 @@ bool fit(const Context& on, const ScoreRows<float>& a) {
   return true;
 }
 
-template <class T>
-bool fit(const Context& on, const ScoreRows<float>& a) {
-  return fit<T, 512>(on, a) || fit<T, 1024>(on, a);
-}
-
 void losses_of(const Context& on, const ScoreRows<float>& a) {
-  const bool is_narrow = a.scores.dtype() == DType::BF16;
-  if (!(is_narrow ? fit<__nv_bfloat16>(on, a) : fit<float>(on, a))) any_rows(on, a);
+  if (!fit<512>(on, a) && !fit<1024>(on, a)) any_rows(on, a);
 }
 void losses_of(const Context& on, const ScoreRows<double>& a) { any_rows(on, a); }
 
 /// Rows [begin, begin + rows) of hidden [R, D], weight [vocab, D] of the same type.
 struct Slice {
   const Context& on;
-  Matrices hidden, weight, scores;  // the scores or their gradients
+  Matrices hidden, weight, scores, d_scores;
 
   void compute_scores() const {
     multiply(on, {.a = hidden, .b = weight, .c = scores, .transpose_b = true});
   }
 
   void add_gradients(const Matrices& d_hidden, const Matrices& d_weight, bool is_first) const {
-    multiply(on, {.a = scores, .b = weight, .c = d_hidden});
+    multiply(on, {.a = d_scores, .b = weight, .c = d_hidden});
     multiply(
         on,
-        {.a = scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
+        {.a = d_scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
   }
 };
 
@@ -303,16 +297,20 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
   const Tensor hidden = converted(args.hidden, dtype), weight = converted(args.weight, dtype);
   for_sum_type(dtype, "cross_entropy", [&](auto tag) {
     using S = decltype(tag);
-    const DType stored = d_hidden ? dtype : dtype_of<S>;
     const int64_t pitch = padded(vocab);
-    const int64_t most = slice_rows(R, pitch * static_cast<int64_t>(size_of(stored)));
-    const Tensor scores = Tensor::empty({most, pitch}, stored, on.device);
+    const int64_t most = slice_rows(R, pitch * static_cast<int64_t>(sizeof(S)));
+    const Tensor scores = Tensor::empty({most, pitch}, dtype_of<S>, on.device);
+    Tensor d_scores;
+    if (d_hidden) {
+      d_scores = dtype == dtype_of<S> ? scores : Tensor::empty({most, pitch}, dtype, on.device);
+    }
     for (int64_t begin = 0; begin < R; begin += most) {
       const int64_t rows = std::min(most, R - begin), end = begin + rows;
       const Slice slice = {.on = on,
                            .hidden = Matrices::of(hidden.slice(begin, end)),
                            .weight = Matrices::of(weight),
-                           .scores = part_of(scores, rows, vocab)};
+                           .scores = part_of(scores, rows, vocab),
+                           .d_scores = part_of(d_scores ? d_scores : scores, rows, vocab)};
       slice.compute_scores();
       losses_of(on, ScoreRows<S>{.rows = rows,
                                  .vocab = vocab,
@@ -321,7 +319,7 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
                                  .targets = args.targets.data<int32_t>() + begin,
                                  .scale = static_cast<S>(args.scale),
                                  .losses = Numbers(losses.slice(begin, end)),
-                                 .wants_gradients = d_hidden.defined()});
+                                 .d_scores = d_scores});
       if (d_hidden) {
         slice.add_gradients(Matrices::of(d_hidden.slice(begin, end)), Matrices::of(d_weight),
                             begin == 0);

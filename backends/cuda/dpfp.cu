@@ -49,11 +49,11 @@ struct DpfpRow {
   }
 };
 
-// Bytes: x, y, d_y and d_x once.
+// Bytes: x, d_y and d_x once.
 template <class S>
 struct DpfpBackwardRow {
   int64_t N, nu;
-  Elements<S> x, y, d_y;
+  Elements<S> x, d_y;
   Result<S> d_x;
 
   __device__ void operator()(const Team& team, int64_t row) const {
@@ -61,11 +61,12 @@ struct DpfpBackwardRow {
     const int64_t M = 2 * N, count = M * nu, first = row * count;
     S sum = 0, dot = 0;
     team.each<1>(count, [&](int64_t at) {
-      sum += both.product(at);
-      dot += d_y[first + at] * y[first + at];
+      const S f = both.product(at);
+      sum += f;
+      dot += d_y[first + at] * f;
     });
     const S factor = 1 / (S(1e-5) + team.sum(sum));
-    dot = team.sum(dot);
+    dot = team.sum(dot) * factor;
     // y = f / sum:  d_f = (d_y - sum(d_y y)) / sum;  f_i[m] = x'[m] x'[m - i]
     const auto d_both = [&](int64_t m) {
       S d = 0;
@@ -217,7 +218,8 @@ void dpfp(const Tensor& x, int64_t nu, Tensor y) {
   });
 }
 
-void dpfp_backward(const Tensor& x, int64_t nu, const Tensor& y, const Tensor& d_y, Sink d_x) {
+// y is taken from x again: that is exact, and costs no bytes.
+void dpfp_backward(const Tensor& x, int64_t nu, const Tensor&, const Tensor& d_y, Sink d_x) {
   if (!d_x) return;
   const int64_t N = x.dim(-1), R = x.numel() / N;
   const auto by_lanes = [&](auto type, auto width) {
@@ -232,8 +234,7 @@ void dpfp_backward(const Tensor& x, int64_t nu, const Tensor& y, const Tensor& d
   for_sum_type(x.dtype(), "dpfp", [&](auto tag) {
     using S = decltype(tag);
     for_each_row<1>(context(x), R, 2 * N * nu,
-                    DpfpBackwardRow<S>{N, nu, Elements<S>(x), Elements<S>(y), Elements<S>(d_y),
-                                       Result<S>(d_x)});
+                    DpfpBackwardRow<S>{N, nu, Elements<S>(x), Elements<S>(d_y), Result<S>(d_x)});
   });
 }
 

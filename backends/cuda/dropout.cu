@@ -16,15 +16,28 @@ struct Dropout {
   uint64_t seed, place;
   const int32_t* step;  // or null
 
+  /// What is asked for before the first number is drawn.
+  template <int W>
+  struct Fetched {
+    typename Elements<S>::template Raw<W> x, residual;
+  };
+  template <int W>
+  __device__ Fetched<W> fetch(int64_t i) const {
+    Fetched<W> raw;
+    x.template fetch<W>(i, raw.x);
+    if (residual) residual.template fetch<W>(i, raw.residual);
+    return raw;
+  }
+
   /// W elements from x[i], which is number first + i; number n takes word n mod 4 of draw n / 4.
   template <int W>
-  __device__ void at(const Random& random, int64_t i) const {
+  __device__ void drop(const Random& random, int64_t i, const Fetched<W>& raw) const {
     const auto n = static_cast<uint64_t>(first + i);
     uint32_t words[4][1];
     random.draw(n / 4, words);
     S v[W], r[W] = {};
-    x.load(i, v);
-    if (residual) residual.load(i, r);
+    x.template unpack<W>(raw.x, v);
+    if (residual) residual.template unpack<W>(raw.residual, r);
     for (int w = 0; w < W; ++w) {
       const uint32_t word = W == 4 ? words[w][0] : words[n % 4][0];
       v[w] = r[w] + (word >= threshold ? scale : S(0)) * v[w];
@@ -33,15 +46,28 @@ struct Dropout {
   }
 };
 
+constexpr int kEach = 2;  // packs of a thread, a block's width apart
+
 // Bytes: x, residual and y once.
 template <int W, class S>
-__global__ void drop(Dropout<S> dropout) {
+__global__ __launch_bounds__(kThreads) void drop(Dropout<S> dropout) {
   const auto step = static_cast<uint64_t>(dropout.step == nullptr ? 0 : *dropout.step);
   const Random random(dropout.seed, step * 65536 + dropout.place);
-  const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x, packs = dropout.count / W;
-  for (int64_t p = thread; p < packs; p += stride) dropout.template at<W>(random, p * W);
-  if (thread < dropout.count - packs * W) dropout.template at<1>(random, packs * W + thread);
+  const int64_t first = int64_t{blockIdx.x} * kThreads * kEach + threadIdx.x;
+  const int64_t packs = dropout.count / W;
+  typename Dropout<S>::template Fetched<W> raw[kEach];
+#pragma unroll
+  for (int e = 0; e < kEach; ++e) {
+    const int64_t p = first + e * kThreads;
+    if (p < packs) raw[e] = dropout.template fetch<W>(p * W);
+  }
+#pragma unroll
+  for (int e = 0; e < kEach; ++e) {
+    const int64_t p = first + e * kThreads;
+    if (p < packs) dropout.drop(random, p * W, raw[e]);
+  }
+  const int64_t i = packs * W + first;
+  if (i < dropout.count && first < W) dropout.drop(random, i, dropout.template fetch<1>(i));
 }
 
 }  // namespace
@@ -65,7 +91,8 @@ void dropout(const DropoutArgs& args, Sink y) {
         args.first,  // a draw's four numbers belong to four elements that lie together
         [&](auto width) {
           constexpr int W = decltype(width)::value;
-          const unsigned blocks = blocks_for(on, (dropout.count + W - 1) / W);
+          constexpr int64_t kBlock = int64_t{kThreads} * kEach * W;
+          const auto blocks = static_cast<unsigned>((dropout.count + kBlock - 1) / kBlock);
           drop<W><<<blocks, kThreads, 0, on.stream>>>(dropout);
         },
         args.x, args.residual, y.tensor);

@@ -113,9 +113,9 @@ template <class S_>
 class Elements {
  public:
   using S = S_;
-  /// What was loaded is unpacked at once.
+  /// W elements as they lie in memory: `kWide` of BF16 take the first two words.
   template <int W>
-  using Raw = Pack<S, W>;
+  using Raw = std::conditional_t<W == 1, S, uint4>;
 
   Elements() = default;
   explicit Elements(const Tensor& x)
@@ -132,37 +132,40 @@ class Elements {
     return static_cast<const S*>(data_)[i];
   }
 
-  template <int W>
-  __device__ void fetch(int64_t i, Raw<W>& raw) const {
-    load(i, raw.v);
-  }
-  template <int W>
-  __device__ static void unpack(const Raw<W>& raw, S (&v)[W]) {
-#pragma unroll
-    for (int w = 0; w < W; ++w) v[w] = raw.v[w];
-  }
-
   /// v = elements [i, i + W), i a multiple of W.
   template <int W>
   __device__ void load(int64_t i, S (&v)[W]) const {
+    Raw<W> raw;
+    fetch<W>(i, raw);
+    unpack<W>(raw, v);
+  }
+
+  /// The two halves of `load`: whoever fetches all before unpacking the first waits once.
+  template <int W>
+  __device__ void fetch(int64_t i, Raw<W>& raw) const {
     if constexpr (W == 1) {
-      v[0] = (*this)[i];
+      raw = (*this)[i];
     } else {
       static_assert(W == kWide && std::is_same_v<S, float>);
       if (is_narrow_) {
-        const uint2 raw =
+        const uint2 half =
             *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(data_) + i);
-        v[0] = __uint_as_float(raw.x << 16);
-        v[1] = __uint_as_float(raw.x & 0xffff0000u);
-        v[2] = __uint_as_float(raw.y << 16);
-        v[3] = __uint_as_float(raw.y & 0xffff0000u);
+        raw.x = half.x;
+        raw.y = half.y;
       } else {
-        const float4 raw = *reinterpret_cast<const float4*>(static_cast<const float*>(data_) + i);
-        v[0] = raw.x;
-        v[1] = raw.y;
-        v[2] = raw.z;
-        v[3] = raw.w;
+        raw = *reinterpret_cast<const uint4*>(static_cast<const float*>(data_) + i);
       }
+    }
+  }
+  template <int W>
+  __device__ void unpack(const Raw<W>& raw, S (&v)[W]) const {
+    if constexpr (W == 1) {
+      v[0] = raw;
+    } else {
+      v[0] = __uint_as_float(is_narrow_ ? raw.x << 16 : raw.x);
+      v[1] = __uint_as_float(is_narrow_ ? raw.x & 0xffff0000u : raw.y);
+      v[2] = __uint_as_float(is_narrow_ ? raw.y << 16 : raw.z);
+      v[3] = __uint_as_float(is_narrow_ ? raw.y & 0xffff0000u : raw.w);
     }
   }
 
@@ -182,7 +185,15 @@ class Result {
         accumulates_(sink.accumulate) {}
   explicit Result(const Tensor& x) : Result(Sink{x}) {}
 
+  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
+
   __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
+
+  /// Its elements where they are in BF16 and nothing is added to them: whoever rounds may write
+  /// them. Null otherwise.
+  __device__ __nv_bfloat16* plain() const {
+    return is_narrow_ && !accumulates_ ? static_cast<__nv_bfloat16*>(data_) : nullptr;
+  }
 
   /// Elements [i, i + W) become v, or grow by it; i is a multiple of W.
   template <int W>
@@ -263,8 +274,6 @@ class Result {
         "f"(v[3]), "f"(v[4]), "f"(v[5]), "f"(v[6]), "f"(v[7])
         : "memory");
   }
-
-  __device__ Result(void* data, bool is_narrow) : data_(data), is_narrow_(is_narrow) {}
 
   void* data_ = nullptr;
   bool is_narrow_ = false, accumulates_ = false;

@@ -47,15 +47,6 @@ struct Value {
   __device__ double operator()(int64_t i) const { return x[i]; }
 };
 
-template <class S>
-struct Square {
-  Elements<S> x;
-  __device__ double operator()(int64_t i) const {
-    const double value = x[i];
-    return value * value;
-  }
-};
-
 // Bytes: x once.
 template <class S>
 __global__ void find_others(int64_t count, Elements<S> x, int32_t* finite) {
@@ -91,13 +82,6 @@ void sum(const Tensor& x, double scale, Tensor total) {
   for_sum_type(x.dtype(), "sum", [&](auto tag) {
     using S = decltype(tag);
     sum_all(context(total), x.numel(), Value<S>{Elements<S>(x)}, scale, Numbers(total));
-  });
-}
-
-void sum_of_squares(const Tensor& x, Tensor sum) {
-  for_sum_type(x.dtype(), "sum_of_squares", [&](auto tag) {
-    using S = decltype(tag);
-    sum_all(context(sum), x.numel(), Square<S>{Elements<S>(x)}, 1, Numbers(sum));
   });
 }
 

@@ -36,7 +36,7 @@ template <class S>
 struct SortedGradient {
   int64_t count, D;
   const int32_t *ids, *tokens;  // [count], sorted by id
-  Elements<S> d_y;
+  Typed<S> d_y;
   Result<S> d_table;  // added to
   S* partial;         // [pieces, 2 (early, late), D]
 
@@ -45,35 +45,42 @@ struct SortedGradient {
   }
 };
 
+// What a warp knows of its piece lies in its lanes, so that no row waits for more than its address.
 // Bytes: d_y once; the rows of the table that occur, read and written; the partial sums.
 template <class S, int W>
 __global__ void add_pieces(SortedGradient<S> g) {
+  static_assert(kPiece == 32);  // a token per lane
   const int64_t j = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * W;
-  if (j >= g.D) return;
-  const int64_t begin = blockIdx.x * kPiece, end = min(begin + kPiece, g.count);
+  const int64_t begin = blockIdx.x * kPiece, mine = begin + threadIdx.x % 32;
+  const int count = static_cast<int>(min(kPiece, g.count - begin));
+  const int32_t id = mine < g.count ? g.ids[mine] : 0, token = mine < g.count ? g.tokens[mine] : 0;
+  const unsigned goes_on = __ballot_sync(0xffffffffu, g.continues(mine));
   bool is_early = g.continues(begin - 1);
   S sum[W] = {};
-  for (int64_t first = begin; first < end; first += kAhead) {
+  for (int first = 0; first < count; first += kAhead) {
     S rows[kAhead][W], before[kAhead][W];  // of d_y, and of the table where runs end
+    int64_t places[kAhead];
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
-      if (first + n >= end) break;
-      g.d_y.load(g.tokens[first + n] * g.D + j, rows[n]);
-      if (!g.continues(first + n)) g.d_table.before(g.ids[first + n] * g.D + j, before[n]);
+      const int64_t from = __shfl_sync(0xffffffffu, token, first + n) * g.D + j;
+      places[n] = __shfl_sync(0xffffffffu, id, first + n) * g.D + j;
+      if (first + n >= count || j >= g.D) continue;
+      g.d_y.load(from, rows[n]);
+      if ((goes_on >> (first + n) & 1) == 0) g.d_table.before(places[n], before[n]);
     }
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
-      const int64_t i = first + n;
-      if (i >= end) break;
+      const int i = first + n;
+      if (i >= count || j >= g.D) break;
       for (int w = 0; w < W; ++w) sum[w] += rows[n][w];
-      const bool goes_on = g.continues(i);
-      if (goes_on && i + 1 < end) continue;
-      if (is_early || goes_on) {
+      const bool follows = goes_on >> i & 1;
+      if (follows && i + 1 < count) continue;
+      if (is_early || follows) {
         S* to = g.partial + (blockIdx.x * 2 + (is_early ? 0 : 1)) * g.D + j;
         for (int w = 0; w < W; ++w) to[w] = sum[w];
       } else {
         for (int w = 0; w < W; ++w) sum[w] += before[n][w];
-        g.d_table.set(g.ids[i] * g.D + j, sum);
+        g.d_table.set(places[n], sum);
       }
       for (int w = 0; w < W; ++w) sum[w] = 0;
       is_early = false;
@@ -170,7 +177,7 @@ void embedding_backward(const Tensor& ids, const Tensor& d_y, Sink d_table) {
                                         .D = D,
                                         .ids = by_id.ids.data<int32_t>(),
                                         .tokens = by_id.tokens.data<int32_t>(),
-                                        .d_y = Elements<S>(d_y),
+                                        .d_y = Typed<S>(d_y),
                                         .d_table = Result<S>(Sink{d_table.tensor, true}),
                                         .partial = partial.data<S>()};
     for_width<S>(

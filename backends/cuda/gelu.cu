@@ -1,53 +1,57 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/map.cuh"
+#include "backends/cuda/scalar_math.cuh"
 
 namespace regla::cuda {
 namespace {
 
-// The tanh form: gelu(x) = x/2 (1 + tanh(inner(x))), inner(x) = sqrt(2/pi) (x + 0.044715 x^3)
+// The tanh form: gelu(x) = x/2 (1 + tanh(inner(x))) = x sigma(2 inner(x)),
+// inner(x) = sqrt(2/pi) (x + 0.044715 x^3)
 template <class S>
 __device__ S inner(S x) {
   return S(0.79788456080286535588) * (x + S(0.044715) * x * x * x);
 }
 
-/// The distribution function of the standard normal.
+/// The standard normal's distribution function and density at x.
 template <class S>
-__device__ S normal_cdf(S x) {
-  return S(0.5) * (1 + erf(x * S(0.70710678118654752440)));
-}
+struct Normal {
+  S below, density;
 
-template <class S>
-__device__ S normal_density(S x) {
-  return exp(S(-0.5) * x * x) * S(0.39894228040143267794);
-}
+  __device__ explicit Normal(S x) {
+    const S e = exp_of(S(-0.5) * x * x);
+    density = e * S(0.39894228040143267794);
+    below = normal_cdf(x, e);
+  }
+};
 
 struct Gelu {
   template <class S>
   __device__ S operator()(S x) const {
-    return x * normal_cdf(x);
+    return x * Normal<S>(x).below;
   }
 };
 
 struct TanhGelu {
   template <class S>
   __device__ S operator()(S x) const {
-    return S(0.5) * x * (1 + tanh(inner(x)));
+    return x * reciprocal(1 + exp_of(-2 * inner(x)));
   }
 };
 
 struct GeluBackward {
   template <class S>
   __device__ S operator()(S x, S d_y) const {
-    return d_y * (normal_cdf(x) + x * normal_density(x));
+    const Normal<S> normal(x);
+    return d_y * (normal.below + x * normal.density);
   }
 };
 
 struct TanhGeluBackward {
   template <class S>
   __device__ S operator()(S x, S d_y) const {
-    const S t = tanh(inner(x));
+    const S s = reciprocal(1 + exp_of(-2 * inner(x)));
     const S d_inner = S(0.79788456080286535588) * (1 + 3 * S(0.044715) * x * x);
-    return d_y * (S(0.5) * (1 + t) + S(0.5) * x * (1 - t * t) * d_inner);
+    return d_y * (s + 2 * x * s * (1 - s) * d_inner);
   }
 };
 

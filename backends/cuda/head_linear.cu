@@ -1,7 +1,7 @@
 #include "backends/copies.h"
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/map.cuh"
 #include "backends/cuda/product.h"
+#include "backends/cuda/rows.cuh"
 
 // y_h = x_h W_h^T (+ c_h) for every head h, as one call for all heads: the matrices of a head lie
 // between those of the others, a row pitch of all heads apart.
@@ -22,12 +22,33 @@ Matrices weights_of(const Tensor& weight, int64_t H) {
   return {handle.raw(), weight.dtype(), F, N, N, F * N};
 }
 
+template <class S, int W>
+struct BiasRow {
+  int64_t N;
+  Elements<S> bias;
+  Result<S> y;
+
+  __device__ void operator()(const Team& team, int64_t row) const {
+    team.each<W>(N, [&](int64_t j) {
+      S v[W];
+      bias.load(j, v);
+      y.put(row * N + j, v);
+    });
+  }
+};
+
+/// Every row of y becomes the bias.
 template <class S>
-void spread(const Tensor& row, const Tensor& y) {
-  const Elements<S> from(row);
-  const Result<S> to(y);
-  const int64_t N = row.numel();
-  for_each(context(y), y.numel(), [=] __device__(int64_t i) { to.put(i, from[i % N]); });
+void spread(const Tensor& bias, const Tensor& y) {
+  const int64_t N = bias.numel();
+  for_width<S>(
+      N,
+      [&](auto width) {
+        constexpr int W = decltype(width)::value;
+        for_each_row<W>(context(y), y.numel() / N, N,
+                        BiasRow<S, W>{N, Elements<S>(bias), Result<S>(y)});
+      },
+      bias, y);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "backends/backend.h"
+#include "backends/cuda/clock.h"
 #include "backends/cuda/context.h"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/memory.h"
@@ -72,7 +73,8 @@ void install(Device device) {
                            .kernels = &kTable,
                            .make_replay = [&on] { return make_replay(on); },
                            .allow_tf32 = [&on](bool allowed) { on.allows_tf32 = allowed; },
-                           .model = properties.name});
+                           .model = properties.name,
+                           .make_clock = [&on] { return make_clock(on); }});
 }
 
 }  // namespace regla::cuda

@@ -15,6 +15,7 @@ decltype(KernelTable::add)::Function add;
 decltype(KernelTable::scale_by)::Function scale_by;
 decltype(KernelTable::sum)::Function sum;
 decltype(KernelTable::matmul)::Function matmul;
+decltype(KernelTable::linear_backward)::Function linear_backward;
 decltype(KernelTable::column_sums)::Function column_sums;
 decltype(KernelTable::norm)::Function norm;
 decltype(KernelTable::norm_backward)::Function norm_backward;
@@ -73,7 +74,7 @@ decltype(KernelTable::adamw)::Function adamw;
 decltype(KernelTable::commit)::Function commit;
 decltype(KernelTable::restart)::Function restart;
 decltype(KernelTable::sample)::Function sample;
-decltype(KernelTable::sum_of_squares)::Function sum_of_squares;
+decltype(KernelTable::sums_of_squares)::Function sums_of_squares;
 decltype(KernelTable::is_finite)::Function is_finite;
 
 }  // namespace regla::cuda

@@ -41,6 +41,7 @@ struct LinearAttentionCell {
 }  // namespace
 
 void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result) {
+  if (takes_chunks(args)) return linear_attention_chunks(args, result);
   forward_columns<LinearAttentionCell>("linear_attention", args, result);
 }
 

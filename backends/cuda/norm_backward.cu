@@ -83,7 +83,7 @@ template <class X, class D, int W, int P, bool IsWhole>
 struct NormLines {
   static constexpr int kStats = IsWhole ? 1 : P;        // rows that a thread holds parts of
   static constexpr int kThreads = IsWhole ? 256 : 384;  // as many as registers allow
-  static constexpr bool kHasBias = IsWhole;
+  static constexpr int kSums = IsWhole ? 2 : 1;         // of gain, and of bias
 
   int64_t lines;
   int G, lanes, row_lanes;
@@ -93,7 +93,7 @@ struct NormLines {
   float share;  // 1 / N
   bool center;
   Result<float> d_x;
-  float* partial;  // [blocks, 2 (gain, bias), columns]
+  float* partial;  // [blocks, kSums, columns]
 
   __device__ int columns() const { return lanes * W * P; }
   __device__ int lane() const { return static_cast<int>(threadIdx.x) % lanes; }
@@ -119,8 +119,8 @@ struct NormLines {
   }
 
   /// Takes a line that was fetched, and fetches the next one while it works.
-  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched, float (&d_gain)[P][W],
-                           float (&d_bias)[P][W]) const {
+  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched,
+                           float (&sums)[kSums][P][W]) const {
     float hat[P][W], w[P][W], sum[P][W], m[kStats], scale[kStats];  // x^, d_y * gain, d_x
 #pragma unroll
     for (int p = 0; p < P; ++p) {
@@ -143,8 +143,8 @@ struct NormLines {
 #pragma unroll
       for (int i = 0; i < W; ++i) {
         hat[p][i] = (hat[p][i] - m[q]) * scale[q];
-        d_gain[p][i] += w[p][i] * hat[p][i];
-        if (kHasBias) d_bias[p][i] += w[p][i];
+        sums[0][p][i] += w[p][i] * hat[p][i];
+        if constexpr (kSums == 2) sums[1][p][i] += w[p][i];
         w[p][i] *= g[i];
         of_w[q] += w[p][i];
         of_wx[q] += w[p][i] * hat[p][i];
@@ -177,29 +177,31 @@ __global__ __launch_bounds__((NormLines<X, D, W, P, IsWhole>::kThreads)) void no
   const int teams = Lines::kThreads / f.lanes;
   const int own = static_cast<int>(threadIdx.x) / f.lanes;
   const int64_t stride = int64_t{gridDim.x} * teams;
-  float d_gain[P][W] = {}, d_bias[P][W] = {};
+  float sums[Lines::kSums][P][W] = {};
   typename Lines::Fetched fetched;
   int64_t line = int64_t{blockIdx.x} * teams + own;
   if (line < f.lines) f.fetch(line, fetched);
-  for (; line < f.lines; line += stride) {
-    f.add_line(line, line + stride, fetched, d_gain, d_bias);
-  }
-  __shared__ float sums[2][32 * W * P];  // of the teams so far
-  const int columns = f.columns();
-  float* out = f.partial + int64_t{blockIdx.x} * 2 * columns;
+  for (; line < f.lines; line += stride) f.add_line(line, line + stride, fetched, sums);
+  // Team by team; a lane finds what it needs in its own bank.
+  __shared__ float so_far[Lines::kSums][P][W][32];
   for (int turn = 0; turn < teams; ++turn) {
-    const bool is_last = turn + 1 == teams;
 #pragma unroll
-    for (int p = 0; p < P; ++p) {
-      const int c = f.column(p);
-      for (int i = 0; i < W && own == turn; ++i) {
-        const float of_gain = d_gain[p][i] + (turn > 0 ? sums[0][c + i] : 0);
-        const float of_bias = d_bias[p][i] + (turn > 0 ? sums[1][c + i] : 0);
-        (is_last ? out : sums[0])[c + i] = of_gain;
-        (is_last ? out + columns : sums[1])[c + i] = of_bias;
-      }
+    for (int n = 0; n < Lines::kSums * P * W && own == turn; ++n) {
+      const int m = n / (P * W), p = n / W % P, i = n % W;
+      float& here = so_far[m][p][i][threadIdx.x % 32];
+      if (turn > 0) sums[m][p][i] += here;
+      if (turn + 1 < teams) here = sums[m][p][i];
     }
     __syncthreads();
+  }
+  if (own + 1 < teams) return;
+  float* out = f.partial + int64_t{blockIdx.x} * Lines::kSums * f.columns();
+#pragma unroll
+  for (int n = 0; n < Lines::kSums * P; ++n) {
+    const float(&v)[W] = sums[n / P][n % P];
+    auto* to = reinterpret_cast<float4*>(out + n / P * f.columns() + f.column(n % P));
+#pragma unroll
+    for (int i = 0; i < W; i += 4) to[i / 4] = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
   }
 }
 
@@ -216,7 +218,7 @@ void gradients_together(const NormGradients& a, int lanes) {
   using Lines = NormLines<X, D, W, P, IsWhole>;
   const int64_t lines = a.R / a.G, teams = Lines::kThreads / lanes;
   const auto blocks = std::min<int64_t>(on.multiprocessors, (lines + teams - 1) / teams);
-  Tensor partial = Tensor::empty({blocks, 2, a.columns}, DType::F32, on.device);
+  Tensor partial = Tensor::empty({blocks, Lines::kSums, a.columns}, DType::F32, on.device);
   const Lines f = {.lines = lines,
                    .G = static_cast<int>(a.G),
                    .lanes = lanes,
@@ -231,8 +233,10 @@ void gradients_together(const NormGradients& a, int lanes) {
                    .d_x = Result<float>(a.d_x),
                    .partial = partial.data<float>()};
   norm_lines<<<static_cast<unsigned>(blocks), Lines::kThreads, 0, on.stream>>>(f);
-  add_partial(on, blocks, a.columns, partial.data<float>(),
-              ColumnSums<float, 2>{{Result<float>(a.d_gain), Result<float>(a.d_bias)}});
+  ColumnSums<float, Lines::kSums> out;
+  out.at[0] = Result<float>(a.d_gain);
+  if constexpr (Lines::kSums == 2) out.at[1] = Result<float>(a.d_bias);
+  add_partial(on, blocks, a.columns, partial.data<float>(), out);
 }
 
 template <class X, class D, int W, bool IsWhole>

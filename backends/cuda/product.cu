@@ -1,7 +1,9 @@
 #include <cuda_bf16.h>
 
-#include <algorithm>
+#include <array>
+#include <map>
 #include <memory>
+#include <mutex>
 
 #include "backends/cuda/loops.cuh"
 #include "backends/cuda/product.h"
@@ -91,9 +93,9 @@ uint32_t alignment_of(const Matrices& x) {
   return static_cast<uint32_t>(places & (~places + 1));
 }
 
-/// What an algorithm may use: the workspace, addresses no rounder than these, and parts of sums
+/// What an algorithm may use: so much workspace, addresses no rounder than these, and parts of sums
 /// that are not rounded to a narrow result's type, nor added up in the order in which they arrive.
-Preference preference_of(const Context& on, const Product& product) {
+Preference preference_of(const Product& product, size_t workspace_bytes) {
   cublasLtMatmulPreference_t made;
   require(cublasLtMatmulPreferenceCreate(&made), "describe a product");
   Preference owned(made);
@@ -101,7 +103,7 @@ Preference preference_of(const Context& on, const Product& product) {
     require(cublasLtMatmulPreferenceSetAttribute(made, attribute, &value, sizeof value),
             "describe a product");
   };
-  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, on.workspace_bytes);
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
          static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b));
@@ -111,18 +113,112 @@ Preference preference_of(const Context& on, const Product& product) {
   return owned;
 }
 
-/// The first of the algorithms that cuBLASLt thinks best for a product.
-cublasLtMatmulAlgo_t chosen(const Context& on, const Description& product,
-                            const Preference& preference, const Layout& a, const Layout& b,
-                            const Layout& c) {
-  cublasLtMatmulHeuristicResult_t found;
-  int count = 0;
-  require(cublasLtMatmulAlgoGetHeuristic(on.products, product.get(), a.get(), b.get(), c.get(),
-                                         c.get(), preference.get(), 1, &found, &count),
-          "choose an algorithm for a product");
-  check(count > 0, "[cuda] cuBLASLt has no algorithm for a product");
-  return found.algo;
+/// Whether a result of narrow operands has a tile for every multiprocessor: then no sum needs to be
+/// divided.
+bool fills(const Context& on, const Product& product) {
+  constexpr int64_t kTile = 128;
+  const int64_t tiles = product.c.rows / kTile * (product.c.columns / kTile) * product.count;
+  return product.a.dtype == DType::BF16 && tiles >= on.multiprocessors;
 }
+
+/// What cuBLASLt thinks best, in this order.
+struct Offered {
+  static constexpr int kMost = 8;
+  cublasLtMatmulHeuristicResult_t at[kMost];
+  int count = 0;
+};
+
+/// The one that was measured to be fastest: with tiles, in cuBLASLt's numbers, of 128 x 128, else
+/// of 128 x 160 or 176 x 128, that share their loads in pairs; else the first.
+cublasLtMatmulAlgo_t preferred(const Offered& offered) {
+  const auto number_of = [](const cublasLtMatmulAlgo_t& algorithm,
+                            cublasLtMatmulAlgoConfigAttributes_t attribute, auto number) {
+    size_t written = 0;
+    require(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &number, sizeof number,
+                                                 &written),
+            "choose an algorithm for a product");
+    return static_cast<int>(number);
+  };
+  for (const int tile : {20, 29, 201}) {
+    for (int i = 0; i < offered.count; ++i) {
+      const cublasLtMatmulAlgo_t& algorithm = offered.at[i].algo;
+      if (number_of(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, uint32_t{0}) != tile) continue;
+      const int pair = number_of(algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, uint16_t{0});
+      if (pair == CUBLASLT_CLUSTER_SHAPE_2x1x1 || pair == CUBLASLT_CLUSTER_SHAPE_1x2x1) {
+        return algorithm;
+      }
+    }
+  }
+  return offered.at[0].algo;
+}
+
+/// A product as cuBLASLt knows it, for matrices that lie anywhere.
+struct Plan {
+  Description description;
+  Layout a, b, c;
+  cublasLtMatmulAlgo_t algorithm;
+
+  Plan(const Context& on, const Product& product)
+      : description(describe(on, product)),
+        a(layout_of(product.b, product.count)),
+        b(layout_of(product.a, product.count)),
+        c(layout_of(product.c, product.count)) {
+    Offered offered;
+    // Without a workspace there are no counters in it to be cleared before each product.
+    if (fills(on, product)) ask(on, product, 0, offered);
+    if (offered.count > 0) {
+      algorithm = preferred(offered);
+      return;
+    }
+    require(ask(on, product, on.workspace_bytes, offered), "choose an algorithm for a product");
+    check(offered.count > 0, "[cuda] cuBLASLt has no algorithm for a product");
+    algorithm = offered.at[0].algo;
+  }
+
+ private:
+  cublasStatus_t ask(const Context& on, const Product& product, size_t workspace_bytes,
+                     Offered& offered) const {
+    return cublasLtMatmulAlgoGetHeuristic(on.products, description.get(), a.get(), b.get(), c.get(),
+                                          c.get(), preference_of(product, workspace_bytes).get(),
+                                          Offered::kMost, offered.at, &offered.count);
+  }
+};
+
+/// Everything that a plan follows from.
+using Form = std::array<int64_t, 24>;
+Form form_of(const Context& on, const Product& product) {
+  Form form = {};
+  auto* next = form.data();
+  for (const int64_t x :
+       {int64_t{on.device.index}, int64_t{arithmetic_of(on, product)}, int64_t{product.transpose_a},
+        int64_t{product.transpose_b}, int64_t{product.bias != nullptr}, product.count}) {
+    *next++ = x;
+  }
+  for (const Matrices* x : {&product.a, &product.b, &product.c}) {
+    for (const int64_t number : {int64_t{alignment_of(*x)}, static_cast<int64_t>(x->dtype), x->rows,
+                                 x->columns, x->pitch, x->step}) {
+      *next++ = number;
+    }
+  }
+  return form;
+}
+
+/// Plans are kept: a model asks for the same few products again and again, and the choice of an
+/// algorithm takes the host longer than a small product takes the GPU.
+class Plans {
+ public:
+  const Plan& of(const Context& on, const Product& product) {
+    const Form form = form_of(on, product);
+    const auto found = plans_.find(form);
+    if (found != plans_.end()) return found->second;
+    if (plans_.size() == kMost) plans_.clear();  // prompts of every length, say
+    return plans_.try_emplace(form, on, product).first->second;
+  }
+
+ private:
+  static constexpr size_t kMost = 1024;
+  std::map<Form, Plan> plans_;
+};
 
 /// c += op(a) op(b) in BF16: cuBLASLt may round the product before it adds, here it is summed in
 /// F32 and rounded once. The tape adds up in the type of sums, so this is seldom asked for.
@@ -147,17 +243,20 @@ void multiply(const Context& on, const Product& product) {
   const Matrices& c = product.c;
   if (c.rows == 0 || c.columns == 0 || product.count == 0) return;
   if (product.accumulate && c.dtype == DType::BF16) return add_narrow(on, product);
-  const Description description = describe(on, product);
-  const Layout a = layout_of(product.b, product.count), b = layout_of(product.a, product.count);
-  const Layout to = layout_of(c, product.count);
-  const cublasLtMatmulAlgo_t algorithm =
-      chosen(on, description, preference_of(on, product), a, b, to);
+  static std::mutex mutex;
+  static Plans& plans = *new Plans;  // outlives the driver
+  const std::lock_guard lock(mutex);
+  const Plan& plan = plans.of(on, product);
+  if (product.bias != nullptr) {
+    set(plan.description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  }
   const auto run = [&](auto one) {
     const auto beta = static_cast<decltype(one)>(product.accumulate ? 1 : 0);
-    require(cublasLtMatmul(on.products, description.get(), &one, product.b.data, a.get(),
-                           product.a.data, b.get(), &beta, c.data, to.get(), c.data, to.get(),
-                           &algorithm, on.workspace, on.workspace_bytes, on.stream),
-            "multiply");
+    require(
+        cublasLtMatmul(on.products, plan.description.get(), &one, product.b.data, plan.a.get(),
+                       product.a.data, plan.b.get(), &beta, c.data, plan.c.get(), c.data,
+                       plan.c.get(), &plan.algorithm, on.workspace, on.workspace_bytes, on.stream),
+        "multiply");
   };
   c.dtype == DType::F64 ? run(1.0) : run(1.0F);
 }

@@ -11,52 +11,54 @@ namespace {
 
 /// What log F and its slopes share, from exponentials of numbers that are at most 0. With
 /// p = min(z_r, 0), r is e^p / (1 + b), and the two parts of F, g^2 and 2 r g (1-g), are to each
-/// other as e^z_g and 2 e^p / (1 + b).
+/// other as `square` and `rest`. Quotients are left to whoever reads them: few are needed.
 template <class S>
 struct GateParts {
-  S a, b;                    // e^-|z_g|, e^-|z_r|
-  S not_r;                   // 1 - r
-  S larger;                  // the larger of z_g and p
-  S from_square, from_rest;  // the two parts, over e^larger
+  S a, b;          // e^-|z_g|, e^-|z_r|
+  S not_r;         // (1 - r) (1 + b)
+  S larger;        // the larger of z_g and p
+  S square, rest;  // e^z_g (1 + b) and 2 e^p, over e^larger
 
   __device__ GateParts(S z_g, S z_r) {
     const S p = z_r < 0 ? z_r : S(0);
-    a = exp(z_g < 0 ? z_g : -z_g);
-    b = exp(z_r < 0 ? z_r : -z_r);
-    const S shrunk = 1 / (1 + b), c = exp(z_g < p ? z_g - p : p - z_g);
-    not_r = (z_r < 0 ? S(1) : b) * shrunk;
+    a = exp_of(z_g < 0 ? z_g : -z_g);
+    b = exp_of(z_r < 0 ? z_r : -z_r);
+    const S c = exp_of(z_g < p ? z_g - p : p - z_g);
+    not_r = z_r < 0 ? S(1) : b;
     larger = z_g < p ? p : z_g;
-    from_square = z_g < p ? c : S(1);
-    from_rest = 2 * (z_g < p ? S(1) : c) * shrunk;
+    square = (z_g < p ? c : S(1)) * (1 + b);
+    rest = z_g < p ? S(2) : 2 * c;
   }
 };
 
-/// log F without ever forming F, which would lose all digits near 1 and underflow near 0.
-//   z_g >= 0:  F = 1 - (1-g) ((1-g) + 2 g (1-r)) = 1 - a (a + 2 (1-r)) / (1+a)^2
-//   z_g < 0:   F = e^z_g e^larger (the sum of the parts) / (1+a)^2
+/// log F without ever forming F, which would lose all digits near 1 and underflow near 0. With
+/// d = (1 + a)^2 (1 + b):
+//   z_g >= 0:  F = 1 - (1-g) ((1-g) + 2 g (1-r)) = 1 - a (a (1+b) + 2 (1-r) (1+b)) / d
+//   z_g < 0:   F = e^z_g e^larger (square + rest) / d
 struct LogRefinedGate {
   template <class S>
   __device__ S operator()(S z_g, S z_r) const {
     const GateParts<S> gate(z_g, z_r);
-    const S a = gate.a, over = 1 / ((1 + a) * (1 + a));
+    const S a = gate.a, d = (1 + a) * (1 + a) * (1 + gate.b);
     const bool near_zero = z_g < 0;
-    const S x = near_zero ? (gate.from_square + gate.from_rest) * over - 1
-                          : -(a * (a + 2 * gate.not_r) * over);
-    return (near_zero ? z_g + gate.larger : S(0)) + log1p(x);
+    const S missing =
+        near_zero ? d - (gate.square + gate.rest) : a * (a * (1 + gate.b) + 2 * gate.not_r);
+    return (near_zero ? z_g + gate.larger : S(0)) + log_without(missing, d);
   }
 };
 
 /// d log F / d z_g = (1-g)(1+w) - (1-w) g = (1-g)(2(1-r)w + 1-w)  and
 /// d log F / d z_r = (1-w)(1-r), where w is the share of g^2 in F. Only sums of what is positive:
-/// nothing cancels as F approaches 1.
+/// nothing cancels as F approaches 1. With w = square / (square + rest), all over one denominator.
 struct RefinedGateBackward {
   template <class S>
   __device__ Pair<S> operator()(S z_g, S z_r, S d_log_f) const {
     const GateParts<S> gate(z_g, z_r);
-    const S over = 1 / (gate.from_square + gate.from_rest);
-    const S w = gate.from_square * over, not_w = gate.from_rest * over;
-    const S not_g = (z_g < 0 ? S(1) : gate.a) / (1 + gate.a);
-    return {d_log_f * (not_g * (2 * gate.not_r * w + not_w)), d_log_f * (not_w * gate.not_r)};
+    const S a1 = 1 + gate.a, b1 = 1 + gate.b;
+    const S scale = d_log_f * reciprocal((gate.square + gate.rest) * a1 * b1);
+    const S not_g = z_g < 0 ? S(1) : gate.a;  // (1 - g) (1 + a)
+    return {scale * not_g * (2 * gate.not_r * gate.square + gate.rest * b1),
+            scale * a1 * gate.rest * gate.not_r};
   }
 };
 
@@ -79,7 +81,7 @@ struct SigmoidBackward {
 struct LogSigmoid {
   template <class S>
   __device__ S operator()(S z) const {
-    return (z < 0 ? z : S(0)) - log1p(exp(z < 0 ? z : -z));
+    return (z < 0 ? z : S(0)) - log_without(-exp_of(z < 0 ? z : -z), S(1));
   }
 };
 

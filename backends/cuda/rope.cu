@@ -1,86 +1,37 @@
-#include <algorithm>
-
-#include "backends/cuda/elements.cuh"
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/loops.cuh"
+#include "backends/cuda/rotation.cuh"
 
 namespace regla::cuda {
 namespace {
 
-/// Sine and cosine of an angle in double: at position 10^5 a float angle has lost its last digits.
-/// Less whole turns it fits a float.
-__device__ void sin_cos_of(double angle, float& sine, float& cosine) {
-  const double turns = angle * 0.15915494309189533577;
-  sincospif(static_cast<float>(2 * (turns - rint(turns))), &sine, &cosine);
-}
-__device__ void sin_cos_of(double angle, double& sine, double& cosine) {
-  sincos(angle, &sine, &cosine);
-}
-
-template <class S>
-struct Rope {
-  int64_t tokens, H, K, half;
-  double base;
-  bool inverse;
+// Bytes: x and y once.
+template <class S, int W, int P>
+struct RopeRow {
   Elements<S> x;
-  const int32_t* positions;
   Result<S> y;
-};
 
-constexpr int kPairs = 32, kHeads = 8;
-
-// A thread has a pair of features, or one that does not turn, of every 8th head of a token; its
-// frequency is computed once. Bytes: x and y once.
-template <class S>
-__global__ __launch_bounds__(kPairs* kHeads) void turn(Rope<S> rope) {
-  const int64_t i = int64_t{blockIdx.y} * kPairs + threadIdx.x;
-  const int64_t half = rope.half, rest = rope.K - 2 * half;
-  if (i >= half + rest) return;
-  const double exponent = -static_cast<double>(i) / static_cast<double>(half);
-  const double frequency = pow(rope.base, exponent);
-  for (int64_t token = blockIdx.x; token < rope.tokens; token += gridDim.x) {
-    S sine = 0, cosine = 1;
-    if (i < half) {
-      sin_cos_of(frequency * rope.positions[token], sine, cosine);
-      if (rope.inverse) sine = -sine;
-    }
-    for (int64_t h = threadIdx.y; h < rope.H; h += kHeads) {
-      const int64_t row = (token * rope.H + h) * rope.K;
-      if (i < half) {
-        const S a = rope.x[row + i], b = rope.x[row + half + i];
-        rope.y.put(row + i, a * cosine - b * sine);
-        rope.y.put(row + half + i, b * cosine + a * sine);
-      } else {
-        rope.y.put(row + half + i, rope.x[row + half + i]);
-      }
-    }
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
+    PairedRow<S, W, P> turned(team, x, row, turns);
+    turned.turn(token, turns);
+    turned.each([&](int j, const S(&v)[W]) { y.put(turns.place(row) + j, v); });
   }
-}
+};
 
 }  // namespace
 
 void rope(const RopeArgs& args, Sink y) {
-  if (!y || args.x.numel() == 0) return;
+  if (!y) return;
+  const Turn turn(args.x, args.rotation, args.inverse);
   for_sum_type(args.x.dtype(), "rope", [&](auto tag) {
     using S = decltype(tag);
-    const Context& on = context(y.tensor);
-    const int64_t K = args.x.dim(3), half = args.rotary / 2;
-    const Rope<S> rope = {.tokens = args.x.dim(0) * args.x.dim(1),
-                          .H = args.x.dim(2),
-                          .K = K,
-                          .half = half,
-                          .base = args.base,
-                          .inverse = args.inverse,
-                          .x = Elements<S>(args.x),
-                          .positions = args.positions.data<int32_t>(),
-                          .y = Result<S>(y)};
-    const int64_t tiles = (K - half + kPairs - 1) / kPairs;
-    const int64_t most = std::max<int64_t>(1, int64_t{on.multiprocessors} * 8 / tiles);
-    const dim3 grid(static_cast<unsigned>(std::min(rope.tokens, most)),
-                    static_cast<unsigned>(tiles));
-    turn<<<grid, dim3(kPairs, kHeads), 0, on.stream>>>(rope);
+    for_paired_rows<S>(
+        turn,
+        [&](auto width, auto packs) {
+          constexpr int W = decltype(width)::value, P = decltype(packs)::value;
+          for_each_turned_row<W, P, S>(turn, RopeRow<S, W, P>{Elements<S>(args.x), Result<S>(y)});
+        },
+        args.x, y.tensor);
   });
-  require_launched("rope");
 }
 
 }  // namespace regla::cuda

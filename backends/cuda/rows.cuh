@@ -29,6 +29,11 @@ struct Team {
   __device__ S min(S x) const {
     return reduce(x, [](S a, S b) { return a < b ? a : b; });
   }
+  /// What all x join to by f, which does not mind their order.
+  template <class S, class F>
+  __device__ S joined(S x, F f) const {
+    return reduce(x, f);
+  }
   /// The one thread that writes what a row has one of.
   __device__ bool leads() const { return is_active && lane == 0; }
 

@@ -1,22 +1,26 @@
-#include "backends/cuda/kernels.h"
-#include "backends/cuda/rows.cuh"
+#include <limits>
 
-// phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with m_t as SafeExpArgs says. argmax_t tells
-// the backward pass what attains m_t: t * K + i for an element of z, kFromState for m0. The
-// maximum of numbers with a NaN among them is NaN, and stays so until a reset.
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/rotation.cuh"
+#include "backends/cuda/scalar_math.cuh"
+#include "backends/cuda/scan.cuh"
+
+// phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with z as it is once it was turned and m_t
+// as SafeExpArgs says. argmax_t tells the backward pass what attains m_t: t * K + i for an element
+// of z, kFromState for m0. The maximum of numbers with a NaN among them is NaN, and stays so until
+// a reset.
 //
-// Three steps: the maximum of every row; along time a scan of those, a warp per head, where a
-// reset forgets what came before; the exponentials. Backward is the same way round: products and
-// their sums per row, then along time sums over the tokens that one element is owed by.
+// The maximum of a token is found and used in one pass. Those that go on from token to token take
+// three: the maximum of every row; along time a scan of those, a block per head, where a reset
+// forgets what came before; the exponentials, from the last row back, since what the first pass
+// read last is still in the cache.
 namespace regla::cuda {
 namespace {
 
 constexpr int32_t kFromState = -1, kNothing = -2;
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kHeld = 4;  // loads of a row that stay in a thread's registers
 
 template <class S>
-__device__ S lowest() {
+__host__ __device__ S lowest() {
   return -std::numeric_limits<S>::infinity();
 }
 
@@ -27,45 +31,35 @@ struct Best {
   int32_t arg;
 };
 
-/// The maximum of row t of a head; ties go to the lowest feature.
-template <class S, int W>
-__device__ Best<S> best_of_row(const Team& team, const HeldRow<S, W, kHeld>& row, int64_t t,
-                               int64_t K) {
+/// The maximum of a row; ties go to the lowest feature.
+template <class S, int W, int P>
+__device__ Best<S> best_of_row(const Team& team, PairedRow<S, W, P>& z, int32_t first_arg) {
+  const auto larger = [](S a, S b) { return larger_or_nan(a, b); };
   S largest = lowest<S>();
-  int is_nan = 0;
-  row.each([&](int64_t, const S(&v)[W]) {
-    for (int w = 0; w < W; ++w) {
-      if (v[w] != v[w]) is_nan = 1;
-      largest = v[w] > largest ? v[w] : largest;
-    }
+  z.each([&](int, const S(&v)[W]) {
+    for (int w = 0; w < W; ++w) largest = larger(largest, v[w]);
   });
-  largest = team.max(largest);
-  is_nan = team.max(is_nan);
+  largest = team.joined(largest, larger);
   constexpr int32_t kNowhere = std::numeric_limits<int32_t>::max();
   int32_t place = kNowhere;
-  row.each([&](int64_t j, const S(&v)[W]) {
-    for (int w = W - 1; w >= 0; --w) {
-      const auto at = static_cast<int32_t>(j) + w;
-      if (v[w] == largest && at < place) place = at;
-    }
+  z.each([&](int j, const S(&v)[W]) {
+    for (int w = 0; w < W; ++w) place = min(place, v[w] == largest ? j + w : kNowhere);
   });
   place = team.min(place);
-  if (is_nan != 0) return {std::numeric_limits<S>::quiet_NaN(), kNothing};
-  if (!(largest > lowest<S>())) return {largest, kNothing};
-  return {largest, static_cast<int32_t>(t * K) + place};
+  return {largest, largest > lowest<S>() ? first_arg + place : kNothing};
 }
 
 // Bytes: z once.
-template <class S, int W>
+template <class S, int W, int P>
 struct MaximumRow {
-  int64_t steps, H, K;
   Elements<S> z;
   S* m;  // [B, T, H]
   int32_t* argmax;
 
-  __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, z, row * K, K);
-    const Best<S> best = best_of_row(team, held, row / H % steps, K);
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
+    PairedRow<S, W, P> turned(team, z, row, turns);
+    turned.turn(token, turns);
+    const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
     if (!team.leads()) return;
     m[row] = best.m;
     argmax[row] = best.arg;
@@ -73,48 +67,31 @@ struct MaximumRow {
 };
 
 // Bytes: z and the features once.
-template <class S, int W>
-struct TokenRow {
-  int64_t steps, H, K;
+template <class S, int W, int P>
+struct FeaturesRow {
   S scale;
   Elements<S> z;
+  const S* m;  // [B, T, H], or null: the maxima of the tokens
   Result<S> features;
   int32_t* argmax;
 
-  __device__ void operator()(const Team& team, int64_t row) const {
-    const HeldRow<S, W, kHeld> held(team, z, row * K, K);
-    const Best<S> best = best_of_row(team, held, row / H % steps, K);
-    if (team.leads()) argmax[row] = best.arg == kNothing ? kFromState : best.arg;
-    held.each([&](int64_t j, const S(&v)[W]) {
-      S out[W];
-      for (int w = 0; w < W; ++w) out[w] = scale * exp(v[w] - best.m);
-      features.put(row * K + j, out);
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
+    S largest = m != nullptr && team.is_active ? m[row] : S(0);
+    PairedRow<S, W, P> turned(team, z, row, turns);
+    turned.turn(token, turns);
+    if (m == nullptr) {
+      const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
+      if (team.leads()) argmax[row] = best.arg == kNothing ? kFromState : best.arg;
+      largest = best.m;
+    }
+    turned.each([&](int j, S(&v)[W]) {
+      for (int w = 0; w < W; ++w) v[w] = scale * exp_of(v[w] - largest);
+      features.put(turns.place(row) + j, v);
     });
   }
 };
 
-// Bytes: z and the features once.
-template <class S, int W>
-struct FeaturesRow {
-  int64_t K;
-  S scale;
-  Elements<S> z;
-  const S* m;  // [B, T, H]
-  Result<S> features;
-
-  __device__ void operator()(const Team& team, int64_t row) const {
-    if (!team.is_active) return;  // nothing is summed here
-    const S largest = m[row];
-    team.each<W>(K, [&](int64_t j) {
-      S v[W];
-      z.load(row * K + j, v);
-      for (int w = 0; w < W; ++w) v[w] = scale * exp(v[w] - largest);
-      features.put(row * K + j, v);
-    });
-  }
-};
-
-/// What a warp knows of its head, one sequence's.
+/// The maxima of a head of one sequence.
 template <class S>
 struct Scan {
   int64_t steps, H;
@@ -130,17 +107,24 @@ struct Scan {
   __device__ bool resets(int64_t n, int64_t t) const {
     return reset != nullptr && t < steps && reset[n / H * steps + t] != 0;
   }
+  __device__ S seen(int64_t n) const { return m0 ? m0[n] : lowest<S>(); }
+};
+
+/// The maximum of some tokens, and whether a reset lies among them.
+template <class S>
+struct Reached {
+  Best<S> best;
+  int is_cut;
 };
 
 /// Later tokens on top of earlier ones: ties stay with the earlier, NaN stays.
 template <class S>
-__device__ Best<S> joined(const Best<S>& earlier, const Best<S>& later, bool later_resets) {
-  if (later_resets) return {later.m, later.arg == kNothing ? earlier.arg : later.arg};
-  const bool is_nan = earlier.m != earlier.m || later.m != later.m;
-  const bool is_raised = !is_nan && later.m > earlier.m;
+__device__ Reached<S> joined(const Reached<S>& before, const Reached<S>& behind) {
+  const Best<S>&earlier = before.best, &later = behind.best;
   const int32_t first = earlier.arg == kNothing ? later.arg : earlier.arg;
-  return {is_nan ? earlier.m + later.m : (is_raised ? later.m : earlier.m),
-          is_raised ? later.arg : first};
+  if (behind.is_cut != 0) return {{later.m, later.arg == kNothing ? earlier.arg : later.arg}, 1};
+  const bool is_raised = later.m > earlier.m;
+  return {{larger_or_nan(earlier.m, later.m), is_raised ? later.arg : first}, before.is_cut};
 }
 
 /// log rho = m_before - m, but 0 while nothing was seen: -infinity must not enter a sum.
@@ -149,126 +133,106 @@ __device__ S log_ratio(S before, S now) {
   return before == lowest<S>() ? S(0) : before - now;
 }
 
+/// m_t = max(m_{t-1}, row t), and log rho_t.
 template <class S>
-__device__ Best<S> shuffled_up(const Best<S>& x, int offset) {
-  return {__shfl_up_sync(kAll, x.m, offset), __shfl_up_sync(kAll, x.arg, offset)};
-}
-template <class S>
-__device__ Best<S> of_lane(const Best<S>& x, int lane) {
-  return {__shfl_sync(kAll, x.m, lane), __shfl_sync(kAll, x.arg, lane)};
-}
-
-/// m_t = max(m_{t-1}, row t), and log rho_t, 32 tokens at a time.
-template <class S>
-__device__ void scan_forward(const Scan<S>& scan, int64_t n, int lane) {
-  Best<S> carried = {scan.m0 ? scan.m0[n] : lowest<S>(), kFromState};
-  for (int64_t first = 0; first < scan.steps; first += 32) {
-    const int64_t t = first + lane, at = scan.at(n, t);
-    Best<S> best = {lowest<S>(), kNothing};
-    if (t < scan.steps) best = {scan.m[at], scan.argmax[at]};
-    const bool resets = scan.resets(n, t);
-    int is_cut = resets;  // whether a reset lies among the tokens joined so far
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const Best<S> earlier = shuffled_up(best, offset);
-      const int earlier_cut = __shfl_up_sync(kAll, is_cut, offset);
-      if (lane < offset) continue;
-      best = joined(earlier, best, is_cut != 0);
-      is_cut = is_cut | earlier_cut;
-    }
-    best = joined(carried, best, is_cut != 0);
-    Best<S> before = shuffled_up(best, 1);
-    if (lane == 0) before = carried;
-    if (t < scan.steps) {
-      scan.m[at] = best.m;
-      scan.argmax[at] = best.arg;
-      scan.log_rho.put(at, resets ? S(0) : log_ratio(before.m, best.m));
-    }
-    const auto behind = static_cast<int>(min(int64_t{31}, scan.steps - 1 - first));
-    carried = of_lane(best, behind);
+__device__ void scan_forward(const Scan<S>& scan, int64_t n) {
+  const auto join = [](const Reached<S>& a, const Reached<S>& b) { return joined(a, b); };
+  const auto of_token = [&](int64_t t) {
+    const int64_t at = scan.at(n, t);
+    return Reached<S>{{scan.m[at], scan.argmax[at]}, scan.resets(n, t)};
+  };
+  const Stretch stretch(scan.steps);
+  Reached<S> own = {{lowest<S>(), kNothing}, 0};
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) own = join(own, of_token(t));
+  const Reached<S> start = {{scan.seen(n), kFromState}, 0};
+  Reached<S> reached = joined_before(start, own, join);
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) {
+    const Reached<S> token = of_token(t);
+    const S before = reached.best.m;
+    reached = join(reached, token);
+    const int64_t at = scan.at(n, t);
+    scan.m[at] = reached.best.m;
+    scan.argmax[at] = reached.best.arg;
+    scan.log_rho.put(at, token.is_cut != 0 ? S(0) : log_ratio(before, reached.best.m));
+    if (t == scan.steps - 1) scan.last.put(n, reached.best.m);
   }
-  if (lane == 0) scan.last.put(n, carried.m);
 }
 
-/// Gives all tokens from reset to reset what the last of them has, from the last 32 on.
+/// Gives all tokens from reset to reset what the last of them has.
 template <class S>
-__device__ void spread_back(const Scan<S>& scan, int64_t n, int lane) {
-  Best<S> carried = {lowest<S>(), kNothing};
-  for (int64_t first = (scan.steps - 1) / 32 * 32; first >= 0; first -= 32) {
-    const int64_t t = first + lane, at = scan.at(n, t);
-    Best<S> best = {lowest<S>(), kNothing};
-    if (t < scan.steps) best = {scan.m[at], scan.argmax[at]};
+__device__ void spread_back(const Scan<S>& scan, int64_t n) {
+  // `is_cut`: whether the last token of a sequence is among them, whose maximum it then is.
+  const auto join = [](const Reached<S>& a, const Reached<S>& b) { return b.is_cut ? b : a; };
+  const auto of_token = [&](int64_t t) {
     const bool is_last = t == scan.steps - 1 || scan.resets(n, t + 1);
-    const unsigned lasts = __ballot_sync(kAll, is_last) >> lane;
-    const Best<S> there =
-        of_lane(best, lasts == 0 ? lane : lane + __ffs(static_cast<int>(lasts)) - 1);
-    best = lasts == 0 ? carried : there;
-    if (t < scan.steps) {
-      scan.m[at] = best.m;
-      scan.argmax[at] = best.arg;
-      const S seen = scan.m0 ? scan.m0[n] : lowest<S>();
-      const bool counts = t == 0 && !scan.resets(n, 0);
-      scan.log_rho.put(at, counts ? log_ratio(seen, best.m) : S(0));
-    }
-    carried = of_lane(best, 0);
+    const int64_t at = scan.at(n, t);
+    return Reached<S>{{scan.m[at], scan.argmax[at]}, is_last};
+  };
+  const Stretch stretch(scan.steps, kScanThreads - 1 - static_cast<int>(threadIdx.x));
+  Reached<S> own = {{lowest<S>(), kNothing}, 0};
+  for (int64_t t = stretch.end - 1; t >= stretch.begin; --t) own = join(own, of_token(t));
+  Reached<S> reached = joined_before(Reached<S>{{lowest<S>(), kNothing}, 0}, own, join);
+  for (int64_t t = stretch.end - 1; t >= stretch.begin; --t) {
+    reached = join(reached, of_token(t));
+    const int64_t at = scan.at(n, t);
+    scan.m[at] = reached.best.m;
+    scan.argmax[at] = reached.best.arg;
+    const bool counts = t == 0 && !scan.resets(n, 0);
+    scan.log_rho.put(at, counts ? log_ratio(scan.seen(n), reached.best.m) : S(0));
   }
 }
 
-constexpr int kWarps = 4;
-
 template <class S>
-__global__ void scan_maxima(int64_t heads, Scan<S> scan) {
-  const int64_t n = int64_t{blockIdx.x} * kWarps + threadIdx.y;
-  if (n >= heads) return;
-  const int lane = static_cast<int>(threadIdx.x);
-  scan_forward(scan, n, lane);
+__global__ __launch_bounds__(kScanThreads) void scan_maxima(Scan<S> scan) {
+  const int64_t n = blockIdx.x;
+  scan_forward(scan, n);
   if (!scan.by_sequence) return;
-  __syncwarp();
-  spread_back(scan, n, lane);
+  __syncthreads();
+  spread_back(scan, n);
 }
 
-template <class S>
-void launch(const SafeExpArgs& args, const SafeExpResult& result) {
-  const Context& on = context(args.z);
-  const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
-  const int64_t rows = B * steps * H;
+template <class S, int W, int P>
+void launch(const SafeExpArgs& args, const SafeExpResult& result, const Turn& turn) {
+  const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2);
   const Elements<S> z(args.z);
-  const Result<S> features(result.features);
-  const auto scale = static_cast<S>(args.scale);
   Tensor places = result.argmax;
-  auto* argmax = places.data<int32_t>();
-  for_width<S>(
-      K,
-      [&](auto width) {
-        constexpr int W = decltype(width)::value;
-        if (args.maximum == Maximum::Token) {
-          for_each_row<W>(on, rows, K, TokenRow<S, W>{steps, H, K, scale, z, features, argmax});
-          return;
-        }
-        Tensor maxima = Tensor::empty({B, steps, H}, dtype_of<S>, on.device);
-        S* m = maxima.data<S>();
-        for_each_row<W>(on, rows, K, MaximumRow<S, W>{steps, H, K, z, m, argmax});
-        const Scan<S> scan = {.steps = steps,
-                              .H = H,
-                              .by_sequence = args.maximum == Maximum::Sequence,
-                              .reset = args.reset ? args.reset.data<int32_t>() : nullptr,
-                              .m0 = Elements<S>(args.m0),
-                              .m = m,
-                              .argmax = argmax,
-                              .log_rho = Result<S>(result.log_rho),
-                              .last = Result<S>(result.m)};
-        const auto blocks = static_cast<unsigned>((B * H + kWarps - 1) / kWarps);
-        scan_maxima<<<blocks, dim3(32, kWarps), 0, on.stream>>>(B * H, scan);
-        for_each_row<W>(on, rows, K, FeaturesRow<S, W>{K, scale, z, m, features});
-      },
-      args.z, result.features);
+  FeaturesRow<S, W, P> features = {static_cast<S>(args.scale), z, nullptr,
+                                   Result<S>(result.features), places.data<int32_t>()};
+  if (args.maximum == Maximum::Token) return for_each_turned_row<W, P, S>(turn, features);
+  Tensor maxima = Tensor::empty({B, steps, H}, dtype_of<S>, turn.device);
+  S* m = maxima.data<S>();
+  for_each_turned_row<W, P, S>(turn, MaximumRow<S, W, P>{z, m, features.argmax});
+  const Scan<S> scan = {.steps = steps,
+                        .H = H,
+                        .by_sequence = args.maximum == Maximum::Sequence,
+                        .reset = args.reset ? args.reset.data<int32_t>() : nullptr,
+                        .m0 = Elements<S>(args.m0),
+                        .m = m,
+                        .argmax = features.argmax,
+                        .log_rho = Result<S>(result.log_rho),
+                        .last = Result<S>(result.m)};
+  scan_maxima<<<static_cast<unsigned>(B * H), kScanThreads, 0, context(turn.device).stream>>>(scan);
   require_launched("safe_exp");
+  features.m = m;
+  for_each_turned_row<W, P, S>(turn, features, true);
 }
 
 }  // namespace
 
 void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
   if (args.z.numel() == 0) return;
-  for_sum_type(args.z.dtype(), "safe_exp", [&](auto tag) { launch<decltype(tag)>(args, result); });
+  const Turn turn(args.z, args.rotation, false);
+  for_sum_type(args.z.dtype(), "safe_exp", [&](auto tag) {
+    using S = decltype(tag);
+    for_paired_rows<S>(
+        turn,
+        [&](auto width, auto packs) {
+          launch<S, decltype(width)::value, decltype(packs)::value>(args, result, turn);
+        },
+        args.z, result.features);
+  });
 }
 
 }  // namespace regla::cuda

@@ -1,36 +1,76 @@
-#include "backends/cuda/kernels.h"
-#include "backends/cuda/rows.cuh"
+#include <limits>
 
-// The backward pass of safe_exp.cu, through the maxima too.
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/rotation.cuh"
+#include "backends/cuda/scan.cuh"
+
+// The backward pass of safe_exp.cu, through the maxima too: what was turned gets
+//   d_z_t[i] = d_features_t[i] features_t[i] + (what its element is owed as a maximum),
+// which is turned back. A token's own maximum is owed minus the sum of its row, in one pass. A
+// maximum that goes on is owed by all tokens that have it, which takes three: the sums of rows;
+// along time a scan of them, a block per head, whose result lies where the maximum does; d_z, from
+// the last row back, since what the first pass read last is still in the cache.
 namespace regla::cuda {
 namespace {
 
 constexpr int32_t kFromState = -1;
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kWarps = 4;
 
-// d_z = d_features * features, and its sum per row. Bytes: both, and d_z, once.
-template <class S, int W>
-struct ProductsRow {
-  int64_t K;
-  Elements<S> features, d_features;  // d_features may be null: zeros
-  Result<S> d_z;
+/// d_features * features in place of the features of a thread, and its sum over the row; zeros
+/// where there are no d_features.
+template <class S, int W, int P>
+__device__ S multiply(const Team& team, PairedRow<S, W, P>& features, const Elements<S>& d_features,
+                      int row, const Turn& turn) {
+  const bool exists = static_cast<bool>(d_features);
+  S sum = 0;
+  if (exists) {
+    PairedRow<S, W, P> d(team, d_features, row, turn);
+    features.with(d, [&](int, S(&f)[W], const S(&g)[W]) {
+      for (int w = 0; w < W; ++w) sum += f[w] *= g[w];
+    });
+  } else {
+    features.each([&](int, S(&f)[W]) {
+      for (int w = 0; w < W; ++w) f[w] = 0;
+    });
+  }
+  return sum;
+}
+
+// Bytes: features and d_features once.
+template <class S, int W, int P>
+struct SumsRow {
+  Elements<S> features, d_features;
   S* sums;  // [B, T, H]
 
-  __device__ void operator()(const Team& team, int64_t row) const {
-    S sum = 0;
-    team.each<W>(K, [&](int64_t j) {
-      S f[W], d[W] = {};
-      features.load(row * K + j, f);
-      if (d_features) d_features.load(row * K + j, d);
-      for (int w = 0; w < W; ++w) {
-        d[w] = d_features ? d[w] * f[w] : S(0);
-        sum += d[w];
-      }
-      d_z.put(row * K + j, d);
-    });
-    sum = team.sum(sum);
+  __device__ void operator()(const Team& team, int row, int, const Turns<S>& turns) const {
+    PairedRow<S, W, P> d(team, features, row, turns);
+    const S sum = team.sum(multiply(team, d, d_features, row, turns));
     if (team.leads()) sums[row] = sum;
+  }
+};
+
+// Bytes: features, d_features and d_z once.
+template <class S, int W, int P>
+struct GradientRow {
+  Elements<S> features, d_features;  // d_features may be null: zeros
+  const int32_t* argmax;             // [B, T, H]
+  const S* owed;                     // [B, T, H], or null: minus the sum of the row
+  Result<S> d_z;
+
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
+    const int place = team.is_active ? argmax[row] - token % turns.steps * turns.K : -1;
+    PairedRow<S, W, P> d(team, features, row, turns);
+    const S sum = multiply(team, d, d_features, row, turns);
+    S due = 0;
+    if (owed == nullptr) {
+      due = -team.sum(sum);
+    } else if (place >= 0 && place < turns.K) {
+      due = owed[row];
+    }
+    d.each([&](int j, S(&v)[W]) {
+      for (int w = 0; w < W; ++w) v[w] += j + w == place ? due : S(0);
+    });
+    d.turn(token, turns);
+    d.each([&](int j, const S(&v)[W]) { d_z.put(turns.place(row) + j, v); });
   }
 };
 
@@ -38,21 +78,21 @@ struct ProductsRow {
 template <class S>
 struct Debts {
   int64_t steps, H, K;
-  bool has_maxima;        // whether they go on from token to token
   const int32_t* reset;   // [B, T] or null
   const int32_t* argmax;  // [B, T, H]
   const S* sums;          // [B, T, H]
   Elements<S> m0;         // [B, H] or null
   Elements<S> d_log_rho;  // [B, T, H] or null
   Elements<S> d_m;        // [B, H] or null
-  Result<S> d_z, d_m0;    // added to; d_m0 may be null
+  S* owed;                // [B, T, H]: out, in the row of a maximum
+  Result<S> d_m0;         // added to; may be null
 
   __device__ int64_t at(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
 
   /// log rho_t = m_{t-1} - m_t counts only where the maximum changed hands; elsewhere both terms
   /// meet in the same element and cancel.
   __device__ S d_rho(int64_t n, int64_t t) const {
-    if (!d_log_rho || !has_maxima || t >= steps) return 0;
+    if (!d_log_rho || t >= steps) return 0;
     if (reset != nullptr && reset[n / H * steps + t] != 0) return 0;
     if (t == 0 && !(m0 && m0[n] != -std::numeric_limits<S>::infinity())) return 0;
     const int32_t before = t == 0 ? kFromState : argmax[at(n, t - 1)];
@@ -62,7 +102,7 @@ struct Debts {
   /// What token t adds to the gradient of whatever attains its maximum.
   __device__ S debt(int64_t n, int64_t t) const {
     S debt = d_rho(n, t + 1) - d_rho(n, t) - sums[at(n, t)];
-    if (t == steps - 1 && has_maxima && d_m) debt += d_m[n];
+    if (t == steps - 1 && d_m) debt += d_m[n];
     return debt;
   }
 
@@ -70,77 +110,83 @@ struct Debts {
     if (arg == kFromState) {
       if (d_m0) d_m0.put(n, amount);
     } else {
-      d_z.put(at(n, arg / K) * K + arg % K, amount);
+      owed[at(n, arg / K)] = amount;
     }
   }
 };
 
-/// One warp per head: sums over neighbouring tokens whose maximum has the same place, 32 tokens at
-/// a time; the last of them pays.
+/// A sum over the last of some tokens, those whose maximum has one place; whether others are among
+/// them.
 template <class S>
-__global__ void pay_debts(int64_t heads, Debts<S> debts) {
-  const int64_t n = int64_t{blockIdx.x} * kWarps + threadIdx.y;
-  if (n >= heads) return;
-  const int lane = static_cast<int>(threadIdx.x);
-  S carried = 0;
-  for (int64_t first = 0; first < debts.steps; first += 32) {
-    const int64_t t = first + lane;
-    const bool exists = t < debts.steps;
-    const int32_t arg = exists ? debts.argmax[debts.at(n, t)] : 0;
-    const bool starts = exists && t > 0 && debts.argmax[debts.at(n, t - 1)] != arg;
-    S sum = exists ? debts.debt(n, t) : S(0);
-    int is_cut = starts;
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const S earlier = __shfl_up_sync(kAll, sum, offset);
-      const int earlier_cut = __shfl_up_sync(kAll, is_cut, offset);
-      if (lane < offset) continue;
-      if (is_cut == 0) sum += earlier;
-      is_cut = is_cut | earlier_cut;
-    }
-    if (is_cut == 0) sum += carried;
-    const bool ends = exists && (t == debts.steps - 1 || debts.argmax[debts.at(n, t + 1)] != arg);
-    if (ends) debts.pay(n, arg, sum);
-    carried = __shfl_sync(kAll, sum, 31);
+struct Owed {
+  S sum;
+  int is_cut;
+};
+
+/// A block per head: sums over neighbouring tokens whose maximum has the same place; the last of
+/// them pays.
+template <class S>
+__global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<S> debts) {
+  const int64_t n = blockIdx.x;
+  const auto join = [](const Owed<S>& earlier, const Owed<S>& later) {
+    return later.is_cut != 0 ? later : Owed<S>{earlier.sum + later.sum, earlier.is_cut};
+  };
+  const auto of_token = [&](int64_t t) {
+    const int32_t arg = debts.argmax[debts.at(n, t)];
+    return Owed<S>{debts.debt(n, t), t > 0 && debts.argmax[debts.at(n, t - 1)] != arg};
+  };
+  const Stretch stretch(debts.steps);
+  Owed<S> own = {0, 0};
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) own = join(own, of_token(t));
+  Owed<S> owed = joined_before(Owed<S>{0, 0}, own, join);
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) {
+    owed = join(owed, of_token(t));
+    const int32_t arg = debts.argmax[debts.at(n, t)];
+    const bool ends = t == debts.steps - 1 || debts.argmax[debts.at(n, t + 1)] != arg;
+    if (ends) debts.pay(n, arg, owed.sum);
   }
   // log rho_0 takes from m0 what it gives to the first token's maximum: no token has m0 then.
-  if (lane == 0 && debts.d_m0) {
+  if (threadIdx.x == 0 && debts.d_m0) {
     const S d = debts.d_rho(n, 0);
     if (d != 0) debts.d_m0.put(n, d);
   }
 }
 
-template <class S>
+template <class S, int W, int P>
 void launch(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
             const Tensor& d_log_rho, const Tensor& d_m, const Sink& d_z, const Sink& d_m0) {
-  const Tensor& like = result.features;
-  const Context& on = context(like);
-  const int64_t B = like.dim(0), steps = like.dim(1), H = like.dim(2), K = like.dim(3);
-  Tensor scratch = Tensor::empty({B, steps, H}, dtype_of<S>, on.device);
-  S* sums = scratch.data<S>();
-  for_width<S>(
-      K,
-      [&](auto width) {
-        constexpr int W = decltype(width)::value;
-        for_each_row<W>(
-            on, B * steps * H, K,
-            ProductsRow<S, W>{K, Elements<S>(like), Elements<S>(d_features), Result<S>(d_z), sums});
-      },
-      like, d_features, d_z.tensor);
-  const Debts<S> debts = {.steps = steps,
-                          .H = H,
-                          .K = K,
-                          .has_maxima = args.maximum != Maximum::Token,
+  const Turn turn(result.features, args.rotation, true);
+  const Shape rows = result.argmax.shape();
+  const Elements<S> features(result.features), d(d_features);
+  GradientRow<S, W, P> gradient = {features, d, result.argmax.data<int32_t>(), nullptr,
+                                   Result<S>(d_z)};
+  if (args.maximum == Maximum::Token) return for_each_turned_row<W, P, S>(turn, gradient);
+  Tensor sums = Tensor::empty(rows, dtype_of<S>, turn.device);
+  Tensor owed = Tensor::empty(rows, dtype_of<S>, turn.device);
+  if (d_features) {
+    const Turn still(result.features, {}, false);
+    for_each_turned_row<W, P, S>(still, SumsRow<S, W, P>{features, d, sums.data<S>()});
+  } else {
+    sums.fill(0);
+  }
+  const Debts<S> debts = {.steps = rows[1],
+                          .H = rows[2],
+                          .K = turn.K,
                           .reset = args.reset ? args.reset.data<int32_t>() : nullptr,
-                          .argmax = result.argmax.data<int32_t>(),
-                          .sums = sums,
+                          .argmax = gradient.argmax,
+                          .sums = sums.data<S>(),
                           .m0 = Elements<S>(args.m0),
                           .d_log_rho = Elements<S>(d_log_rho),
                           .d_m = Elements<S>(d_m),
-                          .d_z = Result<S>(Sink{d_z.tensor, true}),
+                          .owed = owed.data<S>(),
                           .d_m0 = Result<S>(Sink{d_m0.tensor, true})};
-  const auto blocks = static_cast<unsigned>((B * H + kWarps - 1) / kWarps);
-  pay_debts<<<blocks, dim3(32, kWarps), 0, on.stream>>>(B * H, debts);
+  const auto heads = static_cast<unsigned>(rows[0] * rows[2]);
+  pay_debts<<<heads, kScanThreads, 0, context(turn.device).stream>>>(debts);
   require_launched("safe_exp_backward");
+  gradient.owed = debts.owed;
+  for_each_turned_row<W, P, S>(turn, gradient, true);
 }
 
 }  // namespace
@@ -150,8 +196,16 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
                        Sink d_z, Sink d_m0) {
   if (d_m0 && !d_m0.accumulate) d_m0.tensor.fill(0);
   if (result.features.numel() == 0) return;
+  const Turn turn(result.features, args.rotation, true);
   for_sum_type(result.features.dtype(), "safe_exp", [&](auto tag) {
-    launch<decltype(tag)>(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
+    using S = decltype(tag);
+    for_paired_rows<S>(
+        turn,
+        [&](auto width, auto packs) {
+          launch<S, decltype(width)::value, decltype(packs)::value>(args, result, d_features,
+                                                                    d_log_rho, d_m, d_z, d_m0);
+        },
+        result.features, d_features, d_z.tensor);
   });
 }
 

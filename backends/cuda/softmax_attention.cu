@@ -1,5 +1,5 @@
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/softmax_attention.cuh"
+#include "backends/cuda/softmax_attention_tiles.cuh"
 
 namespace regla::cuda {
 namespace {
@@ -77,6 +77,7 @@ __global__ void attend(AttentionInputs<S> in, Result<S> o, Result<S> log_sum) {
 
 void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
   if (o.numel() == 0) return;
+  if (are_tileable(context(o), args, {&o})) return attend_by_tiles(args, o, log_sum);
   for_sum_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using S = decltype(tag);
     const Context& on = context(o);

@@ -13,26 +13,21 @@
 namespace regla::cuda {
 
 constexpr int kAttentionWarps = 8, kPartners = 32;
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-template <class S>
-struct AttentionInputs {
+/// Who sees whom.
+struct AttentionSizes {
   int64_t steps, length, H, K, V, window;
-  Elements<S> q, k, v;
   const int32_t* first;  // [B, T] or null
-  S scale;
 
-  explicit AttentionInputs(const SoftmaxAttentionArgs& args)
+  explicit AttentionSizes(const SoftmaxAttentionArgs& args)
       : steps(args.q.dim(1)),
         length(args.k.dim(1)),
         H(args.q.dim(2)),
         K(args.q.dim(3)),
         V(args.v.dim(3)),
         window(args.window),
-        q(args.q),
-        k(args.k),
-        v(args.v),
-        first(args.first ? args.first.data<int32_t>() : nullptr),
-        scale(static_cast<S>(args.scale)) {}
+        first(args.first ? args.first.data<int32_t>() : nullptr) {}
 
   __device__ int64_t query_row(int64_t n, int64_t t) const {
     return (n / H * steps + t) * H + n % H;
@@ -48,6 +43,15 @@ struct AttentionInputs {
     const int64_t document = first[n / H * steps + t];
     return document > lowest ? document : lowest;
   }
+};
+
+template <class S>
+struct AttentionInputs : AttentionSizes {
+  Elements<S> q, k, v;
+  S scale;
+
+  explicit AttentionInputs(const SoftmaxAttentionArgs& args)
+      : AttentionSizes(args), q(args.q), k(args.k), v(args.v), scale(static_cast<S>(args.scale)) {}
 };
 
 /// Rows [0, count) of `size` elements from x, `pitch` apart there and `size + 1` here, so that

@@ -1,5 +1,5 @@
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/softmax_attention.cuh"
+#include "backends/cuda/softmax_attention_tiles.cuh"
 
 // With P = softmax(scores) and D_t = o_t . d_o_t:   d_v += P^T d_o,   dS = P * (d_o v^T - D) *
 // scale,   d_q += dS k,   d_k += dS^T q. The weights are computed twice, so that no two blocks
@@ -144,6 +144,9 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
                                 const Tensor& log_sum, const Tensor& d_o, Sink d_q, Sink d_k,
                                 Sink d_v) {
   if (o.numel() == 0) return;
+  if (are_tileable(context(o), args, {&o, &d_o, &d_q.tensor, &d_k.tensor, &d_v.tensor})) {
+    return reverse_by_tiles(args, o, log_sum, d_o, d_q, d_k, d_v);
+  }
   for_sum_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
     using S = decltype(tag);
     const Context& on = context(o);

@@ -1,8 +1,10 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/softmax_attention.cuh"
+#include "backends/cuda/softmax_attention_step_parts.cuh"
 
 // One token against a cache whose length only the device knows: a block per head, whose warps take
-// turns at 32 entries and put their sums together in order.
+// turns at 32 entries and put their sums together in order. For any sizes, and what the faster
+// kernels are compared with.
 namespace regla::cuda {
 namespace {
 
@@ -100,6 +102,7 @@ __global__ void count_entry(int32_t* used) { ++*used; }
 
 void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
   if (o.numel() == 0) return;
+  if (have_parts(args)) return attend_by_parts(args, o);
   const Context& on = context(o);
   Tensor used = args.used;
   for_sum_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {

@@ -1,11 +1,13 @@
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/map.cuh"
 #include "backends/cuda/rows.cuh"
 
 // The sum norm (Eq. 2, 5): the normaliser c_t q_t is one more value column of the recurrence, whose
 // written value is 1; the other columns are divided by it.
 //   denominator(x) = max(x, 1e-6)                 non-negative features
 //                    sign(x) max(|x|, 1)          features that change sign (Peng et al. 2021)
-// Rows of V + 1 elements do not begin where several may be loaded at once.
+// Rows of V + 1 elements do not begin where several may be loaded at once, but what is written all
+// together does.
 namespace regla::cuda {
 namespace {
 
@@ -27,41 +29,36 @@ struct Denominator {
 };
 
 template <class S>
-struct AppendOneRow {
+struct AppendOne {
   int64_t V;
   Elements<S> v;
-  Result<S> y;
-  __device__ void operator()(const Team& team, int64_t row) const {
-    team.each<1>(V + 1,
-                 [&](int64_t j) { y.put(row * (V + 1) + j, j < V ? v[row * V + j] : S(1)); });
+  __device__ S operator()(int64_t i) const {
+    const int64_t row = quotient(i, V + 1);
+    return i - row * (V + 1) < V ? v[i - row] : S(1);
   }
 };
 
 template <class S>
-struct AppendOneBackwardRow {
+struct AppendOneBackward {
   int64_t V;
   Elements<S> d_y;
-  Result<S> d_v;
-  __device__ void operator()(const Team& team, int64_t row) const {
-    team.each<1>(V, [&](int64_t j) { d_v.put(row * V + j, d_y[row * (V + 1) + j]); });
-  }
+  __device__ S operator()(int64_t i) const { return d_y[i + quotient(i, V)]; }
 };
 
 template <class S>
-struct SumNormRow {
+struct SumNorm {
   int64_t V;
   bool changes_sign;
   Elements<S> o;
-  Result<S> y;
-  __device__ void operator()(const Team& team, int64_t row) const {
-    if (!team.is_active) return;  // nothing is summed here
-    const S factor = 1 / Denominator<S>(o[row * (V + 1) + V], changes_sign).value;
-    team.each<1>(V, [&](int64_t j) { y.put(row * V + j, o[row * (V + 1) + j] * factor); });
+  __device__ S operator()(int64_t i) const {
+    const int64_t row = quotient(i, V);
+    return o[i + row] * (1 / Denominator<S>(o[row * (V + 1) + V], changes_sign).value);
   }
 };
 
 // y = o / x:  d_o = d_y / x,  d_x = -sum(d_y y) / x where the denominator is x itself
-template <class S>
+// Bytes: y, d_y and d_o once.
+template <class S, int W>
 struct SumNormBackwardRow {
   int64_t V;
   bool changes_sign;
@@ -72,10 +69,12 @@ struct SumNormBackwardRow {
     const Denominator<S> x(team.is_active ? o[first + V] : S(1), changes_sign);
     const S factor = 1 / x.value;
     S dot = 0;
-    team.each<1>(V, [&](int64_t j) {
-      const S d = d_y[row * V + j];
-      dot += d * y[row * V + j];
-      d_o.put(first + j, d * factor);
+    team.each<W>(V, [&](int64_t j) {
+      S n[W], d[W];
+      y.load(row * V + j, n);
+      d_y.load(row * V + j, d);
+      for (int w = 0; w < W; ++w) dot += d[w] * n[w];
+      for (int w = 0; w < W; ++w) d_o.put(first + j + w, d[w] * factor);
     });
     dot = team.sum(dot);
     if (team.leads()) d_o.put(first + V, x.moves ? -dot * factor : S(0));
@@ -87,26 +86,21 @@ struct SumNormBackwardRow {
 void append_one(const Tensor& v, Tensor y) {
   for_sum_type(v.dtype(), "append_one", [&](auto tag) {
     using S = decltype(tag);
-    const int64_t V = v.dim(-1), R = v.numel() / V;
-    for_each_row<1>(context(y), R, V, AppendOneRow<S>{V, Elements<S>(v), Result<S>(y)});
+    map_places<S>(AppendOne<S>{v.dim(-1), Elements<S>(v)}, Sink{y});
   });
 }
 
 void append_one_backward(const Tensor& d_y, Sink d_v) {
-  if (!d_v) return;
   for_sum_type(d_y.dtype(), "append_one", [&](auto tag) {
     using S = decltype(tag);
-    const int64_t V = d_y.dim(-1) - 1, R = d_y.numel() / (V + 1);
-    for_each_row<1>(context(d_y), R, V,
-                    AppendOneBackwardRow<S>{V, Elements<S>(d_y), Result<S>(d_v)});
+    map_places<S>(AppendOneBackward<S>{d_y.dim(-1) - 1, Elements<S>(d_y)}, d_v);
   });
 }
 
 void sum_norm(const Tensor& o, bool changes_sign, Tensor y) {
   for_sum_type(o.dtype(), "sum_norm", [&](auto tag) {
     using S = decltype(tag);
-    const int64_t V = o.dim(-1) - 1, R = o.numel() / (V + 1);
-    for_each_row<1>(context(y), R, V, SumNormRow<S>{V, changes_sign, Elements<S>(o), Result<S>(y)});
+    map_places<S>(SumNorm<S>{o.dim(-1) - 1, changes_sign, Elements<S>(o)}, Sink{y});
   });
 }
 
@@ -116,9 +110,15 @@ void sum_norm_backward(const Tensor& o, bool changes_sign, const Tensor& y, cons
   for_sum_type(o.dtype(), "sum_norm", [&](auto tag) {
     using S = decltype(tag);
     const int64_t V = o.dim(-1) - 1, R = o.numel() / (V + 1);
-    for_each_row<1>(context(o), R, V,
-                    SumNormBackwardRow<S>{V, changes_sign, Elements<S>(o), Elements<S>(y),
-                                          Elements<S>(d_y), Result<S>(d_o)});
+    for_width<S>(
+        V,
+        [&](auto width) {
+          constexpr int W = decltype(width)::value;
+          for_each_row<W>(context(o), R, V,
+                          SumNormBackwardRow<S, W>{V, changes_sign, Elements<S>(o), Elements<S>(y),
+                                                   Elements<S>(d_y), Result<S>(d_o)});
+        },
+        y, d_y);
   });
 }
 

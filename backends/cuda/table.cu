@@ -14,6 +14,7 @@ constexpr KernelTable make_table() {
   table.scale_by = scale_by;
   table.sum = sum;
   table.matmul = matmul;
+  table.linear_backward = linear_backward;
   table.column_sums = column_sums;
   table.norm = norm;
   table.norm_backward = norm_backward;
@@ -72,7 +73,7 @@ constexpr KernelTable make_table() {
   table.commit = commit;
   table.restart = restart;
   table.sample = sample;
-  table.sum_of_squares = sum_of_squares;
+  table.sums_of_squares = sums_of_squares;
   table.is_finite = is_finite;
   return table;
 }

@@ -35,6 +35,28 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// The same for a 16 x 8 and an 8 x 8 tile: the first two registers of a and the first one of b.
+__device__ inline void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(b));
+}
+
+/// c = a b
+__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.f));
+}
+__device__ inline void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a0), "r"(a1), "r"(b), "f"(0.f));
+}
+
 __device__ inline uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -42,18 +64,24 @@ __device__ inline uint32_t shared_address(const void* p) {
 /// Four 8 x 8 tiles of 16-bit elements: lane l gives the address of row l % 8 of tile l / 8, 16
 /// bytes that begin at a multiple of 16. Register i is what lane l holds of tile i: (l / 4, 2 (l %
 /// 4)) and the next.
-__device__ inline void load_tiles(uint32_t (&to)[4], const void* row) {
+__device__ inline void load_tiles(uint32_t (&to)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
 }
+__device__ inline void load_tiles(uint32_t (&to)[4], const void* row) {
+  load_tiles(to, shared_address(row));
+}
 /// The same with every tile transposed.
-__device__ inline void load_tiles_transposed(uint32_t (&to)[4], const void* row) {
+__device__ inline void load_tiles_transposed(uint32_t (&to)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
+}
+__device__ inline void load_tiles_transposed(uint32_t (&to)[4], const void* row) {
+  load_tiles_transposed(to, shared_address(row));
 }
 /// An 8 x 8 tile in registers, transposed.
 __device__ inline uint32_t transposed(uint32_t tile) {
@@ -63,10 +91,31 @@ __device__ inline uint32_t transposed(uint32_t tile) {
 }
 
 /// Begins to copy 16 bytes to shared memory, or zeros where they are not there.
-__device__ inline void copy_ahead(void* to, const void* from, bool is_there = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+__device__ inline void copy_ahead(uint32_t to, const void* from, bool is_there = true) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(is_there ? 16 : 0)
                : "memory");
+}
+__device__ inline void copy_ahead(void* to, const void* from, bool is_there = true) {
+  copy_ahead(shared_address(to), from, is_there);
+}
+/// The same for 4 bytes.
+__device__ inline void copy_word_ahead(void* to, const void* from, bool is_there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(is_there ? 4 : 0)
+               : "memory");
+}
+/// Ordinary accesses by such an address.
+__device__ inline void put_shared(uint32_t to, uint32_t v) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+__device__ inline uint4 get_shared(uint32_t from) {
+  uint4 v;
+  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(from)
+               : "memory");
+  return v;
 }
 /// Ends a group of such copies.
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -75,6 +124,16 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 template <int N>
 __device__ inline void await_groups() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/// Has these numbers computed before what comes after it and does not move: a wait, a copy.
+template <int N, int M>
+__device__ inline void complete(float (&x)[N][M]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+#pragma unroll
+    for (int j = 0; j < M; ++j) asm volatile("" : "+f"(x[i][j]));
+  }
 }
 
 /// 2^x by the special function unit, 0 at -infinity.

@@ -19,7 +19,7 @@ DeltaNetMixer::DeltaNetMixer(const MixerConfig& config, const MixerSizes& sizes,
 
 DeltaNetMixer::Inputs DeltaNetMixer::prepare(const Var& x, const Segment& segment) {
   const HeadProjections::Result z = project_(x, segment);
-  const Features phi = phi_(z.q, z.k, {}, segment.reset);
+  const Features phi = phi_(z.q, z.k, z.rotation, {}, segment.reset);
   return {phi.q, unit_ ? (*unit_)(phi.k) : phi.k, z.v, strength_(x)};
 }
 

@@ -42,7 +42,7 @@ LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const S
                                                            MixerState* state) {
   const HeadProjections::Result z = project_(x, segment);
   const Var m0 = state && carries_maximum(config_) ? state->m : Var{};
-  const Features phi = phi_(z.q, z.k, m0, segment.reset);
+  const Features phi = phi_(z.q, z.k, z.rotation, m0, segment.reset);
   Inputs in = {phi.q, phi.k, z.v, gate_(x, segment), phi.m};
   // The normaliser of a sum norm is one more value, written as 1 (Eq. 4).
   if (config_.sum_norm) in.u = append_one(in.u);

@@ -34,8 +34,11 @@ SoftmaxAttentionMixer::SoftmaxAttentionMixer(const MixerConfig& config, const Mi
 Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerState* state) {
   const int64_t past = state ? state->length : 0;
   HeadProjections::Result in = project_(x, segment);
+  const Var q = rope(in.q, in.rotation);
+  in.k = rope(in.k, in.rotation);
   // From position 0 on, without resets, nothing is hidden.
-  const Tensor first = state || segment.reset ? first_visible(in.positions, past) : Tensor{};
+  const Tensor first =
+      state || segment.reset ? first_visible(in.rotation.positions, past) : Tensor{};
   if (past > 0) {
     if (state->keys.dim(1) != past) {  // room behind the entries, left by `step`
       state->keys = copied_rows(state->keys.value, 0, past);
@@ -44,8 +47,8 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
     in.k = concatenate(state->keys, in.k);
     in.v = concatenate(state->values, in.v);
   }
-  const Var o = softmax_attention(in.q, in.k, in.v, first, config_.window,
-                                  score_scale(ScoreScale::SqrtD, K_));
+  const Var o =
+      softmax_attention(q, in.k, in.v, first, config_.window, score_scale(ScoreScale::SqrtD, K_));
   if (state) {
     state->keys = in.k;
     state->values = in.v;
@@ -61,8 +64,9 @@ Tensor SoftmaxAttentionMixer::step(const Tensor& x, const Tensor& positions, Mix
   const Var token = x.reshape({B, 1, x.dim(1)});
   const HeadProjections::Result in = project_(token, {.positions = positions});
   if (steps_ahead(state) == 0) make_room(state, B, std::max<int64_t>(kLeastRoom, 2 * state.length));
+  const Var q = rope(in.q, in.rotation), k = rope(in.k, in.rotation);
   const Tensor o =
-      softmax_attention_step(in.q, in.k, in.v, {state.keys.value, state.values.value, state.used},
+      softmax_attention_step(q, k, in.v, {state.keys.value, state.values.value, state.used},
                              positions, config_.window, score_scale(ScoreScale::SqrtD, K_));
   ++state.length;
   return finish(o).value.reshape(x.shape());

@@ -29,15 +29,16 @@ Json measured(const std::string& name, Strings more = {}) {
   const Json report = Json::parse(outcome.out);
   CHECK(report["benchmark"] == name);
   CHECK(report["config"]["hidden"] == 32);
-  CHECK(report["read_gb_per_s"].get<double>() > 0);
+  CHECK(report["memory_gb_per_s"].get<double>() > 0);
   // Before, between and after: rows, or the two rounds of rows that are timed in turn.
-  const size_t parts = name == "lengths" ? 2 : report["results"].size();
-  CHECK(report["sgemm_gflops_trials"].size() == parts + 1);
+  const size_t parts = name == "lengths" ? 2 : name == "step" ? 1 : report["results"].size();
+  CHECK(report["product_gflops_trials"].size() == parts + 1);
   for (const Json& row : report["results"]) {
     CHECK(row["fastest_s"].get<double>() > 0);
     CHECK(row["fastest_s"] <= row["quartiles_s"][0]);
     CHECK(row["quartiles_s"][0] <= row["median_s"]);
     CHECK(row["median_s"] <= row["slowest_s"]);
+    if (name == "step" && row["name"] != "update") continue;
     CHECK(row["peak_memory_bytes"].get<int64_t>() > 1000000);
   }
   return report;
@@ -72,11 +73,38 @@ TEST_CASE("the operations of an update are those of docs/flops.md") {
         Approx(64 * (6 * matrices + 3 * attention)));
 }
 
+TEST_CASE("an update is measured by kernels, in any precision") {
+  for (const char* precision : {"fp32", "tf32", "bf16"}) {
+    const Json report = measured("step", {"--set", std::string("precision=") + precision});
+    CHECK(report["config"]["precision"] == precision);
+    CHECK(report.contains("fp32_product_gflops") == (std::string(precision) != "fp32"));
+    const double all = row_of(report, "all kernels")["median_s"];
+    double sum = 0, flops = 0;
+    int64_t calls = 0;
+    for (const Json& row : report["results"]) {
+      if (row["name"] == "update" || row["name"] == "all kernels") continue;
+      sum += row["median_s"].get<double>();
+      calls += row["calls"].get<int64_t>();
+      if (row.contains("gflops")) {
+        flops += row["gflops"].get<double>() * 1e9 * row["median_s"].get<double>();
+      }
+    }
+    CHECK(sum == Approx(all).epsilon(0.5));  // of medians
+    CHECK(calls == row_of(report, "all kernels")["calls"]);
+    CHECK(row_of(report, "adamw")["calls"] == 1);
+    // The products of the layers, forward and backward: a part of all operations.
+    const Json update = row_of(report, "update");
+    const double matrices = 2 * (6 * 32 * 32 + 2 * 32 * 48);
+    CHECK(flops == Approx(64 * 6 * matrices).epsilon(1e-6));
+    CHECK(flops < update["gflops"].get<double>() * 1e9 * update["median_s"].get<double>());
+  }
+}
+
 TEST_CASE("decoding is measured against the bandwidth of reading") {
   const Json report = measured("decode");
   const Json row = row_of(report, "next token");
-  CHECK(row["of_read_bandwidth"].get<double>() ==
-        Approx(row["gb_per_s"].get<double>() / report["read_gb_per_s"].get<double>()));
+  CHECK(row["of_bandwidth"].get<double>() ==
+        Approx(row["gb_per_s"].get<double>() / report["memory_gb_per_s"].get<double>()));
   // Half the bytes, but for biases and norms.
   const Json halved = row_of(report, "next token, bf16 weights");
   const auto bytes = [](const Json& r) {
@@ -115,12 +143,13 @@ TEST_CASE("a benchmark takes a configuration file and prints a table") {
   const Strings command = {"bench", "train", "--config", shop / "config.json", "--repeats", "1"};
   const Outcome outcome = regla(command);
   CHECK(outcome.code == 0);
-  CHECK_THAT(outcome.out, Contains("update") && Contains("sgemm GFLOP/s"));
+  CHECK_THAT(outcome.out, Contains("update") && Contains("fp32 product GFLOP/s"));
 }
 
 TEST_CASE("wrong arguments of a benchmark are one line") {
   CHECK_THAT(refused(tiny("train", {"--set", "headz=2"})), Contains("heads"));
-  CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})), Contains("precision fp32"));
+  CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})),
+             Contains("precision fp32, tf32 or bf16"));
   CHECK_THAT(refused({"bench", "ops", "--repeats", "0"}), Contains("at least 1 repetition"));
   CHECK_THAT(refused(tiny("lengths", {"--longest", "700"})), Contains("--longest"));
   CHECK_THAT(refused({"bench", "train", "--config", "/nonexistent.json"}),

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
+#include "backends/copies.h"
 #include "backends/kernels.h"
 #include "tests/autograd/support.h"
 #include "tests/matchers.h"
@@ -25,6 +26,19 @@ struct Probe : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     log->push_back(bytes_in_use());
     d_in[0]->give(std::move(d_out[0]));
+  }
+};
+
+/// Passes its input on; backward writes down the type that its gradient is wanted in.
+struct TypeProbe : Op {
+  std::vector<DType>* log;
+  explicit TypeProbe(std::vector<DType>* to) : log(to) {}
+  const char* name() const override { return "type_probe"; }
+  Tensors forward(const Tensors& in) override { return {in[0].clone()}; }
+  void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
+    const Sink sink = d_in[0]->sink(d_out[0]);
+    log->push_back(sink.tensor.dtype());
+    kernels(Device{}).accumulate(d_out[0], 1, sink);
   }
 };
 
@@ -70,6 +84,33 @@ TEST_CASE("each op goes as soon as its backward ran") {
   REQUIRE(in_use.size() == 5);
   for (size_t i = 1; i < in_use.size(); ++i) CHECK(in_use[i] <= in_use[i - 1] - 8000);
   CHECK(bytes_in_use() == before);
+}
+
+TEST_CASE("who finds the gradient of a product rounds it for the products to come") {
+  const Tensor x = converted(normal_tensor({3, 4}, DType::F32, 1), DType::BF16);
+  const Tensor w = converted(normal_tensor({6, 4}, DType::F32, 2), DType::BF16);
+  for (const size_t uses : {1, 2}) {
+    std::vector<DType> types;
+    Tape tape;
+    const Var leaf = tape.leaf(x);
+    const Var y = reshape(linear(leaf, w, {}, DType::F32), {3, 2, 3});
+    Vars outputs;
+    Tensors seeds;
+    for (size_t i = 0; i < uses; ++i) {
+      outputs.push_back(apply(std::make_unique<TypeProbe>(&types), {y})[0]);
+      seeds.push_back(normal_tensor({3, 2, 3}, DType::F32, 3 + i));
+    }
+    CHECK(outputs[0].value.dtype() == DType::F32);
+    Tensor sum = seeds[0].clone();
+    if (uses == 2) kernels(Device{}).accumulate(seeds[1], 1, {sum, true});
+    tape.backward(outputs, seeds);
+    // Several are added up before they are rounded.
+    CHECK(types == std::vector<DType>(uses, uses == 1 ? DType::BF16 : DType::F32));
+    const Tensor d_x = Tensor::empty({3, 4}, DType::BF16);
+    kernels(Device{}).matmul({.a = converted(sum, DType::BF16).reshape({3, 6}), .b = w, .bias = {}},
+                             Sink{d_x});
+    CHECK(same_bits(tape.gradient(leaf), d_x));
+  }
 }
 
 TEST_CASE("without a tape, on constants and under NoGrad nothing is recorded") {

@@ -149,12 +149,12 @@ TEST_CASE("a GPU's sums over all elements are the CPU's", "[cuda]") {
   for (const int64_t count : {1, 1000, 3'000'001}) {
     const Tensor x = floats({count}, 7), total = Tensor::zeros({1}, DType::F32);
     check_case(
-        {"sum_of_squares",
+        {"sums_of_squares",
          "S",
          {x},
          "D",
          {total},
-         [](const auto& on, const auto& in, const auto& out) { on.sum_of_squares(in[0], out[0]); },
+         [](const auto& on, const auto& in, const auto& out) { on.sums_of_squares(in, out[0]); },
          1e-12},
         *device);
     for (const double broken : {1.0, HUGE_VAL, std::nan("")}) {
@@ -220,8 +220,15 @@ TEST_CASE("a GPU turns pairs as the CPU does, at any position", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   Tensor positions = random_ids({3, 37}, 4, 200'000);
-  for (const auto& [K, rotary] :
-       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {64, 16}, {10, 6}, {96, 96}, {130, 70}}) {
+  for (const auto& [K, rotary] : std::vector<std::pair<int64_t, int64_t>>{{64, 64},
+                                                                          {64, 16},
+                                                                          {16, 16},
+                                                                          {10, 6},
+                                                                          {33, 6},
+                                                                          {96, 96},
+                                                                          {130, 70},
+                                                                          {384, 128},
+                                                                          {1100, 8}}) {
     const Tensor x = floats({3, 37, 5, K}, 1), before = floats({3, 37, 5, K}, 2);
     for (const bool inverse : {false, true}) {
       check_case(
@@ -231,9 +238,7 @@ TEST_CASE("a GPU turns pairs as the CPU does, at any position", "[cuda]") {
            "A",
            {before},
            [=, n = rotary](const auto& on, const auto& in, const auto& out) {
-             on.rope(
-                 {.x = in[0], .positions = in[1], .rotary = n, .base = 10000, .inverse = inverse},
-                 {out[0], inverse});
+             on.rope({.x = in[0], .rotation = {in[1], n}, .inverse = inverse}, {out[0], inverse});
            },
            2e-6,
            4e-3,

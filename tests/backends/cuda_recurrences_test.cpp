@@ -19,6 +19,14 @@ struct Sizes {
 const std::vector<Sizes> kSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},  {2, 65, 3, 33, 20},
                                    {1, 130, 2, 64, 64}, {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
 
+/// What BF16 does in chunks of 64 tokens: one block to a head, and several in turn; sizes of whole
+/// fragments, more columns than a block has.
+const std::vector<Sizes> kChunkedSizes = {{2, 63, 1, 32, 64},
+                                          {1, 65, 2, 96, 48},
+                                          {1, 200, 1, 128, 128},
+                                          {1, 1000, 2, 64, 64},
+                                          {3, 129, 50, 16, 80}};
+
 /// Logs of decays in (0, 1], some of 0.
 Tensor decays(const Shape& shape, uint64_t seed) {
   Tensor logs = spaced_tensor(shape, DType::F32, seed, -1.5, 0);
@@ -54,41 +62,55 @@ void check_linear_attention(const Sizes& n, const Options& with, Device device) 
                                .chunk = 0,
                                .keep = keep};
   };
-  check_case({"linear_attention",
-              "AAAAASIS",
-              {q, k, u, a, b, s, reset, state},
-              "AS",
-              {u, d_state},
-              [=](const auto& on, const auto& in, const auto& out) {
-                RecurrenceResult result = {out[0], out[1], {}};
-                on.linear_attention(args(in, false), result);
-              },
-              1e-5},
+  check_case({.name = "linear_attention",
+              .in_types = "AAAAASIS",
+              .in = {q, k, u, a, b, s, reset, state},
+              .out_types = "AS",
+              .out = {u, d_state},
+              .call =
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    RecurrenceResult result = {out[0], out[1], {}};
+                    on.linear_attention(args(in, false), result);
+                  },
+              .tolerance = 1e-5,
+              .rounded = 5e-3},
              device);
-  check_case({"linear_attention_backward",
-              "AAAAASISAS",
-              {q, k, u, a, b, s, reset, state, d_o, d_state},
-              "AAAAASS",
-              {q, k, u, a, b, s, state},
-              [=](const auto& on, const auto& in, const auto& out) {
-                RecurrenceResult result = {Tensor::empty_like(in[2]), beside(in[2], states), {}};
-                on.linear_attention(args(in, true), result);
-                const auto to = [&](size_t i) { return Sink{out[i], false}; };
-                on.linear_attention_backward(args(in, true), result,
-                                             {.d_o = in[8],
-                                              .d_state = in[9],
-                                              .d_q = to(0),
-                                              .d_k = to(1),
-                                              .d_u = to(2),
-                                              .d_log_a = to(3),
-                                              .d_log_b = to(4),
-                                              .d_log_s = to(5),
-                                              .d_state0 = to(6)});
-              },
-              2e-5,
-              1e-2,
-              1e-2},
-             device);
+  // Gradients of operands and of decays apart: BF16's bounds differ, and each has some unwanted.
+  // Sinks that are added to are in F32, as where several ops read a value.
+  const auto check_gradients = [&](const std::string& name, const std::string& types,
+                                   const Tensors& out, size_t first, bool adds, double rounded) {
+    check_case(
+        {.name = name,
+         .in_types = "AAAAASISAS",
+         .in = {q, k, u, a, b, s, reset, state, d_o, d_state},
+         .out_types = types,
+         .out = out,
+         .call =
+             [=](const auto& on, const auto& in, const auto& to) {
+               RecurrenceResult result = {Tensor::empty_like(in[2]), beside(in[2], states), {}};
+               on.linear_attention(args(in, true), result);
+               const auto sink = [&](size_t i) {
+                 const bool wanted = i >= first && i < first + to.size();
+                 return wanted ? Sink{to[i - first], adds} : Sink{};
+               };
+               on.linear_attention_backward(args(in, true), result,
+                                            {.d_o = in[8],
+                                             .d_state = in[9],
+                                             .d_q = sink(0),
+                                             .d_k = sink(1),
+                                             .d_u = sink(2),
+                                             .d_log_a = sink(4),
+                                             .d_log_b = sink(5),
+                                             .d_log_s = sink(6),
+                                             .d_state0 = sink(3)});
+             },
+         .tolerance = 2e-5,
+         .rounded = rounded},
+        device);
+  };
+  check_gradients("gradients of operands", "AAAS", {q, k, u, state}, 0, false, 5e-3);
+  check_gradients("gradients of operands, added", "SSSS", {q, k, u, state}, 0, true, 5e-3);
+  check_gradients("gradients of decays", "AAS", {a, b, s}, 4, false, 2e-2);
 }
 
 void check_delta_rule(const Sizes& n, bool resets, bool carries, Device device) {
@@ -183,18 +205,44 @@ void check_attention(const Sizes& n, int64_t past, int64_t window, bool document
   }
 }
 
+void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, Device device) {
+  check_case({"softmax_attention_step",
+              "AAAI",
+              {floats({2, 1, 3, K}, 1), floats({2, 1, 3, K}, 2), floats({2, 1, 3, V}, 3),
+               Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
+              "AAAI",
+              {floats({2, 1, 3, V}, 4), floats({2, 300, 3, K}, 5), floats({2, 300, 3, V}, 6),
+               Tensor::of({1}, std::vector<int32_t>{used})},
+              [=](const auto& on, const auto& in, const auto& out) {
+                on.softmax_attention_step({.q = in[0],
+                                           .k = in[1],
+                                           .v = in[2],
+                                           .keys = out[1],
+                                           .values = out[2],
+                                           .used = out[3],
+                                           .positions = in[3],
+                                           .window = window,
+                                           .scale = 0.2},
+                                          out[0]);
+              },
+              5e-6},
+             device);
+}
+
 }  // namespace
 
 TEST_CASE("a GPU's linear attention is the CPU's, with every decay", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
-    INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
-    check_linear_attention(n, {false, false, false, false, false}, *device);
-    check_linear_attention(n, {false, true, false, true, true}, *device);
-    check_linear_attention(n, {true, false, true, true, false}, *device);
-    check_linear_attention(n, {true, true, true, false, true}, *device);
-    check_linear_attention(n, {false, false, true, true, true}, *device);
+  for (const auto& list : {kSizes, kChunkedSizes}) {
+    for (const Sizes& n : list) {
+      INFO("T " << n.T << ", H " << n.H << ", K " << n.K << ", V " << n.V);
+      check_linear_attention(n, {false, false, false, false, false}, *device);
+      check_linear_attention(n, {false, true, false, true, true}, *device);
+      check_linear_attention(n, {true, false, true, true, false}, *device);
+      check_linear_attention(n, {true, true, true, false, true}, *device);
+      check_linear_attention(n, {false, false, true, true, true}, *device);
+    }
   }
 }
 
@@ -264,86 +312,140 @@ TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a
     check_attention(n, 33, 20, false, *device);
     check_attention(n, 3, 7, true, *device);
   }
-  for (const int32_t used : {0, 1, 40, 299}) {
-    for (const int64_t window : {0, 24}) {
-      INFO(used << " entries, window " << window);
-      check_case({"softmax_attention_step",
-                  "AAAI",
-                  {floats({2, 1, 3, 20}, 1), floats({2, 1, 3, 20}, 2), floats({2, 1, 3, 36}, 3),
-                   Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
-                  "AAAI",
-                  {floats({2, 1, 3, 36}, 4), floats({2, 300, 3, 20}, 5), floats({2, 300, 3, 36}, 6),
-                   Tensor::of({1}, std::vector<int32_t>{used})},
-                  [=](const auto& on, const auto& in, const auto& out) {
-                    on.softmax_attention_step({.q = in[0],
-                                               .k = in[1],
-                                               .v = in[2],
-                                               .keys = out[1],
-                                               .values = out[2],
-                                               .used = out[3],
-                                               .positions = in[3],
-                                               .window = window,
-                                               .scale = 0.2},
-                                              out[0]);
-                  },
-                  5e-6},
-                 *device);
+  for (const int64_t K : {20, 64, 128}) {
+    for (const int32_t used : {0, 1, 40, 299}) {
+      for (const int64_t window : {0, 24}) {
+        INFO("K " << K << ", " << used << " entries, window " << window);
+        check_attention_step(K, K == 20 ? 36 : 64, used, window, *device);
+      }
     }
   }
 }
 
+TEST_CASE("a GPU's softmax attention by tiles is the CPU's, with windows, documents and a past",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const std::vector<Sizes> sizes = {
+      {2, 1, 2, 64, 64},     {1, 63, 2, 32, 64},  {2, 65, 3, 64, 64}, {1, 1000, 1, 64, 64},
+      {1, 130, 2, 128, 128}, {1, 200, 2, 96, 96}, {1, 129, 2, 16, 8}};
+  for (const Sizes& n : sizes) {
+    INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
+    check_attention(n, 0, 0, false, *device);
+    check_attention(n, 0, 150, true, *device);
+    check_attention(n, 70, 0, true, *device);
+    check_attention(n, 200, 100, false, *device);
+  }
+}
+
+TEST_CASE(
+    "a GPU's gradients of softmax attention are those that are wanted, in the same bits twice",
+    "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t K : {64, 128}) {
+    const Shape shape = {2, 200, 2, K};
+    const auto narrow = [&](uint64_t seed) {
+      return converted(floats(shape, seed), DType::BF16).on(*device);
+    };
+    const Tensor q = narrow(1), k = narrow(2), v = narrow(3), d_o = narrow(4);
+    const SoftmaxAttentionArgs args = {q, k, v, {}, 0, 0.125};
+    const Tensor o = Tensor::empty_like(q), log_sum = beside(q, {2, 200, 2});
+    const KernelTable& on = kernels(*device);
+    on.softmax_attention(args, o, log_sum);
+    const auto gradient = [&](int which) {
+      const Tensor wanted = beside(q, shape);
+      const auto sink = [&](int i) { return which == i ? Sink{wanted} : Sink{}; };
+      on.softmax_attention_backward(args, o, log_sum, d_o, sink(0), sink(1), sink(2));
+      return wanted.values();
+    };
+    const Tensor d_q = beside(q, shape), d_k = beside(q, shape), d_v = beside(q, shape);
+    on.softmax_attention_backward(args, o, log_sum, d_o, {d_q}, {d_k}, {d_v});
+    CHECK(gradient(0) == d_q.values());
+    CHECK(gradient(1) == d_k.values());
+    CHECK(gradient(2) == d_v.values());
+  }
+}
+namespace {
+
+/// A call of the safe exponential, with an earlier maximum and resets or without.
+struct SafeExpCase {
+  Sizes n;
+  Maximum maximum;
+  bool seen;
+  int64_t rotary;
+};
+
+void check_safe_exp(const SafeExpCase& c, Device device) {
+  const auto& [n, maximum, seen, rotary] = c;
+  const Shape shape = {n.B, n.T, n.H, n.K}, rows = {n.B, n.T, n.H}, heads = {n.B, n.H};
+  Tensor z = floats(shape, 1, 2);
+  // Some elements equal, so that ties are met; those that turn are equal to rounding only.
+  for (int64_t i = 0; i < z.numel() && rotary == 0; i += 5) z.data<float>()[i] = 3;
+  Tensor m0 = floats(heads, 2, 4);
+  m0.data<float>()[0] = -std::numeric_limits<float>::infinity();
+  if (n.H > 1) m0.data<float>()[1] = 20;  // that no key reaches
+  const bool carries = maximum != Maximum::Token;
+  const Tensor before = seen ? m0 : Tensor{};
+  const Tensor reset = seen ? random_mask({n.B, n.T}, 3, 0.06) : Tensor{};
+  const Tensor positions = rotary > 0 ? random_ids({n.B, n.T}, 7, 5000) : Tensor{};
+  const Tensor d_features = floats(shape, 4);
+  const Tensor rho = carries ? floats(rows, 5) : Tensor{},
+               last = carries ? floats(heads, 6) : Tensor{};
+  const Tensor places = Tensor::zeros(rows, DType::I32);
+  INFO("T " << n.T << ", K " << n.K << ", turned " << rotary << ", maximum "
+            << static_cast<int>(maximum) << seen);
+  const auto args = [maximum = maximum, rotary = rotary](const Tensors& in) {
+    return SafeExpArgs{in[0], {in[1], rotary}, in[2], in[3], maximum, 0.7};
+  };
+  check_case({"safe_exp",
+              "SISI",
+              {z, positions, before, reset},
+              "ASSI",
+              {d_features, rho, last, places},
+              [=](const auto& on, const auto& in, const auto& out) {
+                SafeExpResult result = {out[0], out[1], out[2], out[3]};
+                on.safe_exp(args(in), result);
+              },
+              3e-6},
+             device);
+  for (const char* types : {"SS", "AS"}) {
+    check_case({"safe_exp_backward",
+                "SISIASS",
+                {z, positions, before, reset, d_features, rho, last},
+                types,
+                {z, before},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  const Tensor like = in[4];
+                  const auto empty = [&](const Tensor& x) {
+                    return x.defined() ? Tensor::empty_like(x) : Tensor{};
+                  };
+                  SafeExpResult result = {Tensor::empty_like(like), empty(in[5]), empty(in[6]),
+                                          Tensor::empty(rows, DType::I32, like.device())};
+                  on.safe_exp(args(in), result);
+                  on.safe_exp_backward(args(in), result, in[4], in[5], in[6], {out[0], true},
+                                       {out[1], out[1].defined()});
+                },
+                1e-5,
+                1e-2,
+                1e-2},
+               device);
+  }
+}
+
+}  // namespace
+
 TEST_CASE("a GPU's safe exponential is the CPU's, through every maximum", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
-    const Shape shape = {n.B, n.T, n.H, n.K}, rows = {n.B, n.T, n.H}, heads = {n.B, n.H};
-    // Some elements equal, so that ties are met.
-    Tensor z = floats(shape, 1, 2);
-    for (int64_t i = 0; i < z.numel(); i += 5) z.data<float>()[i] = 3;
-    const Tensor m0 = floats(heads, 2, 4), reset = random_mask({n.B, n.T}, 3, 0.06);
-    const Tensor d_features = floats(shape, 4), d_rho = floats(rows, 5), d_m = floats(heads, 6);
+  std::vector<Sizes> sizes = kSizes;
+  sizes.push_back({2, 1100, 2, 8, 8});  // several tokens for a thread of the scan
+  sizes.push_back({1, 9, 1, 1040, 8});  // several units for a thread of a row
+  for (const Sizes& n : sizes) {
     for (const Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
-      const bool carries = maximum != Maximum::Token;
-      for (const bool seen : {false, true}) {
-        if (seen && !carries) continue;
-        INFO("T " << n.T << ", K " << n.K << ", maximum " << static_cast<int>(maximum) << seen);
-        const Tensor before = seen ? m0 : Tensor{}, resets = seen ? reset : Tensor{};
-        const Tensor rho = carries ? d_rho : Tensor{}, last = carries ? d_m : Tensor{};
-        const Tensor places = Tensor::zeros(rows, DType::I32);
-        const auto args = [=](const Tensors& in) {
-          return SafeExpArgs{in[0], in[1], in[2], maximum, 0.7};
-        };
-        check_case({"safe_exp",
-                    "SSI",
-                    {z, before, resets},
-                    "ASSI",
-                    {d_features, rho, last, places},
-                    [=](const auto& on, const auto& in, const auto& out) {
-                      SafeExpResult result = {out[0], out[1], out[2], out[3]};
-                      on.safe_exp(args(in), result);
-                    },
-                    3e-6},
-                   *device);
-        check_case({"safe_exp_backward",
-                    "SSIASS",
-                    {z, before, resets, d_features, rho, last},
-                    "SS",
-                    {z, before},
-                    [=](const auto& on, const auto& in, const auto& out) {
-                      const Tensor like = in[3];
-                      const auto empty = [&](const Tensor& x) {
-                        return x.defined() ? Tensor::empty_like(x) : Tensor{};
-                      };
-                      SafeExpResult result = {Tensor::empty_like(like), empty(in[4]), empty(in[5]),
-                                              Tensor::empty(rows, DType::I32, like.device())};
-                      on.safe_exp(args(in), result);
-                      on.safe_exp_backward(args(in), result, in[3], in[4], in[5], {out[0], true},
-                                           {out[1], out[1].defined()});
-                    },
-                    1e-5,
-                    1e-2,
-                    1e-2},
-                   *device);
+      for (const int64_t rotary : {int64_t{0}, n.K / 4 * 2, n.K / 2 * 2}) {
+        check_safe_exp({n, maximum, false, rotary}, *device);
+        if (maximum != Maximum::Token) check_safe_exp({n, maximum, true, rotary}, *device);
       }
     }
   }

@@ -232,17 +232,12 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
       const Tensor m = Tensor::full(out.shape(), 0.1, out.dtype(), out.device());
       const Tensor v = Tensor::full(out.shape(), 0.2, out.dtype(), out.device());
       const std::vector<double> rates = {0.01, 0.2, 0.03};
-      on.adamw({.value = out,
-                .gradient = in[0],
-                .m = m,
-                .v = v,
-                .copy = {},
+      on.adamw({.weights = {{out, in[0], m, v, {}, 0.1}},
                 .rates = Tensor::of({3}, rates, out.device()),
                 .factor = Tensor::full({1}, 0.5, DType::F64, out.device()),
                 .beta1 = 0.9,
                 .beta2 = 0.99,
-                .epsilon = 1e-8,
-                .decay = 0.1});
+                .epsilon = 1e-8});
     });
   }
 }
@@ -345,17 +340,17 @@ TEST_CASE("what stops a bad update on a GPU has the CPU's bits", "[cuda]") {
     }
     const Tensor w = normal_tensor({77}, DType::F32, 4), there = w.clone().on(device);
     const Tensor copy = Tensor::zeros({77}, DType::BF16, device);
-    kernels(device).adamw({.value = there,
-                           .gradient = w.clone().on(device),
-                           .m = Tensor::zeros({77}, DType::F32, device),
-                           .v = Tensor::zeros({77}, DType::F32, device),
-                           .copy = copy,
+    kernels(device).adamw({.weights = {{.value = there,
+                                        .gradient = w.clone().on(device),
+                                        .m = Tensor::zeros({77}, DType::F32, device),
+                                        .v = Tensor::zeros({77}, DType::F32, device),
+                                        .copy = copy,
+                                        .decay = 0.1}},
                            .rates = Tensor::full({3}, 0.5, DType::F64, device),
                            .factor = factor,
                            .beta1 = 0.9,
                            .beta2 = 0.99,
-                           .epsilon = 1e-8,
-                           .decay = 0.1});
+                           .epsilon = 1e-8});
     CHECK(same_bits(there.on(Device{}), w) != (loss == loss));
     const Tensor rounded = loss == loss ? converted(there, DType::BF16) : Tensor::zeros_like(copy);
     CHECK(same_bits(copy.on(Device{}), rounded.on(Device{})));

@@ -72,7 +72,10 @@ TEST_CASE("a tensor of another type than the table says is an error that names t
                     Contains("[add]"));
   CHECK_THROWS_WITH(table.accumulate(of(DType::F32), 1, Sink{of(DType::F64)}),
                     Contains("[accumulate]"));
-  CHECK_THROWS_WITH(table.sum_of_squares(of(DType::F32), of(DType::F32)), Contains("for D"));
+  CHECK_THROWS_WITH(table.sums_of_squares({of(DType::F32), of(DType::F32)}, of(DType::F32)),
+                    Contains("for D"));
+  CHECK_THROWS_WITH(table.sums_of_squares({of(DType::F32), of(DType::F64)}, of(DType::F64)),
+                    Contains("got F64 for S"));
 }
 
 TEST_CASE("what a BF16 kernel adds to is widened, added to and rounded once") {

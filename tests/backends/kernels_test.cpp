@@ -120,9 +120,10 @@ TEST_CASE("sums over columns and over everything") {
     }
     cpu().column_sums(x, {out, true});
     CHECK(relative_error(out.values(), sums) < (dtype == DType::F64 ? 1e-13 : 1e-5));
-    const Tensor got = Tensor::empty({1}, DType::F64);
-    cpu().sum_of_squares(x, got);
+    const Tensor got = Tensor::empty({3}, DType::F64), one = Tensor::full({2}, 3, dtype);
+    cpu().sums_of_squares({x, {}, one}, got);
     CHECK(got.values()[0] == Approx(squares).epsilon(1e-12));
+    CHECK(got.slice(1, 3).values() == Numbers{0, 18});
   }
 }
 
@@ -147,7 +148,7 @@ TEST_CASE("rotary positions keep their digits far out") {
   }
   for (DType dtype : {DType::F32, DType::F64}) {
     const Tensor y = Tensor::empty(x.shape(), dtype), back = Tensor::empty(x.shape(), dtype);
-    const RopeArgs args = {converted(x, dtype), positions, 4, 10000, false};
+    const RopeArgs args = {converted(x, dtype), {positions, 4}, false};
     cpu().rope(args, {y, false});
     const double bound = dtype == DType::F64 ? 1e-14 : 1e-6;
     CHECK(relative_error(y.values(), expected) < bound);
@@ -170,7 +171,7 @@ TEST_CASE("AdamW is the published update") {
       const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
       const Tensor rates = Tensor::of({3}, Numbers{rate, c1, c2});
       const Tensor factor = Tensor::of({1}, Numbers{scale});
-      cpu().adamw({w, g, m, v, {}, rates, factor, beta1, beta2, epsilon, decay});
+      cpu().adamw({{{w, g, m, v, {}, decay}}, rates, factor, beta1, beta2, epsilon});
       for (size_t i = 0; i < 17; ++i) {
         const double gradient = scale * g.values()[i];
         exact_m[i] = beta1 * exact_m[i] + (1 - beta1) * gradient;

@@ -132,18 +132,14 @@ TEST_CASE("AdamW leaves everything as it is where the factor is 0, and rounds wh
     const Tensor v = Tensor::full({30'011}, 0.5, DType::F32), was = w.clone(), m_was = m.clone(),
                  v_was = v.clone();
     const Tensor copy = Tensor::full({30'011}, 7, DType::BF16), copy_was = copy.clone();
-    cpu().adamw({.value = w,
-                 .gradient = factor == 0 ? Tensor::full({30'011}, NAN, DType::F32)
-                                         : normal_tensor({30'011}, DType::F32, 3),
-                 .m = m,
-                 .v = v,
-                 .copy = copy,
+    const Tensor gradient = factor == 0 ? Tensor::full({30'011}, NAN, DType::F32)
+                                        : normal_tensor({30'011}, DType::F32, 3);
+    cpu().adamw({.weights = {{w, gradient, m, v, copy, 0.1}},
                  .rates = doubles({0.1, 0.5, 0.5}),
                  .factor = doubles({factor}),
                  .beta1 = 0.9,
                  .beta2 = 0.99,
-                 .epsilon = 1e-8,
-                 .decay = 0.1});
+                 .epsilon = 1e-8});
     const bool stays = factor == 0;
     CHECK(same_bits(w, was) == stays);
     CHECK(same_bits(m, m_was) == stays);

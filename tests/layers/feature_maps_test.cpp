@@ -192,7 +192,7 @@ TEST_CASE("random features are drawn again when their time comes, and only then"
   Phi phi = phi_of(config, DType::F32);
   const auto keys_after = [&](int64_t updates) {
     phi.begin_step(updates);
-    return phi(z, z, {}, {}).k.value;
+    return phi(z, z, {}, {}, {}).k.value;
   };
   const Tensor first = keys_after(0);
   CHECK(same_bits(keys_after(9), first));

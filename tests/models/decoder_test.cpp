@@ -74,17 +74,17 @@ class Optimizer {
     ++count_;
     const std::vector<double> rates = {rate, 1 - std::pow(0.9, count_), 1 - std::pow(0.99, count_)};
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      kernels({}).adamw({.value = parameters_[i]->value,
-                         .gradient = parameters_[i]->gradient,
-                         .m = moments_[i].first,
-                         .v = moments_[i].second,
-                         .copy = {},
+      kernels({}).adamw({.weights = {{.value = parameters_[i]->value,
+                                      .gradient = parameters_[i]->gradient,
+                                      .m = moments_[i].first,
+                                      .v = moments_[i].second,
+                                      .copy = {},
+                                      .decay = 0}},
                          .rates = Tensor::of({3}, rates),
                          .factor = Tensor::full({1}, 1, DType::F64),
                          .beta1 = 0.9,
                          .beta2 = 0.99,
-                         .epsilon = 1e-8,
-                         .decay = 0});
+                         .epsilon = 1e-8});
     }
   }
 

@@ -1,0 +1,177 @@
+#include <algorithm>
+
+#include "backends/cuda/columns.cuh"
+#include "backends/cuda/kernels.h"
+#include "backends/cuda/product.h"
+#include "backends/linear.h"
+
+// Linear layers that read the same x: their d_y are laid side by side and their weights one below
+// the other, so that the sum of products that d_x is becomes one product, rounded once, and the
+// gradients of the weights another. The pass that lays d_y out adds up its columns.
+namespace regla::cuda {
+namespace {
+
+constexpr int kMostParts = 16;
+
+/// Parts of a matrix, side by side or one below the other.
+struct Cuts {
+  int count = 0;
+  int64_t first[kMostParts + 1] = {};  // the column or row that each begins with, and the end
+
+  int64_t total() const { return first[count]; }
+  __device__ int part_of(int64_t place) const {
+    int part = 0;
+    while (place >= first[part + 1]) ++part;
+    return part;
+  }
+  __device__ int64_t size(int part) const { return first[part + 1] - first[part]; }
+};
+
+template <class S>
+struct Sources {
+  Elements<S> at[kMostParts];
+};
+template <class S>
+struct Targets {
+  Result<S> at[kMostParts];
+};
+
+/// Columns [c, c + W) of row r of `to` [R, N], from the part's own row.
+template <class S, int W>
+struct SideBySide {
+  Cuts cuts;
+  Sources<S> from;
+  Result<S> to;
+  int64_t pitch;
+
+  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+    const int part = cuts.part_of(c);
+    S v[W];
+    from.at[part].load(r * cuts.size(part) + c - cuts.first[part], v);
+    for (int w = 0; w < W; ++w) total[0][w] += v[w];
+    to.put(r * pitch + c, v);
+  }
+};
+
+/// to[i, i + W), of all rows, from the part that has the row.
+template <class S, int W>
+struct OneBelowTheOther {
+  Cuts cuts;  // elements
+  Sources<S> from;
+  Result<S> to;
+
+  __device__ void operator()(int64_t i) const {
+    const int part = cuts.part_of(i);
+    S v[W];
+    from.at[part].load(i - cuts.first[part], v);
+    to.put(i, v);
+  }
+};
+
+/// The other way: what was computed for all, to where each part's is wanted.
+template <class S, int W>
+struct HandedOut {
+  Cuts cuts;  // elements
+  Elements<S> from;
+  Targets<S> to;
+
+  __device__ void operator()(int64_t i) const {
+    const int part = cuts.part_of(i);
+    if (!to.at[part]) return;
+    S v[W];
+    from.load(i, v);
+    to.at[part].put(i - cuts.first[part], v);
+  }
+};
+
+template <int W, class F>
+void for_each_pack(const Context& on, int64_t count, const F& f) {
+  for_each(on, count / W, [=] __device__(int64_t pack) { f(pack * W); });
+}
+
+/// All parts at once.
+template <class S, int W>
+class Joint {
+ public:
+  Joint(const LinearGradients& args, DType dtype)
+      : args_(args), on_(context(args.x)), dtype_(dtype), rows_(args.x.dim(0)), D_(args.x.dim(1)) {
+    for (const LinearGradients::Part& part : args.parts) {
+      columns_.first[columns_.count + 1] = columns_.total() + part.weight.dim(0);
+      elements_.first[columns_.count + 1] = columns_.first[columns_.count + 1] * D_;
+      elements_.count = ++columns_.count;
+    }
+  }
+
+  void run(const Sink& d_x) const {
+    const int64_t N = columns_.total();
+    const Tensor d_y = Tensor::empty({rows_, N}, dtype_, on_.device);
+    const Tensor d_bias = Tensor::empty({N}, dtype_of<S>, on_.device);
+    sum_columns<W>(
+        on_, rows_, N,
+        SideBySide<S, W>{columns_, sources(&LinearGradients::Part::d_y), Result<S>(d_y), N},
+        ColumnSums<S, 1>{{Result<S>(d_bias)}});
+    hand_out(columns_, d_bias, &LinearGradients::Part::d_bias);
+    if (d_x) {
+      const Tensor weights = Tensor::empty({N, D_}, dtype_, on_.device);
+      for_each_pack<W>(on_, N * D_,
+                       OneBelowTheOther<S, W>{elements_, sources(&LinearGradients::Part::weight),
+                                              Result<S>(weights)});
+      multiply(on_, {.a = Matrices::of(d_y),
+                     .b = Matrices::of(weights),
+                     .c = Matrices::of(d_x.tensor),
+                     .accumulate = d_x.accumulate});
+    }
+    const Tensor d_weights = Tensor::empty({N, D_}, dtype_of<S>, on_.device);
+    multiply(on_, {.a = Matrices::of(d_y),
+                   .b = Matrices::of(args_.x),
+                   .c = Matrices::of(d_weights),
+                   .transpose_a = true});
+    hand_out(elements_, d_weights, &LinearGradients::Part::d_weight);
+  }
+
+ private:
+  Sources<S> sources(Tensor LinearGradients::Part::*which) const {
+    Sources<S> sources;
+    for (size_t i = 0; i < args_.parts.size(); ++i) {
+      sources.at[i] = Elements<S>(args_.parts[i].*which);
+    }
+    return sources;
+  }
+
+  void hand_out(const Cuts& cuts, const Tensor& from, Sink LinearGradients::Part::*which) const {
+    Targets<S> targets;
+    for (size_t i = 0; i < args_.parts.size(); ++i) {
+      targets.at[i] = Result<S>(args_.parts[i].*which);
+    }
+    for_each_pack<W>(on_, cuts.total(), HandedOut<S, W>{cuts, Elements<S>(from), targets});
+  }
+
+  const LinearGradients& args_;
+  const Context& on_;
+  DType dtype_;
+  int64_t rows_, D_;
+  Cuts columns_, elements_;
+};
+
+/// Whether all parts are taken at once, W elements at a time: more than one, as whole packs.
+template <int W>
+bool are_joint(const LinearGradients& args) {
+  const auto& parts = args.parts;
+  return parts.size() > 1 && parts.size() <= kMostParts && args.x.numel() > 0 &&
+         args.x.dim(1) % W == 0 &&
+         std::all_of(parts.begin(), parts.end(), [](const LinearGradients::Part& part) {
+           return part.weight.dim(0) % W == 0 &&
+                  are_aligned(part.d_y, part.weight, part.d_weight.tensor, part.d_bias.tensor);
+         });
+}
+
+}  // namespace
+
+void linear_backward(const LinearGradients& args, Sink d_x) {
+  if (are_joint<kWide>(args) && args.x.dtype() != DType::F64) {
+    return Joint<float, kWide>(args, args.x.dtype()).run(d_x);
+  }
+  linear_backward_by_parts(args, d_x);
+}
+
+}  // namespace regla::cuda

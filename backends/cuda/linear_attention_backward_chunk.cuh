@@ -1,0 +1,200 @@
+#pragma once
+
+#include "backends/cuda/decays.cuh"
+#include "backends/cuda/elements.cuh"
+#include "backends/cuda/linear_attention_chunk.cuh"
+
+// What a block of the backward pass holds of a chunk of tokens in shared memory, and how it comes
+// there.
+namespace regla::cuda {
+
+/// One axis of the state. A token reads with `left` and writes with `right`: q and k on the axis of
+/// keys, d_o and u on that of values, since o[j] = sum_i q[i] S[i,j] has the gradient d_q[i] =
+/// sum_j d_o[j] S[i,j].
+struct BackwardAxis {
+  const Bf16 *left, *right, *log;        // [B, T, H, size]; log is null where nothing decays
+  Result<float> d_left, d_right, d_log;  // d_left of the axis of values: o, never wanted
+  int size;
+};
+
+/// A launch. Scalar decays and resets act on the fading axis.
+struct ChunkedBackward {
+  BackwardAxis fading, steady;
+  const float* log_s;          // [B, T, H] or null
+  const int32_t* reset;        // [B, T] or null
+  const Bf16* kept;            // [B H, chunks, K, V] states before chunks
+  const float *last, *d_last;  // [B H, K, V] the state behind all tokens, and its gradient or null
+  const float* d_ends;         // [B H, segments, K, V] gradients behind segments but the last one
+  Result<float> d_log_s, d_first;
+  int steps, chunks, segment, H;  // chunks of a segment
+};
+
+/// Where a head's tokens lie.
+struct HeadPlaces {
+  int H;
+  int64_t n, first_row, first_token;
+
+  __device__ HeadPlaces(const ChunkedBackward& p, int number) : H(p.H), n(number) {
+    first_token = int64_t{number / p.H} * p.steps;
+    first_row = first_token * p.H + number % p.H;
+  }
+  /// Of token t's row in tensors [B, T, H, size].
+  __device__ int64_t row(int t, int size) const {
+    return first_row * size + int64_t{t} * (H * size);
+  }
+};
+
+using Fragment = uint32_t[4];  // 16 x 16: A
+using Pair = uint32_t[4];      // 16 x 16: two of B, registers 0 and 1 for its first 8 columns
+using Square = float[2][4];    // 16 x 16: two of C
+
+/// c += a b
+__device__ inline void multiply_blocks(Square& c, const Fragment& a, const Pair& b) {
+  multiply_add(c[0], a, b[0], b[1]);
+  multiply_add(c[1], a, b[2], b[3]);
+}
+__device__ inline void round(Fragment& to, const Square& from) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    to[2 * i] = packed(from[i][0], from[i][1]);
+    to[2 * i + 1] = packed(from[i][2], from[i][3]);
+  }
+}
+/// The transpose.
+__device__ inline void round_transposed(Pair& to, const Square& from) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    to[i] = packed(from[i][0], from[i][1]);
+    to[2 + i] = packed(from[i][2], from[i][3]);
+  }
+}
+
+/// The scalar decay of token t, as its log to base 2.
+__device__ inline float scalar_log2(const ChunkedBackward& p, const HeadPlaces& head, int t) {
+  if (t >= p.steps) return 0;
+  if (p.reset != nullptr && p.reset[head.first_token + t] != 0) return -INFINITY;
+  return p.log_s == nullptr ? 0 : p.log_s[head.row(t, 1)] * 1.44269504f;
+}
+
+/// Decays of 16 components over 16 tokens; `logs` is their tile, and nothing where only scalars
+/// decay.
+__device__ inline RowDecays decays_of(const ChunkedBackward& p, const Lane& in, const Bf16* logs,
+                                      int pitch, const float* scalars) {
+  Fragment pairs;
+  in.load_transposed(pairs, logs, pitch);
+  if (p.fading.log == nullptr) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pairs[i] = 0;
+  }
+  float factors[4][2];
+#pragma unroll
+  for (int tile = 0; tile < 2; ++tile) {
+    const float2 scalar = *reinterpret_cast<const float2*>(scalars + 8 * tile + 2 * in.member);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      factors_of(factors[2 * tile + row], pairs[2 * tile + row], scalar.x, scalar.y);
+    }
+  }
+  return RowDecays(factors);
+}
+
+/// Begins to copy 16 bytes of every kStep-th row, kCount of them; only the first `rows` rows are
+/// there, the others become 0.
+template <int kCount, int kStep, int kPitch>
+__device__ void copy_pieces(Bf16* to, const Bf16* from, int stride, int rows) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    copy_ahead(to + i * kStep * kPitch, from + int64_t{i * kStep} * stride, i * kStep < rows);
+  }
+}
+
+/// Begins to copy tokens of a tensor of an axis to rows of N + 8; what is not there is 0.
+template <int N, int kTokens>
+__device__ void load_tokens(const ChunkedBackward& p, Bf16* to, const Bf16* from, int size,
+                            const HeadPlaces& head, int first) {
+  constexpr int kPieces = N / 8, kStep = 16;  // 2 N threads
+  const int row = static_cast<int>(threadIdx.x) / kPieces;
+  const int column = static_cast<int>(threadIdx.x) % kPieces * 8;
+  const int rows = column < size ? p.steps - first - row : 0;
+  copy_pieces<kTokens / kStep, kStep, N + 8>(
+      to + row * (N + 8) + column, from + head.row(first + row, size) + column, p.H * size, rows);
+}
+
+/// 16 rows [fading, steady] of a state for each warp.
+template <int N>
+struct StateRows {
+  int first;  // row
+  Square d[N / 16] = {};
+
+  __device__ StateRows() : first(static_cast<int>(threadIdx.x) / 32 * 16) {}
+
+  /// Calls f(element, its position in a state, its row of the two that a lane has) where there is
+  /// one.
+  template <bool kTurned, class F>
+  __device__ void each(const ChunkedBackward& p, F f) {
+    const Lane in;
+    const int row = first + in.group, column = 2 * in.member;
+    const int down = kTurned ? p.steady.size : 1, right = kTurned ? 1 : p.fading.size;
+    const int corner = row * down + column * right;
+#pragma unroll
+    for (int i = 0; i < N / 8; ++i) {
+      if (8 * i >= p.steady.size) break;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        if (first >= p.fading.size) continue;
+        f(d[i / 2][i % 2][e], corner + e / 2 * 8 * down + (8 * i + e % 2) * right, e / 2);
+      }
+    }
+  }
+
+  /// += a times 16 tokens of the steady axis.
+  __device__ void add(const Fragment& a, const Bf16* tokens, int pitch) {
+    const Lane in;
+#pragma unroll
+    for (int i = 0; i < N / 16; ++i) {
+      Pair b;
+      in.load_as_right(b, tokens + 16 * i, pitch);
+      multiply_blocks(d[i], a, b);
+    }
+  }
+  __device__ void decay(float above, float below) {
+#pragma unroll
+    for (int i = 0; i < N / 8; ++i) {
+      float(&c)[4] = d[i / 2][i % 2];
+      c[0] *= above;
+      c[1] *= above;
+      c[2] *= below;
+      c[3] *= below;
+    }
+  }
+};
+
+/// For up to N components of either axis.
+template <int N>
+struct BackwardMemory {
+  static constexpr int kParts = N / 64, kWarps = 4 * kParts;  // 64 components, 16 tokens each
+  static constexpr int kBuffers = N == 64 ? 2 : 1;
+  static constexpr int kPitch = N + 8, kTokenPitch = kChunkTokens + 8;
+
+  /// Read by all warps.
+  struct Steady {
+    Bf16 left[kChunkTokens * kPitch], right[kChunkTokens * kPitch];
+    Bf16 state[N * kPitch];  // before the chunk, as it was kept
+  };
+  Steady steady[kBuffers];
+  // Each warp reads its tokens and components, and puts gradients in their place.
+  Bf16 left[kChunkTokens * kPitch], right[kChunkTokens * kPitch], log[kChunkTokens * kPitch];
+  // [components, tokens]: left decayed from the beginning of a block of 16 tokens, right decayed to
+  // its end.
+  Bf16 queries[N * kTokenPitch], keys[N * kTokenPitch];
+  Bf16 d_state[N * kPitch];  // [fading, steady] behind the chunk
+  float total[4][N];         // decays over blocks
+  Bf16 narrow_total[4][N];
+  float sums[4][N];      // terms of d_log over blocks
+  float boundary[2][N];  // sum_i S dS behind the chunk; even and odd ones
+  float scalar[kChunkTokens];
+  float row_sums[kParts][kChunkTokens];
+  float parts[kParts == 1 ? 1 : kWarps * 32 * 20];  // scores of a part of the components
+};
+
+}  // namespace regla::cuda

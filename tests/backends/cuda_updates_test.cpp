@@ -1,0 +1,151 @@
+// What a GPU does around the products of an update: gradients of layers that read the same input,
+// one step of many weights, and the times of both.
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "backends/backend.h"
+#include "tests/backends/cuda_support.h"
+
+namespace regla::test {
+namespace {
+
+/// The tensors of one AdamW step: of all kinds of sizes, more of them than one launch takes, some
+/// where no vector may be loaded; and what they are afterwards.
+struct ManyWeights {
+  std::vector<AdamWArgs::Weight> weights;
+
+  ManyWeights(DType dtype, Device device) {
+    for (uint64_t i = 0; i < 801; ++i) {
+      const int64_t count =
+          i % 100 == 0 ? 40'000 + static_cast<int64_t>(i) : static_cast<int64_t>(i % 11) * 5;
+      const int64_t skipped = i % 3 == 0 ? 1 : 0;
+      const auto numbers = [&](uint64_t seed) {
+        Tensor x = normal_tensor({count + 1}, dtype, 4 * i + seed);
+        if (seed == 3) kernels({}).sigmoid(x.clone(), x);  // a mean of squares
+        return x.on(device).slice(skipped, skipped + count);
+      };
+      const bool copied = dtype == DType::F32 && i % 2 == 0;
+      weights.push_back({.value = numbers(0),
+                         .gradient = numbers(1),
+                         .m = numbers(2),
+                         .v = numbers(3),
+                         .copy = copied ? Tensor::zeros({count}, DType::BF16, device) : Tensor{},
+                         .decay = i % 2 == 0 ? 0.1 : 0});
+    }
+  }
+
+  void step(Device device) const {
+    kernels(device).adamw({.weights = weights,
+                           .rates = Tensor::of({3}, std::vector<double>{0.01, 0.2, 0.03}, device),
+                           .factor = Tensor::full({1}, 0.5, DType::F64, device),
+                           .beta1 = 0.9,
+                           .beta2 = 0.99,
+                           .epsilon = 1e-8});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a GPU's step of many weights and their sums of squares are the CPU's", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    const ManyWeights here(dtype, {}), there(dtype, *opened);
+    here.step({});
+    there.step(*opened);
+    std::vector<Tensor> x_here, x_there;
+    for (size_t i = 0; i < here.weights.size(); ++i) {
+      INFO("weight " << i << ", " << name_of(dtype));
+      const AdamWArgs::Weight &a = there.weights[i], &b = here.weights[i];
+      x_here.push_back(i % 5 == 1 ? Tensor{} : b.gradient);
+      x_there.push_back(i % 5 == 1 ? Tensor{} : a.gradient);
+      if (b.value.numel() == 0) continue;
+      const double tolerance = dtype == DType::F64 ? 1e-13 : 2e-6;
+      CHECK(relative_error(a.value.on({}), b.value) <= tolerance);
+      CHECK(relative_error(a.m.on({}), b.m) <= tolerance);
+      CHECK(relative_error(a.v.on({}), b.v) <= tolerance);
+      if (a.copy) CHECK(same_bits(a.copy.on({}), converted(a.value, DType::BF16).on({})));
+    }
+    const auto sums_of = [](const std::vector<Tensor>& x, Device device) {
+      const Tensor sums = Tensor::full({static_cast<int64_t>(x.size())}, NAN, DType::F64, device);
+      kernels(device).sums_of_squares(x, sums);
+      return sums.values();
+    };
+    const std::vector<double> got = sums_of(x_there, *opened), expected = sums_of(x_here, {});
+    for (size_t i = 0; i < got.size(); ++i) {
+      INFO("sum " << i);
+      CHECK(got[i] == Approx(expected[i]).epsilon(1e-12));
+    }
+    CHECK(sums_of({Tensor{}, Tensor{}}, *opened) == std::vector<double>{0, 0});
+  }
+}
+
+TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and together", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  struct Sizes {
+    int64_t rows, width;
+    std::vector<int64_t> outputs;
+  };
+  // Together where all sizes allow packs; then odd ones, one layer, and no rows to speak of.
+  for (const Sizes& sizes :
+       {Sizes{131, 64, {32, 64, 4}}, Sizes{1, 8, {8, 12}}, Sizes{1000, 768, {768, 768, 12}},
+        Sizes{63, 20, {20, 7}}, Sizes{65, 33, {16, 16}}, Sizes{70, 24, {40}}}) {
+    Tensors in = {floats({sizes.rows, sizes.width}, 1)}, out = {floats(in[0].shape(), 2)};
+    std::string in_types = "A", out_types = "A";
+    for (size_t i = 0; i < sizes.outputs.size(); ++i) {
+      const int64_t N = sizes.outputs[i];
+      in.push_back(floats({sizes.rows, N}, 3 + 4 * i));
+      in.push_back(floats({N, sizes.width}, 4 + 4 * i));
+      in_types += i == 1 ? "SA" : "AA";
+      out.push_back(floats({N, sizes.width}, 5 + 4 * i));
+      out.push_back(i == 1 ? Tensor{} : floats({N}, 6 + 4 * i));
+      out_types += "SS";
+    }
+    for (const bool adds : {false, true}) {
+      for (const bool wants_x : {true, false}) {
+        INFO(sizes.rows << " rows, adds " << adds << ", wants d_x " << wants_x);
+        check_case({"linear_backward", in_types, in, (adds ? "S" : "A") + out_types.substr(1), out,
+                    [=](const auto& on, const Tensors& x, const Tensors& y) {
+                      LinearGradients args = {.x = x[0], .parts = {}};
+                      for (size_t i = 1; i < x.size(); i += 2) {
+                        args.parts.push_back({x[i], x[i + 1], {y[i], adds}, {y[i + 1], adds}});
+                      }
+                      on.linear_backward(args, wants_x ? Sink{y[0], adds} : Sink{});
+                    },
+                    1e-5, 4e-3, 4e-3},
+                   *device);
+      }
+    }
+  }
+}
+
+TEST_CASE("a GPU's clock tells how long what it notes in a routine takes, run by run", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const std::unique_ptr<Clock> clock = make_clock(*device);
+  const Tensor x = Tensor::full({64 << 20}, 1, DType::F32, *device), y = Tensor::empty_like(x);
+  const Tensor small = x.slice(0, 1000);
+  std::vector<int64_t> notes;
+  Routine routine(*device, [&] {
+    notes = {clock->note()};
+    kernels(*device).accumulate(x, 2, {y});
+    notes.push_back(clock->note());
+    kernels(*device).accumulate(small, 2, {small});
+    notes.push_back(clock->note());
+  });
+  for (int run = 0; run < 4; ++run) {
+    const int64_t before = clock->note();
+    routine.run();
+    const int64_t after = clock->note();
+    const double large = clock->seconds(notes[0], notes[1]);
+    CHECK(large > 1e-5);  // half a gigabyte
+    CHECK(clock->seconds(notes[1], notes[2]) < large);
+    CHECK(clock->seconds(before, after) >= large);
+    CHECK(clock->seconds(before, notes[0]) >= 0);  // of this run, not of the one before
+  }
+}
+
+}  // namespace regla::test
