@@ -30,6 +30,7 @@ int devices(bool json) {
   const Json report = {{"processor", cpu::processor_model()},
                        {"architecture", cpu::architecture()},
                        {"instruction_sets", cpu::instruction_sets()},
+                       {"bf16_products", cpu::bfloat16_products()},
                        {"threads", choice.threads},
                        {"threads_from", choice.reason},
                        {"onednn", cpu::onednn_version()},

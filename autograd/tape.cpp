@@ -89,11 +89,10 @@ void Gradient::settle() {
   };
   LinearGradients args = {.x = as_rows(x), .parts = {}};
   for (const LinearUse& use : uses) {
-    args.parts.push_back(
-        {.d_y = as_rows(use.d_y),
-         .weight = use.weight,
-         .d_weight = use.d_weight->sink(use.weight),
-         .d_bias = use.d_bias->sink({use.weight.dim(0)}, x.device())});
+    args.parts.push_back({.d_y = as_rows(use.d_y),
+                          .weight = use.weight,
+                          .d_weight = use.d_weight->sink(use.weight),
+                          .d_bias = use.d_bias->sink({use.weight.dim(0)}, x.device())});
   }
   Sink d_x;
   if (wanted_ && !parameter_ && empty() && uses_ == static_cast<int64_t>(uses.size())) {

@@ -10,20 +10,23 @@
 #         --python PATH    a Python with torch and numpy (python3)
 #         --threads N      threads of both (all)
 #         --chunk C        tokens of a chunk in PyTorch (the fastest of a sweep at the beginning)
+#         --precision P    fp32, or bf16: of regla, and torch.autocast("cpu", torch.bfloat16) (fp32)
 #         --compile        with torch.compile
 #         --keep-memory    PyTorch with a malloc that gives nothing back
 #         --out DIR        keep the JSON of every process
-# By default configs/bench/small_regla.json, configs/bench/small_softmax.json and recurrence.
+# By default configs/bench/small_regla.json, configs/bench/small_softmax.json and, in fp32,
+# recurrence.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 
 fail() { echo "compare.sh: $1" >&2; exit 2; }
 
 pairs=5 repeats=5 build="$here/../build/release" python=python3 threads="$(nproc)" chunk=0 out=""
+precision=fp32
 peer_flags=() targets=()
 while (($#)); do
   case "$1" in
-    --pairs | --repeats | --build | --python | --threads | --chunk | --out)
+    --pairs | --repeats | --build | --python | --threads | --chunk | --precision | --out)
       (($# >= 2)) || fail "expected a value after $1"
       printf -v "${1#--}" '%s' "$2"
       shift 2 ;;
@@ -36,13 +39,17 @@ done
 for number in pairs repeats threads; do
   [[ "${!number}" =~ ^[1-9][0-9]*$ ]] || fail "expected --$number to be at least 1, got ${!number}"
 done
+[[ "$precision" == fp32 || "$precision" == bf16 ]] ||
+  fail "expected --precision to be fp32 or bf16, got $precision"
 [[ "$chunk" =~ ^[0-9]+$ ]] || fail "expected --chunk to be a number, got $chunk"
 if ((${#targets[@]} == 0)); then
   configs="$here/../configs/bench"
-  targets=("$configs/small_regla.json" "$configs/small_softmax.json" recurrence)
+  targets=("$configs/small_regla.json" "$configs/small_softmax.json")
+  if [[ "$precision" == fp32 ]]; then targets+=(recurrence); fi
 fi
 for target in "${targets[@]}"; do
   [[ "$target" == recurrence || -r "$target" ]] || fail "cannot read $target"
+  [[ "$target" != recurrence || "$precision" == fp32 ]] || fail "recurrence is measured in fp32"
 done
 regla="$build/app/regla"
 [[ -x "$regla" ]] || fail "no program $regla; build it or give --build"
@@ -59,12 +66,12 @@ run_regla() { # target file
   if [[ "$1" == recurrence ]]; then
     "$regla" bench ops --only "recurrence regla" --repeats "$repeats" --json >"$2"
   else
-    "$regla" bench train --config "$1" --repeats "$repeats" --json >"$2"
+    "$regla" bench train --config "$1" --set "precision=$precision" --repeats "$repeats" --json >"$2"
   fi
 }
 
 run_peer() { # target file chunk repeats
-  local command=(train --config "$1")
+  local command=(train --config "$1" --precision "$precision")
   if [[ "$1" == recurrence ]]; then command=(recurrence); fi
   "$python" "$here/pytorch_peer.py" "${command[@]}" --chunk "$3" --repeats "$4" \
     "${peer_flags[@]}" >"$2"

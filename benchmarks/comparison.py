@@ -16,12 +16,13 @@ def main():
     value = lambda report, key: report["results"][0][key]
     regla, peer = a[0], b[0]
     how = "compiled" if peer["compiled"] else "eager"
+    how += ", BF16 autocast" if peer["precision"] == "bf16" else ""
     chunk = f", chunks of {peer['chunk']}" if peer["chunk"] else ""
     kept = ", malloc keeps memory" if peer["keep_memory"] else ""
     print(f"{folder.name}: {value(regla, 'name')}")
     print(f"  {regla['processor']}, {regla['instruction_sets']}, threads {regla['threads']} "
           f"and {peer['threads']}")
-    print(f"  A: regla {regla['version']}   B: torch {peer['torch']} {how}{chunk}{kept}, "
+    print(f"  A: regla {regla['version']} {regla['config']['precision']}   B: torch {peer['torch']} {how}{chunk}{kept}, "
           f"Python {peer['python']}")
     print(f"  {'pair':6}{'A tokens/s':>12}{'B tokens/s':>12}{'A / B':>8}{'A GFLOP/s':>12}"
           f"{'B GFLOP/s':>12}{'A sgemm':>10}{'B sgemm':>10}{'A MB':>8}{'B MB':>8}")

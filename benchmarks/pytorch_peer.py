@@ -126,9 +126,11 @@ def check_model(chunk):
     require(worst < 1e-9, f"the model in chunks of {chunk} differs by {worst}; no time is given")
 
 
-def loss_of(model, ids, targets):
-    scores = model(ids)
-    return torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
+def loss_of(model, ids, targets, precision="fp32"):
+    """Under autocast products are of BF16 and the loss is computed in FP32, as PyTorch has it."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        scores = model(ids)
+        return torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 
 def timed(function, repeats):
@@ -162,7 +164,7 @@ def adamw(parameters, config):
                              betas=(config["beta1"], config["beta2"]), fused=True)
 
 
-def update_of(config, compiled):
+def update_of(config, compiled, precision):
     """A function that does one update on random tokens, and the operations per token."""
     torch.manual_seed(0)
     model = Decoder(config)
@@ -177,7 +179,7 @@ def update_of(config, compiled):
         ids = text[step % 4]
         step += 1
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(forward, ids[:, :-1], ids[:, 1:])
+        loss = loss_of(forward, ids[:, :-1], ids[:, 1:], precision)
         loss.backward()
         if config["grad_clip"] > 0:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config["grad_clip"])
@@ -198,11 +200,12 @@ def best_chunk(given, make):
 def bench_train(arguments, config):
     sweep = {}
     if config["mixer"] == "regla":
-        make = lambda chunk: update_of({**config, "chunk": chunk}, arguments.compile)[0]
+        make = lambda chunk: update_of({**config, "chunk": chunk}, arguments.compile,
+                                       arguments.precision)[0]
         config["chunk"], sweep = best_chunk(arguments.chunk, make)
         check_recurrence(config["chunk"])
         check_model(config["chunk"])
-    update, flops = update_of(config, arguments.compile)
+    update, flops = update_of(config, arguments.compile, arguments.precision)
     tokens = config["batch_size"] * config["sequence_length"]
     seconds = timed(update, arguments.repeats)
     return [row("update", seconds, tokens, tokens * flops)], config["chunk"], sweep
@@ -276,6 +279,8 @@ def main():
         command.add_argument("--keep-memory", action="store_true", help="malloc returns nothing")
         if name == "train":
             command.add_argument("--config", required=True)
+            command.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
+                                 help="bf16: under torch.autocast")
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check_run(arguments)
@@ -289,6 +294,7 @@ def main():
     results, chunk, sweep = run(arguments, config)
     print(json.dumps({"benchmark": arguments.command, "torch": torch.__version__,
                       "compiled": arguments.compile,
+                      "precision": getattr(arguments, "precision", "fp32"),
                       "keep_memory": arguments.keep_memory, "python": platform.python_version(),
                       "threads": threads, "chunk": chunk, "sweep_s": sweep, "config": config,
                       "product_gflops": max(before, sgemm_peak()), "results": results}, indent=2))

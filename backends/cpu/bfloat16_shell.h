@@ -91,32 +91,31 @@ bool has_bfloat16(const Arguments&... arguments) {
 }
 
 /// The kernel of an entry of the table in any precision, with the signature of the kernel.
-template <class Entry, auto* kernel, auto* of_rounded, class... Arguments>
+template <class Entry, auto* kernel, class... Arguments>
 void in_any_precision(Arguments... arguments) {
   if (!has_bfloat16<Entry>(arguments...)) return kernel(std::forward<Arguments>(arguments)...);
   std::tuple<std::remove_cvref_t<Arguments>...> wide(arguments...);
   std::apply(
       [&](auto&... argument) {
         (widen_argument<kIsWritten<Arguments>>(argument), ...);
-        of_rounded(argument...);
+        kernel(argument...);
         (round_argument<kIsWritten<Arguments>>(argument, arguments), ...);
       },
       wide);
   round_updated<Entry>(wide, arguments...);
 }
 
-/// Becomes whichever entry of the table it initialises. `of_rounded`: the kernel in F32 where what
-/// it reads was rounded to BF16.
-template <auto* kernel, auto* of_rounded>
+/// Becomes whichever entry of the table it initialises.
+template <auto* kernel>
 struct AnyPrecision {
   template <class Entry>
   requires requires { Entry::kTypes; }
   constexpr operator Entry() const {  // NOLINT
-    typename Entry::Function* shell = &in_any_precision<Entry, kernel, of_rounded>;
+    typename Entry::Function* shell = &in_any_precision<Entry, kernel>;
     return shell;
   }
 };
-template <auto* kernel, auto* of_rounded = kernel>
-constexpr AnyPrecision<kernel, of_rounded> any_precision;
+template <auto* kernel>
+constexpr AnyPrecision<kernel> any_precision;
 
 }  // namespace regla::cpu

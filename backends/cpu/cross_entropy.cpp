@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "backends/cpu/bfloat16_cross_entropy.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
 #include "backends/cpu/product.h"
@@ -102,6 +103,9 @@ struct Slice {
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
   check_range("cross_entropy", "targets", args.targets, -1, vocab);
+  if (args.hidden.dtype() == DType::BF16) {
+    return bfloat16_cross_entropy(args, losses, d_hidden, d_weight);
+  }
   const int64_t most = slice_rows(R, vocab);
   for_product_types(args.hidden, args.weight, "cross_entropy", [&](auto tag, auto stored) {
     using T = decltype(tag);

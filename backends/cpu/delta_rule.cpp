@@ -10,8 +10,8 @@ namespace {
 ///     O = Q S + tril(Q K^T) U,   S += K^T U
 /// `kept` takes the states that backward starts from.
 template <class T>
-void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<T> arena, T* o,
-                  T* S, T* kept) {
+void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<T> arena,
+                  const Rows<T>& o, T* S, T* kept) {
   const int64_t capacity = segments.capacity;
   const int64_t K = head.K, V = head.V;
   T* out = arena.take(capacity * V);
@@ -28,14 +28,14 @@ void forward_head(const DeltaRuleHead<T>& head, const Segments& segments, Arena<
     small_product(C, V, K, View<T>{chunk.q, K}, S, V, out, V);
     multiply_lower(C, V, W, chunk.U, out);
     chunk.advance(S);
-    copy_rows(C, V, out, V, o + begin * head.v_pitch, head.v_pitch);
+    for (int64_t t = 0; t < C; ++t) o.put(begin + t, out + t * V, V);
   }
 }
 
 }  // namespace
 
 void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
-  for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
+  for_sums_of(args.q, "delta_rule", [&](auto tag) {
     using T = decltype(tag);
     const HeadSizes n(args, result.o);
     const int64_t scratch =
@@ -45,13 +45,15 @@ void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
 }
 
 void delta_rule_step(const DeltaRuleArgs& args, Tensor o) {
-  for_float_type(args.q.dtype(), "delta_rule_step", [&](auto tag) {
+  for_sums_of(args.q, "delta_rule_step", [&](auto tag) {
     using T = decltype(tag);
     using Head = DeltaRuleHead<T>;
     const int64_t K = args.q.dim(3), V = args.v.dim(3);
-    step_heads<T, Head>(args, V, o, [=](const Head& head, T* buffer, T* S, T* out) {
+    step_heads<T, Head>(args, 2 * K + 2 * V, o, [=](const Head& head, T* buffer, T* S, T* out) {
       if (head.resets(0)) std::fill_n(S, K * V, T(0));
-      recurrence::delta_rule_step(K, V, head.q, head.k, head.v, *head.g, S, buffer, out);
+      T *v_room = buffer + V, *q_room = v_room + V, *k_room = q_room + K;
+      recurrence::delta_rule_step(K, V, head.q.row(0, q_room), head.k.row(0, k_room),
+                                  head.v.row(0, v_room), *head.g, S, buffer, out);
     });
   });
 }

@@ -7,11 +7,11 @@ namespace {
 /// Where the gradients of one head come from and go to.
 template <class T>
 struct HeadGradients {
-  const T* d_o;
+  HeadRows<T> d_o;
   Rows<T> d_q, d_k, d_v, d_g;
 
   HeadGradients(const DeltaRuleHead<T>& head, const DeltaRuleGradients& to)
-      : d_o(to.d_o.data<T>() + head.row * head.V),
+      : d_o(to.d_o, head.row, head.V, head.v_pitch),
         d_q(to.d_q, head.row, head.K, head.k_pitch),
         d_k(to.d_k, head.row, head.K, head.k_pitch),
         d_v(to.d_v, head.row, head.V, head.v_pitch),
@@ -144,8 +144,7 @@ class HeadBackward {
     const int64_t K = head_.K, V = head_.V;
     const bool resets = head_.resets(chunk_.first);
     const T* S = resets ? zeros_ : before;
-    copy_rows(chunk_.C, V, to_.d_o + chunk_.first * head_.v_pitch, head_.v_pitch, gradients_.d_o,
-              V);
+    to_.d_o.load(chunk_.first, chunk_.C, gradients_.d_o);
     chunk_.solve(S);
     transpose(K, V, S, V, gradients_.S_turned, K);
     outputs_backward(chunk_, gradients_, d_S);
@@ -173,7 +172,7 @@ class HeadBackward {
 
 void delta_rule_backward(const DeltaRuleArgs& args, const RecurrenceResult& forward,
                          const DeltaRuleGradients& to) {
-  for_float_type(args.q.dtype(), "delta_rule", [&](auto tag) {
+  for_sums_of(args.q, "delta_rule", [&](auto tag) {
     using T = decltype(tag);
     using Head = DeltaRuleHead<T>;
     const HeadSizes n(args, args.v);

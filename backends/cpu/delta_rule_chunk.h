@@ -18,11 +18,12 @@ namespace regla::cpu {
 /// What the recurrence reads of one head beside q and k.
 template <class T>
 struct DeltaRuleHead : RecurrenceHead<T> {
-  const T *v, *g;
+  HeadRows<T> v;
+  const T* g;
 
   DeltaRuleHead(const DeltaRuleArgs& args, int64_t n)
       : RecurrenceHead<T>(args, args.v, n),
-        v(args.v.data<T>() + this->row * this->V),
+        v(args.v, this->row, this->V, this->v_pitch),
         g(args.g.data<T>() + this->row) {}
 
   // The tokens between two resets do not see the others, so a chunk falls into pieces, each of
@@ -74,9 +75,9 @@ struct DeltaRuleChunk {
   void load(const DeltaRuleHead<T>& head, int64_t begin, int64_t end) {
     first = begin;
     C = end - begin;
-    copy_rows(C, K, head.q + first * head.k_pitch, head.k_pitch, q, K);
-    copy_rows(C, K, head.k + first * head.k_pitch, head.k_pitch, k, K);
-    copy_rows(C, V, head.v + first * head.v_pitch, head.v_pitch, v, V);
+    head.q.load(first, C, q);
+    head.k.load(first, C, k);
+    head.v.load(first, C, v);
     copy_rows(C, 1, head.g + first * head.s_pitch, head.s_pitch, g, 1);
   }
 

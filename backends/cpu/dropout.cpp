@@ -1,7 +1,7 @@
 #include <algorithm>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "core/random.h"
 
 namespace regla::cpu {
@@ -31,28 +31,27 @@ void draw(const DropoutArgs& args, const Random& random, int64_t first, T* keep)
 }  // namespace
 
 void dropout(const DropoutArgs& args, Sink y) {
-  for_float_type(args.x.dtype(), "dropout", [&](auto tag) {
+  for_sums_of(args.x, "dropout", [&](auto tag) {
     using T = decltype(tag);
-    const T* x = args.x.data<T>();
+    const Input<T> x(args.x);
     const T* residual = args.residual ? args.residual.data<T>() : nullptr;
-    T* out = y.tensor.data<T>();
+    const Output<T> out(y);
     const auto step = args.step ? static_cast<uint64_t>(args.step.data<int32_t>()[0]) : 0;
     const Random random(args.seed, step * kPlaces + args.place);
     // Element i of x is number `first + i`; blocks of numbers begin at multiples of kDrawn.
     const int64_t skipped = args.first % kDrawn, start = args.first - skipped;
     parallel_for(skipped + args.x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      alignas(64) T keep[kDrawn];
+      alignas(64) T keep[kDrawn], room[kDrawn];
       for (int64_t n = begin; n < end; n += kDrawn) {
         draw(args, random, start + n, keep);
         const int64_t from = std::max(n, skipped), to = std::min(end, n + kDrawn);
         const int64_t i = from - skipped;
-        const T *in = x + i, *k = keep + (from - n);
+        const T *in = x.read(i, to - from, room), *k = keep + (from - n);
         if (residual != nullptr) {
           const T* r = residual + i;
-          write_range(out + i, y.accumulate, 0, to - from,
-                      [=](int64_t j) { return r[j] + k[j] * in[j]; });
+          out.write(i, to - from, [=](int64_t j) { return r[j] + k[j] * in[j]; });
         } else {
-          write_range(out + i, y.accumulate, 0, to - from, [=](int64_t j) { return k[j] * in[j]; });
+          out.write(i, to - from, [=](int64_t j) { return k[j] * in[j]; });
         }
       }
     });

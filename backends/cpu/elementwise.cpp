@@ -1,35 +1,31 @@
 #include <algorithm>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
-#include "core/bfloat16.h"
 
 namespace regla::cpu {
 
 void accumulate(const Tensor& x, double scale, Sink out) {
-  for_float_type(x.dtype(), "accumulate", [&](auto tag) {
+  for_sums_of(x, "accumulate", [&](auto tag) {
     using T = decltype(tag);
-    const T* in = x.data<T>();
-    const T factor = static_cast<T>(scale);
-    write<T>(out, [=](int64_t i) { return factor * in[i]; });
+    map<T>(
+        out, [factor = static_cast<T>(scale)](T v) { return factor * v; }, x);
   });
 }
 
 void add(const Tensor& a, const Tensor& b, Tensor out) {
-  for_float_type(a.dtype(), "add", [&](auto tag) {
+  for_sums_of(a, "add", [&](auto tag) {
     using T = decltype(tag);
-    const T *left = a.data<T>(), *right = b.data<T>();
-    Sink sink{out};
-    write<T>(sink, [=](int64_t i) { return left[i] + right[i]; });
+    map<T>(
+        Sink{out}, [](T left, T right) { return left + right; }, a, b);
   });
 }
 
 void scale_by(const Tensor& x, const Tensor& factor, Sink out) {
-  for_float_type(x.dtype(), "scale_by", [&](auto tag) {
+  for_sums_of(x, "scale_by", [&](auto tag) {
     using T = decltype(tag);
-    const T* in = x.data<T>();
-    const T by = static_cast<T>(factor.data<double>()[0]);
-    write<T>(out, [=](int64_t i) { return by * in[i]; });
+    map<T>(
+        out, [by = static_cast<T>(factor.data<double>()[0])](T v) { return by * v; }, x);
   });
 }
 
@@ -44,19 +40,20 @@ void sum(const Tensor& x, double scale, Tensor total) {
 }
 
 void column_sums(const Tensor& x, Sink sums) {
-  for_float_type(x.dtype(), "column_sums", [&](auto tag) {
+  for_sums_of(x, "column_sums", [&](auto tag) {
     using T = decltype(tag);
     // Blocks of rows are summed by themselves, in the order they lie in memory, then added in
     // order.
     constexpr int64_t kRows = 256;
     const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N, blocks = (R + kRows - 1) / kRows;
     Tensor partial = Tensor::zeros({std::max<int64_t>(blocks, 1), N}, dtype_of<T>);
-    const T* in = x.data<T>();
+    const Input<T> in(x);
     T *totals = partial.data<T>(), *out = sums.tensor.data<T>();
     parallel_for(R, kRows, [&](int64_t begin, int64_t end) {
       T* total = totals + begin / kRows * N;
+      std::vector<T> room = in.room(N);
       for (int64_t r = begin; r < end; ++r) {
-        const T* row = in + r * N;
+        const T* row = in.read(r * N, N, room);
         for (int64_t j = 0; j < N; ++j) total[j] += row[j];
       }
     });

@@ -12,8 +12,8 @@ constexpr int64_t kFewRows = 1;
 template <>
 inline constexpr int64_t kFewRows<BFloat16> = 8;
 
-template <class T, class W>
-bool has_few_rows(const Product<T, W>& p) {
+template <class T, class W, class Out>
+bool has_few_rows(const Product<T, W, Out>& p) {
   return p.transpose_b && !p.transpose_a && p.M <= kFewRows<W>;
 }
 

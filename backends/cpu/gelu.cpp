@@ -1,7 +1,7 @@
 #include <numbers>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
 namespace regla::cpu {
@@ -32,32 +32,31 @@ template <class T>
 }  // namespace
 
 void gelu(const Tensor& x, bool tanh, Tensor y) {
-  for_float_type(x.dtype(), "gelu", [&](auto tag) {
+  for_sums_of(x, "gelu", [&](auto tag) {
     using T = decltype(tag);
-    const T* in = x.data<T>();
-    Sink out{y};
     if (tanh) {
-      write<T>(out, [=](int64_t i) { return T(0.5) * in[i] * (1 + math::tanh(inner(in[i]))); });
+      map<T>(
+          Sink{y}, [](T v) { return T(0.5) * v * (1 + math::tanh(inner(v))); }, x);
     } else {
-      write<T>(out, [=](int64_t i) { return in[i] * normal_cdf(in[i]); });
+      map<T>(
+          Sink{y}, [](T v) { return v * normal_cdf(v); }, x);
     }
   });
 }
 
 void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
-  for_float_type(x.dtype(), "gelu", [&](auto tag) {
+  for_sums_of(x, "gelu", [&](auto tag) {
     using T = decltype(tag);
-    const T *in = x.data<T>(), *d_out = d_y.data<T>();
     if (tanh) {
-      write<T>(d_x, [=](int64_t i) {
-        const T v = in[i], t = math::tanh(inner(v));
+      const auto slope = [](T v, T d) {
+        const T t = math::tanh(inner(v));
         const T d_inner = kTanhScale<T> * (1 + 3 * kTanhCube<T> * v * v);
-        return d_out[i] * (T(0.5) * (1 + t) + T(0.5) * v * (1 - t * t) * d_inner);
-      });
+        return d * (T(0.5) * (1 + t) + T(0.5) * v * (1 - t * t) * d_inner);
+      };
+      map<T>(d_x, slope, x, d_y);
     } else {
-      write<T>(d_x, [=](int64_t i) {
-        return d_out[i] * (normal_cdf(in[i]) + in[i] * normal_density(in[i]));
-      });
+      map<T>(
+          d_x, [](T v, T d) { return d * (normal_cdf(v) + v * normal_density(v)); }, x, d_y);
     }
   });
 }

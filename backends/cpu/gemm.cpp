@@ -1,38 +1,17 @@
 #include "backends/cpu/gemm.h"
 
 #include <dnnl.h>
-#include <omp.h>
 
 #include <Eigen/Core>
 #include <string>
 
 #include "backends/cpu/info.h"
+#include "backends/cpu/one_thread.h"
 #include "core/check.h"
 #include "core/memory.h"
 
-// The one file that knows oneDNN. `dnnl_sgemm` is the same call in versions 2 and 3.
+// `dnnl_sgemm` is the same call in versions 2 and 3 of oneDNN.
 namespace regla::cpu {
-namespace {
-
-/// Inside a parallel region oneDNN runs on the calling thread alone. Outside it would start threads
-/// of its own and split K among them, so that the bits depended on their number.
-class OneThread {
- public:
-  OneThread() : before_(omp_in_parallel() ? 1 : omp_get_max_threads()) {
-    if (before_ > 1) omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ > 1) omp_set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
-
-}  // namespace
-
 void gemm(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K, float alpha,
           const float* A, int64_t lda, const float* B, int64_t ldb, float beta, float* C,
           int64_t ldc) {

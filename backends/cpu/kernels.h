@@ -60,8 +60,6 @@ decltype(KernelTable::sum_norm)::Function sum_norm;
 decltype(KernelTable::sum_norm_backward)::Function sum_norm_backward;
 decltype(KernelTable::linear_attention)::Function linear_attention;
 decltype(KernelTable::linear_attention_backward)::Function linear_attention_backward;
-/// The same where what was given is rounded: o is computed again.
-decltype(KernelTable::linear_attention_backward)::Function linear_attention_backward_of_rounded;
 decltype(KernelTable::linear_attention_step)::Function linear_attention_step;
 decltype(KernelTable::delta_rule)::Function delta_rule;
 decltype(KernelTable::delta_rule_backward)::Function delta_rule_backward;

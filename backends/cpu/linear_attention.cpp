@@ -10,7 +10,7 @@ namespace {
 /// takes the states that backward starts from.
 template <class T>
 void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, Arena<T> arena,
-                  T* o, T* S, T* kept) {
+                  const Rows<T>& o, T* S, T* kept) {
   const int64_t K = head.K, V = head.V, capacity = segments.capacity;
   T* out = arena.take(capacity * V);
   Chunk<T> chunk(head, capacity, arena);
@@ -22,14 +22,14 @@ void forward_head(const LinearAttentionHead<T>& head, const Segments& segments, 
     chunk.ahead.fetch();
     outputs(chunk, S, out);
     chunk.advance(S);
-    for (int64_t t = 0; t < chunk.C; ++t) stream(out + t * V, V, o + (begin + t) * head.v_pitch);
+    for (int64_t t = 0; t < chunk.C; ++t) o.put(begin + t, out + t * V, V);
   }
 }
 
 }  // namespace
 
 void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result) {
-  for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
+  for_sums_of(args.q, "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     const HeadSizes n(args, result.o);
     const int64_t scratch = Chunk<T>::scratch(n.K, n.V, n.capacity) + n.capacity * n.V;
@@ -38,17 +38,18 @@ void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result)
 }
 
 void linear_attention_step(const LinearAttentionArgs& args, Tensor o) {
-  for_float_type(args.q.dtype(), "linear_attention_step", [&](auto tag) {
+  for_sums_of(args.q, "linear_attention_step", [&](auto tag) {
     using T = decltype(tag);
     using Head = LinearAttentionHead<T>;
     const int64_t K = args.q.dim(3), V = args.u.dim(3);
-    step_heads<T, Head>(args, K + V, o, [=](const Head& head, T* buffer, T* S, T* out) {
-      T *a = buffer, *b = a + K;
+    step_heads<T, Head>(args, 3 * K + 2 * V, o, [=](const Head& head, T* buffer, T* S, T* out) {
+      T *a = buffer, *b = a + K, *q_room = b + V, *k_room = q_room + K, *u_room = k_room + K;
+      const T *log_a = head.log_a.row(0, a), *log_b = head.log_b.row(0, b);
       const T scalar = head.resets(0) ? T(0) : math::exp(head.log_s ? *head.log_s : T(0));
-      for (int64_t i = 0; i < K; ++i)
-        a[i] = scalar * (head.log_a ? math::exp(head.log_a[i]) : T(1));
-      for (int64_t j = 0; j < V; ++j) b[j] = head.log_b ? math::exp(head.log_b[j]) : T(1);
-      recurrence::linear_attention_step(K, V, head.q, head.k, head.u, a, b, S, out);
+      for (int64_t i = 0; i < K; ++i) a[i] = scalar * (head.log_a ? math::exp(log_a[i]) : T(1));
+      for (int64_t j = 0; j < V; ++j) b[j] = head.log_b ? math::exp(log_b[j]) : T(1);
+      recurrence::linear_attention_step(K, V, head.q.row(0, q_room), head.k.row(0, k_room),
+                                        head.u.row(0, u_room), a, b, S, out);
     });
   });
 }

@@ -7,16 +7,18 @@
 namespace regla::cpu {
 namespace {
 
-/// Where the gradients of one head come from and go to. `o` is null where it is computed again.
+/// Where the gradients of one head come from and go to. `o` is absent where it is computed again:
+/// d_log is a sum of differences that may cancel, and a rounded o would leave it little but its
+/// error.
 template <class T>
 struct HeadGradients {
-  const T *o, *d_o;
+  HeadRows<T> o, d_o;
   Rows<T> d_q, d_k, d_u, d_log_a, d_log_b, d_log_s;
 
   HeadGradients(const LinearAttentionHead<T>& head, const Tensor& out,
                 const LinearAttentionGradients& to)
-      : o(out ? out.data<T>() + head.row * head.V : nullptr),
-        d_o(to.d_o.data<T>() + head.row * head.V),
+      : o(!out || out.dtype() == DType::BF16 ? Tensor{} : out, head.row, head.V, head.v_pitch),
+        d_o(to.d_o, head.row, head.V, head.v_pitch),
         d_q(to.d_q, head.row, head.K, head.k_pitch),
         d_k(to.d_k, head.row, head.K, head.k_pitch),
         d_u(to.d_u, head.row, head.V, head.v_pitch),
@@ -190,16 +192,15 @@ class HeadBackward {
   void chunk_backward(const T* before, const T* after, T* dS) {
     const int64_t K = head_.K, V = head_.V;
     state_totals(after, dS);
-    const int64_t row = chunk_.first * head_.v_pitch;
-    if (to_.o != nullptr) copy_rows(chunk_.C, V, to_.o + row, head_.v_pitch, g_.o, V);
-    copy_rows(chunk_.C, V, to_.d_o + row, head_.v_pitch, g_.d_o, V);
+    if (to_.o) to_.o.load(chunk_.first, chunk_.C, g_.o);
+    to_.d_o.load(chunk_.first, chunk_.C, g_.d_o);
     chunk_.expect(head_, chunk_.first - capacity_, 8);
-    chunk_.ahead.add(to_.o, head_.v_pitch, V);
-    chunk_.ahead.add(to_.d_o, head_.v_pitch, V);
+    chunk_.ahead.add(to_.o);
+    chunk_.ahead.add(to_.d_o);
     chunk_.ahead.add(states_.next(), K * V);
     states_backward(chunk_, g_, before, dS);
     tokens_backward(chunk_, g_);
-    if (to_.o == nullptr && head_.values_decay()) outputs(chunk_, before, g_.o);
+    if (!to_.o && head_.values_decay()) outputs(chunk_, before, g_.o);
     decays_backward(head_, chunk_, g_, key_total_, value_total_, to_);
     for (int64_t t = 0; t < chunk_.C; ++t) {
       const int64_t token = chunk_.first + t;
@@ -222,7 +223,7 @@ class HeadBackward {
 
 void linear_attention_backward(const LinearAttentionArgs& args, const RecurrenceResult& forward,
                                const LinearAttentionGradients& to) {
-  for_float_type(args.q.dtype(), "linear_attention", [&](auto tag) {
+  for_sums_of(args.q, "linear_attention", [&](auto tag) {
     using T = decltype(tag);
     using Head = LinearAttentionHead<T>;
     const HeadSizes n(args, args.u);
@@ -233,13 +234,6 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Recurrence
           HeadBackward<T>(head, n.segments, kept, last, arena, gradients).run(dS);
         });
   });
-}
-
-/// d_log is a sum of differences that may cancel: a rounded o would leave it little but its error.
-void linear_attention_backward_of_rounded(const LinearAttentionArgs& args,
-                                          const RecurrenceResult& forward,
-                                          const LinearAttentionGradients& to) {
-  linear_attention_backward(args, {.o = {}, .state = forward.state, .kept = forward.kept}, to);
 }
 
 }  // namespace regla::cpu

@@ -9,21 +9,22 @@ namespace regla::cpu {
 /// What the recurrence reads of one head beside q and k. Absent decays are null.
 template <class T>
 struct LinearAttentionHead : RecurrenceHead<T> {
-  const T *u, *log_a, *log_b, *log_s;
+  HeadRows<T> u, log_a, log_b;
+  const T* log_s;
 
   LinearAttentionHead(const LinearAttentionArgs& args, int64_t n)
       : RecurrenceHead<T>(args, args.u, n) {
-    u = args.u.data<T>() + this->row * this->V;
-    log_a = args.log_a ? args.log_a.data<T>() + this->row * this->K : nullptr;
-    log_b = args.log_b ? args.log_b.data<T>() + this->row * this->V : nullptr;
+    u = HeadRows<T>(args.u, this->row, this->V, this->v_pitch);
+    log_a = HeadRows<T>(args.log_a, this->row, this->K, this->k_pitch);
+    log_b = HeadRows<T>(args.log_b, this->row, this->V, this->v_pitch);
     log_s = args.log_s ? args.log_s.data<T>() + this->row : nullptr;
   }
 
   /// Scalar decays and resets act on the value axis, unless only the key axis decays anyway.
-  bool scalar_on_keys() const { return log_a != nullptr && log_b == nullptr; }
-  bool keys_decay() const { return log_a != nullptr; }
+  bool scalar_on_keys() const { return log_a && !log_b; }
+  bool keys_decay() const { return static_cast<bool>(log_a); }
   bool values_decay() const {
-    return log_b != nullptr || (!scalar_on_keys() && (log_s != nullptr || this->reset != nullptr));
+    return log_b || (!scalar_on_keys() && (log_s != nullptr || this->reset != nullptr));
   }
 };
 
@@ -52,11 +53,11 @@ struct Chunk {
   void load(const LinearAttentionHead<T>& head, int64_t begin, int64_t end) {
     first = begin;
     C = end - begin;
-    copy_rows(C, head.K, head.q + first * head.k_pitch, head.k_pitch, q, head.K);
-    copy_rows(C, head.K, head.k + first * head.k_pitch, head.k_pitch, k, head.K);
-    copy_rows(C, head.V, head.u + first * head.v_pitch, head.v_pitch, u, head.V);
-    if (keys.present) load_axis(head, keys, head.log_a, head.k_pitch, head.scalar_on_keys());
-    if (values.present) load_axis(head, values, head.log_b, head.v_pitch, !head.scalar_on_keys());
+    head.q.load(first, C, q);
+    head.k.load(first, C, k);
+    head.u.load(first, C, u);
+    if (keys.present) load_axis(head, keys, head.log_a, head.scalar_on_keys());
+    if (values.present) load_axis(head, values, head.log_b, !head.scalar_on_keys());
   }
 
   /// The chunk that begins at `next`, if it lies in the sequence, will be loaded after this one;
@@ -64,11 +65,11 @@ struct Chunk {
   void expect(const LinearAttentionHead<T>& head, int64_t next, int64_t steps) {
     const bool exists = next >= 0 && next < head.steps;
     ahead.start(next, exists ? std::min(C, head.steps - next) : 0, steps);
-    ahead.add(head.q, head.k_pitch, head.K);
-    ahead.add(head.k, head.k_pitch, head.K);
-    ahead.add(head.u, head.v_pitch, head.V);
-    ahead.add(head.log_a, head.k_pitch, head.K);
-    ahead.add(head.log_b, head.v_pitch, head.V);
+    ahead.add(head.q);
+    ahead.add(head.k);
+    ahead.add(head.u);
+    ahead.add(head.log_a);
+    ahead.add(head.log_b);
   }
 
   /// S <- (decay over the chunk) * S + (keys to the end)^T (values to the end)
@@ -91,7 +92,7 @@ struct Chunk {
   }
 
  private:
-  void load_axis(const LinearAttentionHead<T>& head, Axis<T>& axis, const T* logs, int64_t pitch,
+  void load_axis(const LinearAttentionHead<T>& head, Axis<T>& axis, const HeadRows<T>& logs,
                  bool with_scalar) {
     for (int64_t t = 0; t < C; ++t) {
       T* factor = axis.factor + t * axis.N;
@@ -99,10 +100,10 @@ struct Chunk {
       const T scalar = with_scalar && head.log_s ? head.log_s[token * head.s_pitch] : T(0);
       if (with_scalar && head.resets(token)) {
         std::fill_n(factor, axis.N, T(0));
-      } else if (logs == nullptr) {
+      } else if (!logs) {
         std::fill_n(factor, axis.N, math::exp(scalar));
       } else {
-        const T* row = logs + token * pitch;
+        const T* row = logs.row(token, axis.other);
 #pragma omp simd
         for (int64_t n = 0; n < axis.N; ++n) factor[n] = math::exp(row[n] + scalar);
       }

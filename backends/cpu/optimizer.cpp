@@ -1,9 +1,10 @@
 #include <cmath>
+#include <type_traits>
 
 #include "backends/adamw.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/loops.h"
-#include "core/bfloat16.h"
+#include "backends/cpu/narrow.h"
 
 namespace regla::cpu {
 
@@ -26,7 +27,11 @@ void update(const AdamWArgs::Weight& weight, const AdamWNumbers<T>& numbers) {
                                      decay * w[i]);
                  }
                  if (copy == nullptr) return;
-                 for (int64_t i = begin; i < end; ++i) copy[i] = static_cast<BFloat16>(w[i]);
+                 if constexpr (std::is_same_v<T, float>) {
+                   narrow(w + begin, end - begin, copy + begin);
+                 } else {
+                   for (int64_t i = begin; i < end; ++i) copy[i] = static_cast<BFloat16>(w[i]);
+                 }
                });
 }
 

@@ -1,15 +1,22 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include "backends/cpu/bfloat16_gemm.h"
 #include "core/bfloat16.h"
 #include "core/tensor.h"
 
 namespace regla::cpu {
 
+/// What products of T are summed in.
+template <class T>
+using SumOf = std::conditional_t<std::is_same_v<T, BFloat16>, float, T>;
+
 /// C (+)= op(A) op(B) (+ bias on every row), row-major; op(A) is [M, K], op(B) is [K, N]. Pitches
-/// are those of the matrices as stored. B may be stored in another type W.
-template <class T, class W = T>
+/// are those of the matrices as stored. B may be stored in another type W, and C is of the type
+/// Out.
+template <class T, class W = T, class Out = T>
 struct Product {
   int64_t M, N, K;
   bool transpose_a = false, transpose_b = false;
@@ -17,8 +24,8 @@ struct Product {
   int64_t a_pitch;
   const W* b;
   int64_t b_pitch;
-  const T* bias = nullptr;  // [N]
-  T* c;
+  const SumOf<T>* bias = nullptr;  // [N]
+  Out* c;
   int64_t c_pitch;
   bool accumulate = false;
 };
@@ -29,6 +36,10 @@ void multiply(const Product<float>& product);
 void multiply(const Product<double>& product);
 /// The same where B is stored in BF16: transposed, beside an A that is not.
 void multiply(const Product<float, BFloat16>& product);
+/// The same of BF16, summed in F32 and rounded once.
+void multiply(const Product<BFloat16, BFloat16, float>& product, BFloat16Way way = bfloat16_way());
+void multiply(const Product<BFloat16, BFloat16, BFloat16>& product,
+              BFloat16Way way = bfloat16_way());
 
 /// Calls `f` with tags for the type of `a` and of `b` in a product; an Error when `a` is no float.
 template <class F>

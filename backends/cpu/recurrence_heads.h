@@ -15,7 +15,7 @@ template <class T>
 struct RecurrenceHead {
   int64_t steps, K, V, k_pitch, v_pitch, s_pitch;
   int64_t row;  // the head's first, of all [B, T, H]
-  const T *q, *k;
+  HeadRows<T> q, k;
   const int32_t* reset;
   const T* state;
 
@@ -27,8 +27,8 @@ struct RecurrenceHead {
     v_pitch = H * V;
     s_pitch = H;
     row = b * steps * H + n % H;
-    q = args.q.template data<T>() + row * K;
-    k = args.k.template data<T>() + row * K;
+    q = HeadRows<T>(args.q, row, K, k_pitch);
+    k = HeadRows<T>(args.k, row, K, k_pitch);
     reset = args.reset ? args.reset.template data<int32_t>() + b * steps : nullptr;
     state = args.state ? args.state.template data<T>() + n * K * V : nullptr;
   }
@@ -50,9 +50,9 @@ struct HeadSizes {
         segments(K, V, values.dim(1), capacity) {}
 };
 
-/// Calls forward(head, segments, arena, o, S, kept) for each head: `o` its first row of the result,
-/// S [K, V] its state before the first token, to become that after the last, `kept` the room for
-/// the states that backward starts from, or null. `scratch`: elements of the arena.
+/// Calls forward(head, segments, arena, o, S, kept) for each head: `o` its rows of the result, S
+/// [K, V] its state before the first token, to become that after the last, `kept` the room for the
+/// states that backward starts from, or null. `scratch`: elements of the arena.
 template <class T, class Head, class Args, class Forward>
 void forward_heads(const Args& args, const HeadSizes& n, int64_t scratch, RecurrenceResult& result,
                    Forward&& forward) {
@@ -61,7 +61,7 @@ void forward_heads(const Args& args, const HeadSizes& n, int64_t scratch, Recurr
   if (args.keep && !result.kept)
     result.kept = kept_states<T>(n.segments, n.heads, n.K, n.V, result.o.device());
   T* kept = args.keep ? result.kept.data<T>() : nullptr;
-  T *buffers = scratches.data<T>(), *o = result.o.data<T>(), *states = result.state.data<T>();
+  T *buffers = scratches.data<T>(), *states = result.state.data<T>();
   parallel_for(n.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Head head(args, i);
@@ -71,7 +71,8 @@ void forward_heads(const Args& args, const HeadSizes& n, int64_t scratch, Recurr
       } else {
         std::fill_n(S, size, T(0));
       }
-      forward(head, n.segments, Arena<T>{buffers + thread_index() * scratch}, o + head.row * n.V, S,
+      forward(head, n.segments, Arena<T>{buffers + thread_index() * scratch},
+              Rows<T>(Sink{result.o}, head.row, n.V, head.v_pitch), S,
               kept ? kept + i * n.segments.count() * size : nullptr);
     }
     streamed();
@@ -100,16 +101,20 @@ void backward_heads(const Args& args, const HeadSizes& n, int64_t scratch,
   });
 }
 
-/// Calls step(head, buffer, S, o) for each head of a single token: S [K, V] is updated in place.
+/// Calls step(head, buffer, S, out) for each head of a single token: S [K, V] is updated in place,
+/// and out [V] becomes its row of o.
 template <class T, class Head, class Args, class Step>
 void step_heads(const Args& args, int64_t scratch, Tensor o, Step&& step) {
   const int64_t heads = o.dim(0) * o.dim(2), K = args.q.dim(3), V = o.dim(3);
   Tensor state = args.state;
-  Tensor scratches = Tensor::empty({threads(), scratch}, dtype_of<T>);
-  T *states = state.data<T>(), *out = o.data<T>(), *buffers = scratches.data<T>();
+  Tensor scratches = Tensor::empty({threads(), scratch + V}, dtype_of<T>);
+  T *states = state.data<T>(), *buffers = scratches.data<T>();
+  const Output<T> rows(o);
   parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      step(Head(args, i), buffers + thread_index() * scratch, states + i * K * V, out + i * V);
+      T *out = buffers + thread_index() * (scratch + V), *buffer = out + V;
+      step(Head(args, i), buffer, states + i * K * V, out);
+      rows.write(i * V, V, [=](int64_t j) { return out[j]; });
     }
   });
 }

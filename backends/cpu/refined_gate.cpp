@@ -1,7 +1,7 @@
 #include <algorithm>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
 // The gates: decays always as logs, log sigma(z) and log F of the refined gate, and sigma(z) itself
@@ -62,76 +62,64 @@ template <class T>
 }  // namespace
 
 void sigmoid(const Tensor& z, Tensor y) {
-  for_float_type(z.dtype(), "sigmoid", [&](auto tag) {
+  for_sums_of(z, "sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    const T* in = z.data<T>();
-    Sink out{y};
-    write<T>(out, [=](int64_t i) { return math::sigmoid(in[i]); });
+    map<T>(
+        Sink{y}, [](T in) { return math::sigmoid(in); }, z);
   });
 }
 
 // From z, not from y: 1 - y has no digits left where y is near 1.
 void sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
-  for_float_type(z.dtype(), "sigmoid", [&](auto tag) {
+  for_sums_of(z, "sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    const T *in = z.data<T>(), *d_out = d_y.data<T>();
-    write<T>(d_z,
-             [=](int64_t i) { return d_out[i] * (math::sigmoid(in[i]) * math::sigmoid(-in[i])); });
+    map<T>(
+        d_z, [](T in, T d) { return d * (math::sigmoid(in) * math::sigmoid(-in)); }, z, d_y);
   });
 }
 
 void log_sigmoid(const Tensor& z, Tensor y) {
-  for_float_type(z.dtype(), "log_sigmoid", [&](auto tag) {
+  for_sums_of(z, "log_sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    const T* in = z.data<T>();
-    Sink out{y};
-    write<T>(out, [=](int64_t i) { return math::log_sigmoid(in[i]); });
+    map<T>(
+        Sink{y}, [](T in) { return math::log_sigmoid(in); }, z);
   });
 }
 
 void log_sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
-  for_float_type(z.dtype(), "log_sigmoid", [&](auto tag) {
+  for_sums_of(z, "log_sigmoid", [&](auto tag) {
     using T = decltype(tag);
-    const T *in = z.data<T>(), *d_out = d_y.data<T>();
-    write<T>(d_z, [=](int64_t i) { return d_out[i] * math::sigmoid(-in[i]); });
+    map<T>(
+        d_z, [](T in, T d) { return d * math::sigmoid(-in); }, z, d_y);
   });
 }
 
 void refined_gate(const Tensor& z_g, const Tensor& z_r, Tensor log_f) {
-  for_float_type(z_g.dtype(), "refined_gate", [&](auto tag) {
+  for_sums_of(z_g, "refined_gate", [&](auto tag) {
     using T = decltype(tag);
-    const T *g = z_g.data<T>(), *r = z_r.data<T>();
-    Sink out{log_f};
-    write<T>(out, [=](int64_t i) { return log_refined_gate(g[i], r[i]); });
+    map<T>(
+        Sink{log_f}, [](T g, T r) { return log_refined_gate(g, r); }, z_g, z_r);
   });
 }
 
 void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g,
                            Sink d_z_r) {
-  for_float_type(z_g.dtype(), "refined_gate", [&](auto tag) {
+  for_sums_of(z_g, "refined_gate", [&](auto tag) {
     using T = decltype(tag);
-    const T *zg = z_g.data<T>(), *zr = z_r.data<T>(), *d_out = d_log_f.data<T>();
-    T* to_g = d_z_g ? d_z_g.tensor.data<T>() : nullptr;
-    T* to_r = d_z_r ? d_z_r.tensor.data<T>() : nullptr;
+    const Input<T> g(z_g), r(z_r), d_out(d_log_f);
+    const Output<T> to_g(d_z_g), to_r(d_z_r);
     // Both slopes share most of their work: by pieces that stay in the first-level cache.
-    constexpr int64_t kPiece = 512;
+    constexpr int64_t kSize = 512;
     parallel_for(z_g.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      T by_g[kPiece], by_r[kPiece];
-      for (int64_t first = begin; first < end; first += kPiece) {
-        const int64_t count = std::min(kPiece, end - first);
+      T by_g[kSize], by_r[kSize], g_room[kSize], r_room[kSize];
+      for (int64_t first = begin; first < end; first += kSize) {
+        const int64_t count = std::min(kSize, end - first);
+        const T *zg = g.read(first, count, g_room), *zr = r.read(first, count, r_room);
 #pragma omp simd
-        for (int64_t i = 0; i < count; ++i) {
-          refined_gate_slopes(zg[first + i], zr[first + i], by_g[i], by_r[i]);
-        }
-        const T* d = d_out + first;
-        if (to_g) {
-          write_range(to_g + first, d_z_g.accumulate, 0, count,
-                      [&](int64_t i) { return d[i] * by_g[i]; });
-        }
-        if (to_r) {
-          write_range(to_r + first, d_z_r.accumulate, 0, count,
-                      [&](int64_t i) { return d[i] * by_r[i]; });
-        }
+        for (int64_t i = 0; i < count; ++i) refined_gate_slopes(zg[i], zr[i], by_g[i], by_r[i]);
+        const T* d = d_out.read(first, count, g_room);
+        if (to_g) to_g.write(first, count, [&](int64_t i) { return d[i] * by_g[i]; });
+        if (to_r) to_r.write(first, count, [&](int64_t i) { return d[i] * by_r[i]; });
       }
     });
   });

@@ -3,8 +3,8 @@
 #include <numbers>
 #include <vector>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
 namespace regla::cpu {
@@ -73,24 +73,24 @@ class Rotations {
 }  // namespace
 
 void rope(const RopeArgs& args, Sink y) {
-  for_float_type(args.x.dtype(), "rope", [&](auto tag) {
+  for_sums_of(args.x, "rope", [&](auto tag) {
     using T = decltype(tag);
     const int64_t H = args.x.dim(2), K = args.x.dim(3);
     const int64_t half = args.rotation.rotary / 2;
-    const T* x = args.x.data<T>();
-    T* out = y.tensor.data<T>();
+    const Input<T> x(args.x);
+    const Output<T> out(y);
     const Rotations<T> rotations(args);
     parallel_for(args.x.dim(0) * args.x.dim(1), row_grain(H * K), [&](int64_t begin, int64_t end) {
+      std::vector<T> room = x.room(K);
       for (int64_t token = begin; token < end; ++token) {
         const T *c = rotations.cosines(token), *s = rotations.sines(token);
         for (int64_t h = 0; h < H; ++h) {
-          const T* in = x + (token * H + h) * K;
-          T* row = out + (token * H + h) * K;
-          write_range(row, y.accumulate, 0, half,
-                      [=](int64_t i) { return in[i] * c[i] - in[half + i] * s[i]; });
-          write_range(row + half, y.accumulate, 0, half,
-                      [=](int64_t i) { return in[half + i] * c[i] + in[i] * s[i]; });
-          write_range(row, y.accumulate, 2 * half, K, [=](int64_t i) { return in[i]; });
+          const int64_t first = (token * H + h) * K;
+          const T* in = x.read(first, K, room);
+          out.write(first, half, [=](int64_t i) { return in[i] * c[i] - in[half + i] * s[i]; });
+          out.write(first + half, half,
+                    [=](int64_t i) { return in[half + i] * c[i] + in[i] * s[i]; });
+          out.write(first + 2 * half, K - 2 * half, [=](int64_t i) { return in[2 * half + i]; });
         }
       }
     });

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
 // phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with m_t as SafeExpArgs says. argmax_t tells
@@ -17,30 +17,25 @@ constexpr int32_t kFromState = -1;
 template <class T>
 struct Head {
   int64_t steps, K, pitch, argmax_pitch;
-  const T* z;
+  Input<T> z;
+  int64_t z_first;       // of the head in z
+  T* room;               // [K], for a row of z that is widened
   const int32_t* reset;  // [T] or null
   const T* m0;           // one value, or null
   int32_t* argmax;
   T scale;
 
-  const T* row(int64_t t) const { return z + t * pitch; }
+  const T* row(int64_t t) const { return z.read(z_first + t * pitch, K, room); }
   int32_t& arg(int64_t t) const { return argmax[t * argmax_pitch]; }
   bool resets(int64_t t) const { return reset != nullptr && reset[t] != 0; }
 };
-
-/// Asks for a row that will be read soon: the rows of a head are short and far apart, and
-/// processors do not guess them.
-template <class T>
-void fetch_row(const Head<T>& head, int64_t t) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t i = 0; i < head.K; i += kLine) __builtin_prefetch(head.row(t) + i);
-}
 
 /// Raises (m, arg) by row t; ties stay with the earlier position and the lower feature. NaN is
 /// attained nowhere: arg stays.
 template <class T>
 void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
-  fetch_row(head, t + 16);
+  // The rows of a head are short and far apart, and processors do not guess them.
+  head.z.fetch(head.z_first + (t + 16) * head.pitch, head.K);
   const T* z = head.row(t);
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
   T largest = m;
@@ -58,11 +53,10 @@ void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
 }
 
 template <class T>
-void write_features(const Head<T>& head, int64_t t, T m, T* features) {
-  const T* z = head.row(t);
-  T* row = features + t * head.pitch;
-#pragma omp simd
-  for (int64_t i = 0; i < head.K; ++i) row[i] = head.scale * math::exp_of_low(z[i] - m);
+void write_features(const Head<T>& head, int64_t t, T m, const Output<T>& features) {
+  const T *z = head.row(t), scale = head.scale;
+  features.write(head.z_first + t * head.pitch, head.K,
+                 [=](int64_t i) { return scale * math::exp_of_low(z[i] - m); });
 }
 
 /// log rho = m_before - m, but 0 while nothing was seen: -infinity must not enter a sum.
@@ -72,7 +66,7 @@ T log_ratio(T before, T now) {
 }
 
 template <class T>
-void running_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
+void running_maximum(const Head<T>& head, const Output<T>& features, T* log_rho, T* m_last) {
   T m = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
   int32_t arg = kFromState;
   for (int64_t t = 0; t < head.steps; ++t) {
@@ -88,7 +82,7 @@ void running_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
 
 /// A reset begins a sequence of its own.
 template <class T>
-void sequence_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
+void sequence_maximum(const Head<T>& head, const Output<T>& features, T* log_rho, T* m_last) {
   T m = head.m0 ? *head.m0 : -std::numeric_limits<T>::infinity();
   int32_t arg = kFromState;
   for (int64_t begin = 0, end = 0; begin < head.steps; begin = end) {
@@ -107,7 +101,7 @@ void sequence_maximum(const Head<T>& head, T* features, T* log_rho, T* m_last) {
 }
 
 template <class T>
-void token_maximum(const Head<T>& head, T* features) {
+void token_maximum(const Head<T>& head, const Output<T>& features) {
   for (int64_t t = 0; t < head.steps; ++t) {
     T m = -std::numeric_limits<T>::infinity();
     head.arg(t) = kFromState;  // stays if nothing is larger, as with NaN
@@ -118,14 +112,16 @@ void token_maximum(const Head<T>& head, T* features) {
 
 /// `like` is any tensor [B, T, H, K].
 template <class T>
-Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, int64_t b,
+Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, T* room, int64_t b,
                 int64_t h) {
   const int64_t steps = like.dim(1), H = like.dim(2), K = like.dim(3);
   return {.steps = steps,
           .K = K,
           .pitch = H * K,
           .argmax_pitch = H,
-          .z = args.z ? args.z.data<T>() + (b * steps * H + h) * K : nullptr,
+          .z = Input<T>(args.z),
+          .z_first = (b * steps * H + h) * K,
+          .room = room,
           .reset = args.reset ? args.reset.data<int32_t>() + b * steps : nullptr,
           .m0 = args.m0 ? args.m0.data<T>() + b * H + h : nullptr,
           .argmax = argmax + b * steps * H + h,
@@ -134,26 +130,27 @@ Head<T> head_of(const SafeExpArgs& args, const Tensor& like, int32_t* argmax, in
 
 /// Of z as it is.
 void features_of(const SafeExpArgs& args, SafeExpResult& result) {
-  for_float_type(args.z.dtype(), "safe_exp", [&](auto tag) {
+  for_sums_of(args.z, "safe_exp", [&](auto tag) {
     using T = decltype(tag);
     const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2), K = args.z.dim(3);
     int32_t* argmax = result.argmax.data<int32_t>();
-    T* features = result.features.data<T>();
+    const Output<T> features(result.features);
     T* log_rho = result.log_rho ? result.log_rho.data<T>() : nullptr;
     T* m = result.m ? result.m.data<T>() : nullptr;
     parallel_for(B * H, row_grain(steps * K), [&](int64_t begin, int64_t end) {
+      std::vector<T> room(static_cast<size_t>(K));
       for (int64_t n = begin; n < end; ++n) {
         const int64_t b = n / H, h = n % H, first = b * steps * H + h;
-        const Head<T> head = head_of<T>(args, args.z, argmax, b, h);
+        const Head<T> head = head_of<T>(args, args.z, argmax, room.data(), b, h);
         switch (args.maximum) {
           case Maximum::Running:
-            running_maximum(head, features + first * K, log_rho + first, m + n);
+            running_maximum(head, features, log_rho + first, m + n);
             break;
           case Maximum::Sequence:
-            sequence_maximum(head, features + first * K, log_rho + first, m + n);
+            sequence_maximum(head, features, log_rho + first, m + n);
             break;
           case Maximum::Token:
-            token_maximum(head, features + first * K);
+            token_maximum(head, features);
             break;
         }
       }
@@ -164,18 +161,18 @@ void features_of(const SafeExpArgs& args, SafeExpResult& result) {
 /// The gradients of one head. `at(arg)` is where the gradient of what attained a maximum goes.
 template <class T>
 struct HeadGradients {
-  const T* features;
-  const T* d_features;  // or null
-  const T* d_log_rho;   // or null
-  T d_m;                // of the last maximum
-  T* d_z;               // already written or added to by the exponential
-  T* d_m0;              // or null
+  Input<T> features, d_features;  // d_features may be absent
+  const T* d_log_rho;             // or null
+  T d_m;                          // of the last maximum
+  Output<T> d_z;                  // already written or added to by the exponential
+  T* d_m0;                        // or null
+  T *room, *d_room;               // [K], for rows that are widened
 
   void add(const Head<T>& head, int32_t arg, T amount) const {
     if (arg == kFromState) {
       if (d_m0) *d_m0 += amount;
     } else {
-      d_z[arg / head.K * head.pitch + arg % head.K] += amount;
+      d_z.add(head.z_first + arg / head.K * head.pitch + arg % head.K, amount);
     }
   }
 };
@@ -184,14 +181,14 @@ struct HeadGradients {
 /// owed by neighbouring tokens is paid when another takes its place: by then its own d_z is
 /// written, even if it comes after them (Maximum::Sequence).
 template <class T>
-void features_backward(const Head<T>& head, const HeadGradients<T>& g, bool accumulate) {
+void features_backward(const Head<T>& head, const HeadGradients<T>& g) {
   int32_t arg = kFromState;
   T owed = 0;
   for (int64_t t = 0; t < head.steps; ++t) {
-    const T* d = g.d_features ? g.d_features + t * head.pitch : nullptr;
-    const T* f = g.features + t * head.pitch;
-    write_range(g.d_z + t * head.pitch, accumulate, 0, head.K,
-                [=](int64_t i) { return d ? d[i] * f[i] : T(0); });
+    const int64_t first = head.z_first + t * head.pitch;
+    const T* d = g.d_features ? g.d_features.read(first, head.K, g.d_room) : nullptr;
+    const T* f = g.features.read(first, head.K, g.room);
+    g.d_z.write(first, head.K, [=](int64_t i) { return d ? d[i] * f[i] : T(0); });
     if (head.arg(t) != arg) {
       g.add(head, arg, owed);
       arg = head.arg(t);
@@ -222,24 +219,27 @@ void rho_backward(const Head<T>& head, const HeadGradients<T>& g) {
 void backward_of(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
                  const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0) {
   const Tensor& features = result.features;
-  for_float_type(features.dtype(), "safe_exp", [&](auto tag) {
+  for_sums_of(features, "safe_exp", [&](auto tag) {
     using T = decltype(tag);
     const int64_t B = features.dim(0), steps = features.dim(1), H = features.dim(2);
     const int64_t K = features.dim(3);
     Tensor argmax = result.argmax;
     if (d_m0 && !d_m0.accumulate) d_m0.tensor.fill(0);
     parallel_for(B * H, 1, [&](int64_t begin, int64_t end) {
+      std::vector<T> room(static_cast<size_t>(2 * K));
       for (int64_t n = begin; n < end; ++n) {
         const int64_t b = n / H, h = n % H, first = b * steps * H + h;
-        const Head<T> head = head_of<T>(args, features, argmax.data<int32_t>(), b, h);
+        const Head<T> head = head_of<T>(args, features, argmax.data<int32_t>(), nullptr, b, h);
         const HeadGradients<T> gradients = {
-            .features = features.data<T>() + first * K,
-            .d_features = d_features ? d_features.data<T>() + first * K : nullptr,
+            .features = Input<T>(features),
+            .d_features = Input<T>(d_features),
             .d_log_rho = d_log_rho ? d_log_rho.data<T>() + first : nullptr,
             .d_m = d_m ? d_m.data<T>()[n] : T(0),
-            .d_z = d_z.tensor.data<T>() + first * K,
-            .d_m0 = d_m0 ? d_m0.tensor.data<T>() + n : nullptr};
-        features_backward(head, gradients, d_z.accumulate);
+            .d_z = Output<T>(d_z),
+            .d_m0 = d_m0 ? d_m0.tensor.data<T>() + n : nullptr,
+            .room = room.data(),
+            .d_room = room.data() + K};
+        features_backward(head, gradients);
         if (args.maximum != Maximum::Token) rho_backward(head, gradients);
       }
     });
@@ -251,7 +251,7 @@ void backward_of(const SafeExpArgs& args, const SafeExpResult& result, const Ten
 void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
   if (!args.rotation.turns()) return features_of(args, result);
   SafeExpArgs turned = args;
-  turned.z = Tensor::empty_like(args.z);
+  turned.z = Tensor::empty(args.z.shape(), sum_type(args.z.dtype()));
   rope({args.z, args.rotation, false}, Sink{turned.z});
   features_of(turned, result);
 }
@@ -262,7 +262,7 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
   if (!args.rotation.turns()) {
     return backward_of(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
   }
-  const Tensor d_turned = Tensor::empty_like(d_z.tensor);
+  const Tensor d_turned = Tensor::empty(d_z.tensor.shape(), sum_type(d_z.tensor.dtype()));
   backward_of(args, result, d_features, d_log_rho, d_m, Sink{d_turned}, d_m0);
   rope({d_turned, args.rotation, true}, d_z);
 }

@@ -25,6 +25,15 @@ struct VectorOf<double, kBytes> {
   typedef double type __attribute__((vector_size(kBytes)));
 };
 
+template <int64_t kBytes>
+struct VectorOf<uint16_t, kBytes> {
+  typedef uint16_t type __attribute__((vector_size(kBytes)));
+};
+template <int64_t kBytes>
+struct VectorOf<uint32_t, kBytes> {
+  typedef uint32_t type __attribute__((vector_size(kBytes)));
+};
+
 template <class V, class T>
 V load(const T* from) {
   V vector;
@@ -160,9 +169,9 @@ V interleaved(const V& a, const V& b, std::integer_sequence<int, i...>) {
 }
 
 /// out = in^T for a square of as many rows as a vector has elements: log2(rows) perfect shuffles of
-/// row r with row r + rows/2.
-template <class T>
-void transpose_square(const T* in, int64_t in_pitch, T* out, int64_t out_pitch) {
+/// row r with row r + rows/2. Elements of T may be stored as several of another type.
+template <class T, class Stored>
+void transpose_square(const Stored* in, int64_t in_pitch, Stored* out, int64_t out_pitch) {
   using V = typename VectorOf<T, kVectorBytes>::type;
   constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
   constexpr std::make_integer_sequence<int, lanes> each{};
@@ -190,7 +199,7 @@ void transpose(int64_t R, int64_t C, const T* in, int64_t in_pitch, T* out, int6
       const T* from = in + r * in_pitch + c;
       T* to = out + c * out_pitch + r;
       if (r + side <= R && c + side <= C) {
-        transpose_square(from, in_pitch, to, out_pitch);
+        transpose_square<T>(from, in_pitch, to, out_pitch);
         continue;
       }
       for (int64_t j = 0; j < std::min(side, C - c); ++j) {

@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/rows.h"
+#include "backends/cpu/triangular.h"
 #include "backends/cpu/vector_math.h"
 #include "core/parallel.h"
 
@@ -20,6 +23,7 @@ struct Head {
   const T *q, *k, *v;
   const int32_t* first;  // [T] or null
   T scale;
+  bool is_narrow;                                            // stored in BF16
   int64_t q_offset, k_offset, v_offset, o_offset, s_offset;  // of the head in each tensor
 
   Head(const SoftmaxAttentionArgs& args, int64_t n)
@@ -34,11 +38,34 @@ struct Head {
     o_offset = s_offset * V;
     k_offset = (b * capacity * H + h) * K;
     v_offset = (b * capacity * H + h) * V;
+    first = args.first ? args.first.data<int32_t>() + b * steps : nullptr;
+    scale = static_cast<T>(args.scale);
+    is_narrow = args.q.dtype() == DType::BF16;
+    if (is_narrow) return;
     q = args.q.data<T>() + q_offset;
     k = args.k.data<T>() + k_offset;
     v = args.v.data<T>() + v_offset;
-    first = args.first ? args.first.data<int32_t>() + b * steps : nullptr;
-    scale = static_cast<T>(args.scale);
+  }
+
+  /// Elements of the arena that `widen` takes.
+  static int64_t widened(const SoftmaxAttentionArgs& args) {
+    if (args.q.dtype() != DType::BF16) return 0;
+    const int64_t K = args.q.dim(3), V = args.v.dim(3);
+    return args.q.dim(1) * K + args.k.dim(1) * (K + V);
+  }
+  /// Copies the rows of the head, where they are in BF16, into an arena and has them read there.
+  void widen(const SoftmaxAttentionArgs& args, Arena<T>& arena) {
+    if (!is_narrow) return;
+    q = loaded(HeadRows<T>(args.q, s_offset, K, k_pitch), steps, arena);
+    k = loaded(HeadRows<T>(args.k, k_offset / K, K, k_pitch), length, arena);
+    v = loaded(HeadRows<T>(args.v, v_offset / V, V, v_pitch), length, arena);
+    k_pitch = K;
+    v_pitch = V;
+  }
+  static const T* loaded(const HeadRows<T>& rows, int64_t count, Arena<T>& arena) {
+    T* to = arena.take(count * rows.size());
+    rows.load(0, count, to);
+    return to;
   }
 
   /// Keys [begin, end) are what query t sees.
@@ -160,79 +187,164 @@ void check_visible(const SoftmaxAttentionArgs& args) {
 
 void softmax_attention(const SoftmaxAttentionArgs& args, Tensor o, Tensor log_sum) {
   check_visible(args);
-  for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
+  for_sums_of(args.q, "softmax_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
-    const int64_t size = std::min(kQueries, steps) * args.k.dim(1);
+    const int64_t V = args.v.dim(3), widened = Head<T>::widened(args);
+    const int64_t scores = std::min(kQueries, steps) * args.k.dim(1);
+    const int64_t size = scores + (widened > 0 ? widened + steps * V : 0);
     Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
-    T *buffers = scratch.data<T>(), *out = o.data<T>(), *sums = log_sum.data<T>();
+    T *buffers = scratch.data<T>(), *sums = log_sum.data<T>();
+    T* out = widened > 0 ? nullptr : o.data<T>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
-        const Head<T> head(args, n);
+        Arena<T> arena = {buffers + thread_index() * size};
+        Head<T> head(args, n);
+        const Rows<T> rows(Sink{o}, head.s_offset, V, head.v_pitch);
+        head.widen(args, arena);
+        T* to = head.is_narrow ? arena.take(steps * V) : out + head.o_offset;
+        T* P = arena.take(scores);
         for (int64_t t = 0; t < steps; t += kQueries) {
-          forward_block(head, t, std::min(steps, t + kQueries), buffers + thread_index() * size,
-                        out + head.o_offset, sums + head.s_offset);
+          forward_block(head, t, std::min(steps, t + kQueries), P, to, sums + head.s_offset);
         }
+        if (!head.is_narrow) continue;
+        for (int64_t t = 0; t < steps; ++t) rows.put(t, to + t * V, V);
       }
+      streamed();
     });
   });
 }
 
+namespace {
+
+/// Gradients of a head in BF16 are summed in an arena; `finish` writes them.
+template <class T>
+struct WidenedGradients {
+  Rows<T> d_q, d_k, d_v;  // of the tensors
+  HeadGradients<T> sums;
+
+  static int64_t size(const SoftmaxAttentionArgs& args) {
+    const int64_t V = args.v.dim(3);
+    return Head<T>::widened(args) > 0 ? Head<T>::widened(args) + 2 * args.q.dim(1) * V : 0;
+  }
+  /// Before `head` is widened.
+  WidenedGradients(const Head<T>& head, const Sink& q, const Sink& k, const Sink& v)
+      : d_q(q, head.s_offset, head.K, head.k_pitch),
+        d_k(k, head.k_offset / head.K, head.K, head.k_pitch),
+        d_v(v, head.v_offset / head.V, head.V, head.v_pitch) {}
+
+  void start(const Head<T>& head, const HeadRows<T>& o, const HeadRows<T>& d_o, const T* log_sum,
+             Arena<T>& arena) {
+    const auto zeros = [&](const Rows<T>& wanted, int64_t count) {
+      T* to = arena.take(count);
+      std::fill_n(to, count, T(0));
+      return wanted ? to : nullptr;
+    };
+    sums = {.o = Head<T>::loaded(o, head.steps, arena),
+            .d_o = Head<T>::loaded(d_o, head.steps, arena),
+            .log_sum = log_sum,
+            .d_q = zeros(d_q, head.steps * head.K),
+            .d_k = zeros(d_k, head.length * head.K),
+            .d_v = zeros(d_v, head.length * head.V)};
+  }
+  void finish(const Head<T>& head) const {
+    for (int64_t t = 0; t < head.steps; ++t) d_q.put(t, sums.d_q + t * head.K, head.K);
+    for (int64_t s = 0; s < head.length; ++s) {
+      d_k.put(s, sums.d_k + s * head.K, head.K);
+      d_v.put(s, sums.d_v + s * head.V, head.V);
+    }
+  }
+};
+
+}  // namespace
+
 void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& o,
                                 const Tensor& log_sum, const Tensor& d_o, Sink d_q, Sink d_k,
                                 Sink d_v) {
-  for_float_type(args.q.dtype(), "softmax_attention", [&](auto tag) {
+  for_sums_of(args.q, "softmax_attention", [&](auto tag) {
     using T = decltype(tag);
     const int64_t heads = args.q.dim(0) * args.q.dim(2), steps = args.q.dim(1);
-    const int64_t size = std::min(kQueries, steps) * args.k.dim(1);
-    Tensor scratch = Tensor::empty({threads(), 2 * size}, dtype_of<T>);
-    T *buffers = scratch.data<T>(), *to_q = prepared<T>(d_q), *to_k = prepared<T>(d_k);
-    T* to_v = prepared<T>(d_v);
+    const int64_t scores = std::min(kQueries, steps) * args.k.dim(1);
+    const bool is_narrow = args.q.dtype() == DType::BF16;
+    const int64_t size = 2 * scores + Head<T>::widened(args) + WidenedGradients<T>::size(args);
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
+    T* buffers = scratch.data<T>();
+    T *to_q = is_narrow ? nullptr : prepared<T>(d_q),
+      *to_k = is_narrow ? nullptr : prepared<T>(d_k);
+    T* to_v = is_narrow ? nullptr : prepared<T>(d_v);
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
-        const Head<T> head(args, n);
-        T* P = buffers + thread_index() * 2 * size;
-        const HeadGradients<T> gradients = {.o = o.data<T>() + head.o_offset,
-                                            .d_o = d_o.data<T>() + head.o_offset,
-                                            .log_sum = log_sum.data<T>() + head.s_offset,
-                                            .d_q = to_q ? to_q + head.q_offset : nullptr,
-                                            .d_k = to_k ? to_k + head.k_offset : nullptr,
-                                            .d_v = to_v ? to_v + head.v_offset : nullptr};
-        for (int64_t t = 0; t < steps; t += kQueries) {
-          backward_block(head, t, std::min(steps, t + kQueries), P, P + size, gradients);
+        Arena<T> arena = {buffers + thread_index() * size};
+        Head<T> head(args, n);
+        const T* sums = log_sum.data<T>() + head.s_offset;
+        WidenedGradients<T> widened(head, d_q, d_k, d_v);
+        HeadGradients<T> gradients;
+        if (is_narrow) {
+          const HeadRows<T> o_rows(o, head.s_offset, head.V, head.v_pitch);
+          const HeadRows<T> d_o_rows(d_o, head.s_offset, head.V, head.v_pitch);
+          head.widen(args, arena);
+          widened.start(head, o_rows, d_o_rows, sums, arena);
+          gradients = widened.sums;
+        } else {
+          gradients = {.o = o.data<T>() + head.o_offset,
+                       .d_o = d_o.data<T>() + head.o_offset,
+                       .log_sum = sums,
+                       .d_q = to_q ? to_q + head.q_offset : nullptr,
+                       .d_k = to_k ? to_k + head.k_offset : nullptr,
+                       .d_v = to_v ? to_v + head.v_offset : nullptr};
         }
+        T *P = arena.take(scores), *dP = arena.take(scores);
+        for (int64_t t = 0; t < steps; t += kQueries) {
+          backward_block(head, t, std::min(steps, t + kQueries), P, dP, gradients);
+        }
+        if (is_narrow) widened.finish(head);
       }
+      streamed();
     });
   });
 }
+
+namespace {
+
+/// Copies a row of elements to where element `at` of another tensor of the same type lies.
+void copy_row(const Tensor& from, int64_t first, int64_t count, Tensor& to, int64_t at) {
+  const auto bytes = static_cast<int64_t>(size_of(from.dtype()));
+  std::memcpy(static_cast<char*>(to.raw()) + at * bytes,
+              static_cast<const char*>(from.raw()) + first * bytes,
+              static_cast<size_t>(count * bytes));
+}
+
+}  // namespace
 
 void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
   Tensor used = args.used;
   const int32_t entry = used.data<int32_t>()[0];
   check(entry >= 0 && entry < args.keys.dim(1), "[softmax_attention_step] expected fewer than ",
         args.keys.dim(1), " entries in use, got ", entry);
-  for_float_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {
+  for_sums_of(args.q, "softmax_attention_step", [&](auto tag) {
     using T = decltype(tag);
     const SoftmaxAttentionArgs cache = {args.q, args.keys,   args.values,
                                         {},     args.window, args.scale};
-    const int64_t H = args.q.dim(2), heads = args.q.dim(0) * H;
-    Tensor scratch = Tensor::empty({threads(), entry + 1}, dtype_of<T>);
+    const int64_t H = args.q.dim(2), heads = args.q.dim(0) * H, V = args.v.dim(3);
+    const int64_t size = entry + 1 + V + Head<T>::widened(cache);
+    Tensor scratch = Tensor::empty({threads(), size}, dtype_of<T>);
     Tensor keys = args.keys, values = args.values;
-    T *scores = scratch.data<T>(), *all_keys = keys.data<T>(), *all_values = values.data<T>();
-    T* out = o.data<T>();
-    const T *k = args.k.data<T>(), *v = args.v.data<T>();
+    T* buffers = scratch.data<T>();
+    const Output<T> out(o);
     const int32_t* positions = args.positions.data<int32_t>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
+        Arena<T> arena = {buffers + thread_index() * size};
         Head<T> head(cache, n);
         const int32_t first = std::max(0, entry - positions[n / H]);
         head.length = entry + 1;
         head.first = &first;
-        std::copy_n(k + n * head.K, head.K, all_keys + head.k_offset + entry * head.k_pitch);
-        std::copy_n(v + n * head.V, head.V, all_values + head.v_offset + entry * head.v_pitch);
-        T log_sum;
-        forward_block(head, 0, 1, scores + thread_index() * (entry + 1), out + head.o_offset,
-                      &log_sum);
+        copy_row(args.k, n * head.K, head.K, keys, head.k_offset + entry * head.k_pitch);
+        copy_row(args.v, n * V, V, values, head.v_offset + entry * head.v_pitch);
+        head.widen(cache, arena);
+        T *P = arena.take(entry + 1), *row = arena.take(V), log_sum;
+        forward_block(head, 0, 1, P, row, &log_sum);
+        out.write(head.o_offset, V, [=](int64_t j) { return row[j]; });
       }
     });
   });

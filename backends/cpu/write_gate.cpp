@@ -1,5 +1,5 @@
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/loops.h"
 #include "backends/cpu/vector_math.h"
 
 // What a gate g lets in where its complement writes (Peng et al. 2021, Eq. 6-7):
@@ -8,20 +8,22 @@
 namespace regla::cpu {
 
 void write_gate(const Tensor& x, const Tensor& log_g, Tensor y) {
-  for_float_type(x.dtype(), "write_gate", [&](auto tag) {
+  for_sums_of(x, "write_gate", [&](auto tag) {
     using T = decltype(tag);
-    const T *in = x.data<T>(), *log = log_g.data<T>();
-    Sink out{y};
     if (log_g.numel() == x.numel()) {
-      write<T>(out, [=](int64_t i) { return -math::expm1(log[i]) * in[i]; });
+      map<T>(
+          Sink{y}, [](T in, T log) { return -math::expm1(log) * in; }, x, log_g);
       return;
     }
     const int64_t N = x.dim(-1), R = x.numel() / N;
-    T* rows = y.data<T>();
+    const Input<T> rows(x), logs(log_g);
+    const Output<T> out(y);
     parallel_for(R, row_grain(N), [&](int64_t begin, int64_t end) {
+      std::vector<T> room = rows.room(N), log_room = logs.room(1);
       for (int64_t r = begin; r < end; ++r) {
-        const T complement = -math::expm1(log[r]);
-        for (int64_t j = 0; j < N; ++j) rows[r * N + j] = complement * in[r * N + j];
+        const T complement = -math::expm1(*logs.read(r, 1, log_room));
+        const T* in = rows.read(r * N, N, room);
+        out.write(r * N, N, [=](int64_t j) { return complement * in[j]; });
       }
     });
   });
@@ -30,30 +32,30 @@ void write_gate(const Tensor& x, const Tensor& log_g, Tensor y) {
 // d_x = (1 - g) d_y,  d_log_g = -g x d_y, summed over a row that shares its gate
 void write_gate_backward(const Tensor& x, const Tensor& log_g, const Tensor& d_y, Sink d_x,
                          Sink d_log_g) {
-  for_float_type(x.dtype(), "write_gate", [&](auto tag) {
+  for_sums_of(x, "write_gate", [&](auto tag) {
     using T = decltype(tag);
-    const T *in = x.data<T>(), *log = log_g.data<T>(), *d_out = d_y.data<T>();
     if (log_g.numel() == x.numel()) {
-      write<T>(d_x, [=](int64_t i) { return -math::expm1(log[i]) * d_out[i]; });
-      write<T>(d_log_g, [=](int64_t i) { return -math::exp(log[i]) * in[i] * d_out[i]; });
+      map<T>(
+          d_x, [](T log, T d) { return -math::expm1(log) * d; }, log_g, d_y);
+      map<T>(
+          d_log_g, [](T in, T log, T d) { return -math::exp(log) * in * d; }, x, log_g, d_y);
       return;
     }
     const int64_t N = x.dim(-1), R = x.numel() / N;
-    T* to_x = d_x ? d_x.tensor.data<T>() : nullptr;
-    T* to_log = d_log_g ? d_log_g.tensor.data<T>() : nullptr;
+    const Input<T> rows(x), logs(log_g), d_rows(d_y);
+    const Output<T> to_x(d_x), to_log(d_log_g);
     parallel_for(R, row_grain(N), [&](int64_t begin, int64_t end) {
+      std::vector<T> room = rows.room(N), d_room = d_rows.room(N), log_room = logs.room(1);
       for (int64_t r = begin; r < end; ++r) {
-        const T *row = in + r * N, *d = d_out + r * N;
-        const T complement = -math::expm1(log[r]), g = math::exp(log[r]);
-        if (to_x) {
-          write_range(to_x + r * N, d_x.accumulate, 0, N,
-                      [=](int64_t j) { return complement * d[j]; });
-        }
+        const T *row = rows.read(r * N, N, room), *d = d_rows.read(r * N, N, d_room);
+        const T log = *logs.read(r, 1, log_room);
+        const T complement = -math::expm1(log), g = math::exp(log);
+        if (to_x) to_x.write(r * N, N, [=](int64_t j) { return complement * d[j]; });
         if (!to_log) continue;
         T dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (int64_t j = 0; j < N; ++j) dot += row[j] * d[j];
-        write_range(to_log, d_log_g.accumulate, r, r + 1, [=](int64_t) { return -g * dot; });
+        to_log.write(r, 1, [=](int64_t) { return -g * dot; });
       }
     });
   });

@@ -50,18 +50,19 @@ struct Foreign {
   Strings places;
 };
 const std::vector<Foreign>& foreign() {
-  static const std::vector<Foreign> table = {{"Eigen/", {"backends/cpu/"}},
-                                             {"dnnl", {"backends/cpu/gemm.cpp"}},
-                                             {"oneapi/", {"backends/cpu/gemm.cpp"}},
-                                             {"cuda", {"backends/cuda/"}},
-                                             {"cublas", {"backends/cuda/"}},
-                                             {"nccl", {"backends/cuda/"}},
-                                             {"omp.h", {"core/parallel.h", "backends/cpu/"}},
-                                             {"immintrin.h", {"backends/cpu/streaming.h"}},
-                                             {"CLI/", {"app/"}},
-                                             {"unicode/", {"text/"}},
-                                             {"lzma.h", {"text/"}},
-                                             {"zlib.h", {"text/"}}};
+  static const std::vector<Foreign> table = {
+      {"Eigen/", {"backends/cpu/"}},
+      {"dnnl", {"backends/cpu/bfloat16_gemm.cpp", "backends/cpu/gemm.cpp"}},
+      {"oneapi/", {"backends/cpu/gemm.cpp"}},
+      {"cuda", {"backends/cuda/"}},
+      {"cublas", {"backends/cuda/"}},
+      {"nccl", {"backends/cuda/"}},
+      {"omp.h", {"core/parallel.h", "backends/cpu/"}},
+      {"immintrin.h", {"backends/cpu/streaming.h"}},
+      {"CLI/", {"app/"}},
+      {"unicode/", {"text/"}},
+      {"lzma.h", {"text/"}},
+      {"zlib.h", {"text/"}}};
   return table;
 }
 
