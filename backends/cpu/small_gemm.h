@@ -42,7 +42,7 @@ V load(const T* from) {
 }
 template <class V, class T>
 void store(T* to, const V& vector) {
-  std::memcpy(to, &vector, sizeof(V));
+  std::memcpy(static_cast<void*>(to), &vector, sizeof(V));
 }
 
 /// Names a type that holds some neighbouring columns: a vector, or one number.

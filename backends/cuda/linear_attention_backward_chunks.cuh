@@ -114,6 +114,12 @@ struct StateGradient {
   }
 };
 
+/// The tokens of a chunk that nothing passes, a bit for each, on all lanes.
+__device__ inline uint64_t cuts_of(const float* scalars, int lane) {
+  return uint64_t{__ballot_sync(0xffffffffu, scalars[32 + lane] == -INFINITY)} << 32 |
+         __ballot_sync(0xffffffffu, scalars[lane] == -INFINITY);
+}
+
 template <int N, bool kTurned>
 __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const ChunkedBackward p) {
   using Memory = BackwardMemory<N>;
@@ -151,11 +157,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     await_groups<0>();
     __syncthreads();
     if (kAhead && has_next) warp.load_steady(steady_of(chunk - 1), chunk - 1);
-    if (has_scalars) {
-      const float first = memory.scalar[warp.in.lane], second = memory.scalar[32 + warp.in.lane];
-      warp.cuts = uint64_t{__ballot_sync(0xffffffffu, second == -INFINITY)} << 32 |
-                  __ballot_sync(0xffffffffu, first == -INFINITY);
-    }
+    if (has_scalars) warp.cuts = cuts_of(memory.scalar, warp.in.lane);
     typename Warp::Rows left_rows, right_rows;
     warp.load_rows(left_rows, steady.left);
     warp.load_rows(right_rows, steady.right);

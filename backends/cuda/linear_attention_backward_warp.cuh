@@ -1,229 +1,35 @@
 #pragma once
 
-#include "backends/cuda/linear_attention_backward_chunk.cuh"
+#include "backends/cuda/linear_attention_backward_rows.cuh"
 
 namespace regla::cuda {
 
-/// first or second += a b; never by a branch, which lanes would take in turn.
-__device__ inline void add_to_one(float& first, float& second, float a, float b, bool to_first) {
-  asm("{\n"
-      ".reg .pred p;\n"
-      "setp.ne.u32 p, %4, 0;\n"
-      "@p fma.rn.f32 %0, %2, %3, %0;\n"
-      "@!p fma.rn.f32 %1, %2, %3, %1;\n"
-      "}"
-      : "+f"(first), "+f"(second)
-      : "f"(a), "f"(b), "r"(static_cast<uint32_t>(to_first)));
-}
-
-/// The scores of a block's 16 tokens with each other: those of blocks of 1, 2, 4 and 8 tokens, and
-/// of tokens with themselves.
-struct OwnScores {
-  float of_1[4] = {}, of_2[4] = {}, of_4[4] = {}, of_8[4] = {};  // of either half, or across
-  float itself[2][2] = {};                                       // [tile][token of a pair]
-};
-
+/// The gradients that a warp finds for its tokens.
 template <int N, bool kTurned>
-struct BackwardWarp {
-  using Memory = BackwardMemory<N>;
-  static constexpr int kPitch = Memory::kPitch, kTokenPitch = Memory::kTokenPitch;
-  static constexpr int kPieces = N / 16;
-  static constexpr bool kHolds = N == 64;   // own rows of the steady axis, in registers
-  using Rows = Pair[kHolds ? kPieces : 1];  // transposed
-
-  const ChunkedBackward& p;
-  Memory& memory;
-  Lane in;
-  const HeadPlaces& head;
-  int warp, block, part;      // its tokens: 16 block, its components: 64 part
-  uint32_t of_1, of_2, of_4;  // scores of 8 x 8 tokens that belong to blocks of so many
-  bool wants_logs;            // d_log or d_log_s
-  uint64_t cuts = 0;          // tokens of the chunk that nothing passes
-
-  __device__ BackwardWarp(const ChunkedBackward& problem, Memory& shared, const HeadPlaces& places)
-      : p(problem), memory(shared), head(places) {
-    warp = static_cast<int>(threadIdx.x) / 32;
-    block = warp % 4;
-    part = warp / 4;
-    of_1 = of_2 = of_4 = 0;
-    for (int e = 0; e < 2; ++e) {
-      const int apart = in.group ^ (2 * in.member + e);
-      const uint32_t half = e == 0 ? 0x0000ffffu : 0xffff0000u;
-      if (apart == 1) of_1 |= half;
-      if (apart == 2 || apart == 3) of_2 |= half;
-      if (apart >= 4) of_4 |= half;
-    }
-    wants_logs = p.fading.d_log || p.d_log_s;
-  }
-
-  __device__ Bf16* own(Bf16* tile) const { return tile + 16 * block * kPitch + 64 * part; }
-
-  // ---- copies
-
-  /// This warp's tokens and components of a tensor of the fading axis.
-  __device__ void load_own(Bf16* tile, const Bf16* from, int chunk) const {
-    const int row = in.lane / 8, column = in.lane % 8 * 8, size = p.fading.size;
-    const int t = chunk * kChunkTokens + 16 * block + row;
-    const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
-    copy_pieces<4, 4, kPitch>(own(tile) + row * kPitch + column,
-                              from + head.row(t, size) + 64 * part + column, p.H * size, rows);
-  }
-  __device__ void load_log(int chunk) const {
-    if (p.fading.log != nullptr) load_own(memory.log, p.fading.log, chunk);
-  }
-
-  /// What all warps read of a chunk.
-  __device__ void load_steady(typename Memory::Steady& to, int chunk) const {
-    const int size = p.steady.size, rows = kTurned ? p.fading.size : size;
-    const int columns = kTurned ? size : p.fading.size;
-    load_tokens<N, kChunkTokens>(p, to.left, p.steady.left, size, head, chunk * kChunkTokens);
-    load_tokens<N, kChunkTokens>(p, to.right, p.steady.right, size, head, chunk * kChunkTokens);
-    constexpr int kStep = 16;  // 2 N threads
-    const int row = static_cast<int>(threadIdx.x) / (N / 8);
-    const int column = static_cast<int>(threadIdx.x) % (N / 8) * 8;
-    const Bf16* const state = p.kept + (head.n * p.chunks + chunk) * rows * columns;
-    copy_pieces<N / kStep, kStep, kPitch>(to.state + row * kPitch + column,
-                                          state + row * columns + column, columns,
-                                          column < columns ? rows - row : 0);
-  }
-
-  /// Gradients from their place in shared memory.
-  __device__ void store_rows(const Bf16* tile, const Result<float>& to, int size, int chunk) const {
-    if (!to) return;
-    const int row = in.lane / 8, column = in.lane % 8 * 8;
-    const int t = chunk * kChunkTokens + 16 * block + row;
-    const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
-    const Bf16* const from = own_of(tile) + row * kPitch + column;
-    const int64_t place = head.row(t, size) + 64 * part + column, step = int64_t{4} * p.H * size;
-    if (Bf16* const plain = to.plain()) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint4 piece = *reinterpret_cast<const uint4*>(from + 4 * i * kPitch);
-        if (4 * i < rows) *reinterpret_cast<uint4*>(plain + place + i * step) = piece;
-      }
-    } else {
-#pragma unroll 1
-      for (int i = 0; 4 * i < rows; ++i) {
-#pragma unroll 1
-        for (int e = 0; e < 8; ++e) {
-          to.put(place + i * step + e, __bfloat162float(from[4 * i * kPitch + e]));
-        }
-      }
-    }
-  }
-  __device__ const Bf16* own_of(const Bf16* tile) const {
-    return tile + 16 * block * kPitch + 64 * part;
-  }
-
-  // ---- decays
-
-  /// Of 16 components from `column` on, over the block's tokens.
-  __device__ RowDecays decays_of(int column) const {
-    return cuda::decays_of(p, in, memory.log + 16 * block * kPitch + column, kPitch,
-                           memory.scalar + 16 * block);
-  }
-
-  /// Queries, keys and totals of the block, for all warps.
-  __device__ void share_decayed() const {
-#pragma unroll 2
-    for (int piece = 0; piece < 4; ++piece) {
-      const int column = 64 * part + 16 * piece, row = column + in.group;
-      RowDecays decays = decays_of(column);
-      decays.template join<2>(in.member);
-      decays.template join<4>(in.member);
-      decays.join_all();
-      Fragment left, right;
-      in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
-      in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = (row + i % 2 * 8) * kTokenPitch + 16 * block + i / 2 * 8 + 2 * in.member;
-        *reinterpret_cast<uint32_t*>(memory.queries + at) =
-            scaled(left[i], decays.p[i][0], decays.p[i][1]);
-        *reinterpret_cast<uint32_t*>(memory.keys + at) =
-            scaled(right[i], decays.r[i][0], decays.r[i][1]);
-      }
-      if (in.member == 0) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          memory.total[block][row + 8 * i] = decays.total[i];
-          memory.narrow_total[block][row + 8 * i] = __float2bfloat16_rn(decays.total[i]);
-        }
-      }
-    }
-  }
-
-  // ---- scores of the steady axis
-
-  __device__ void load_rows(Rows& rows, const Bf16* tile) const {
-    if constexpr (kHolds) {
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) load_row(rows[i], tile, i);
-    }
-  }
-  __device__ void load_row(Pair& to, const Bf16* tile, int i) const {
-    in.load_as_right_transposed(to, tile + 16 * block * kPitch + 16 * i, kPitch);
-  }
-  /// Piece i of this block's rows, held or loaded.
-  __device__ void get_row(Pair& to, const Rows& rows, const Bf16* tile, int i) const {
-    if constexpr (kHolds) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) to[e] = rows[i][e];
-    } else {
-      load_row(to, tile, i);
-    }
-  }
-
-  /// scores[d]: of this block's tokens with those of block (block + d) % 4, whichever of both
-  /// reads; scores[0] has no token with itself, those are `itself`.
-  __device__ void score_steady(Pair (&scores)[4], float (&itself)[2][2], const Rows& left,
-                               const Rows& right, const typename Memory::Steady& steady) const {
-    Square lower = {}, upper = {};
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      Fragment a;
-      Pair b;
-      in.load(a, steady.left + 16 * block * kPitch + 16 * i, kPitch);
-      get_row(b, right, steady.right, i);
-      multiply_blocks(lower, a, b);
-      in.load(a, steady.right + 16 * block * kPitch + 16 * i, kPitch);
-      get_row(b, left, steady.left, i);
-      multiply_blocks(upper, a, b);
-    }
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      // Token 8 tile + 2 member + e with itself lies in lane 4 (2 member + e) + member.
-      const int lane = 9 * in.member + 4 * e;
-      itself[0][e] = __shfl_sync(0xffffffffu, lower[0][e], lane);
-      itself[1][e] = __shfl_sync(0xffffffffu, lower[1][2 + e], lane);
-    }
-    // Rows read: below the diagonal.
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const bool reads = in.group > 2 * in.member + e;
-      lower[0][e] = reads ? lower[0][e] : upper[0][e];
-      lower[1][2 + e] = reads ? lower[1][2 + e] : upper[1][2 + e];
-      lower[1][e] = upper[1][e];
-    }
-    round_transposed(scores[0], lower);
-#pragma unroll
-    for (int d = 1; d < 4; ++d) {
-      const bool reads = block + d >= 4;
-      const int other = (block + d) % 4;
-      const Bf16* const own_tile = reads ? steady.left : steady.right;
-      const Bf16* const tile = (reads ? steady.right : steady.left) + 16 * other * kPitch;
-      Square sums = {};
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        Fragment a;
-        Pair b;
-        in.load(a, own_tile + 16 * block * kPitch + 16 * i, kPitch);
-        in.load_as_right_transposed(b, tile + 16 * i, kPitch);
-        multiply_blocks(sums, a, b);
-      }
-      round_transposed(scores[d], sums);
-    }
-  }
+struct BackwardWarp : BackwardRows<N, kTurned> {
+  using Base = BackwardRows<N, kTurned>;
+  using Base::Base;
+  using Base::block;
+  using Base::cuts;
+  using Base::decays_of;
+  using Base::get_row;
+  using Base::head;
+  using Base::in;
+  using Base::kPieces;
+  using Base::kPitch;
+  using Base::kTokenPitch;
+  using Base::memory;
+  using Base::of_1;
+  using Base::of_2;
+  using Base::of_4;
+  using Base::own;
+  using Base::p;
+  using Base::part;
+  using Base::store_rows;
+  using Base::wants_logs;
+  using Base::warp;
+  using typename Base::Memory;
+  using typename Base::Rows;
 
   // ---- gradients of the fading axis
 
@@ -556,6 +362,10 @@ struct BackwardWarp {
         multiply_blocks(sums[piece], rows[i], b);
       }
     }
+    put_steady(sums, to, chunk);
+  }
+
+  __device__ void put_steady(const Square (&sums)[4], const Result<float>& to, int chunk) const {
     if (Bf16* const plain = to.plain()) {
       const int t = chunk * kChunkTokens + 16 * block + in.group;
       const int columns = p.steady.size - 64 * part;

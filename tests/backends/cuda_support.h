@@ -28,6 +28,7 @@ struct KernelCase {
   double narrow_tolerance = 4e-3;  // of results in BF16, rounded once: by up to 2^-8 of the value
   double narrow_sums = 0;          // of F32 results of narrow inputs, if it is not `tolerance`
   double exact_tolerance = 1e-11;  // of F64
+  double least = 0;                // the size of terms that results may cancel from
   // Of narrow inputs where operands of products are rounded on the way: the bound of
   // check_rounded, in place of the two above.
   double rounded = 0;
@@ -62,7 +63,7 @@ inline void check_case(const KernelCase& c, DType A, Device device) {
   for (size_t i = 0; i < c.out.size(); ++i) place(c.out[i], c.out_types[i], gpu_out, cpu_out);
   c.call(kernels(device), gpu_in, gpu_out);
   c.call(kernels(Device{}), cpu_in, cpu_out);
-  const double terms = largest_of(cpu_out);
+  const double terms = std::max(largest_of(cpu_out), c.least);
   for (size_t i = 0; i < c.out.size(); ++i) {
     if (!c.out[i].defined()) continue;
     const bool is_narrow = gpu_out[i].dtype() == DType::BF16;
