@@ -133,7 +133,7 @@ def recurrences(arguments):
     for name in dict.fromkeys(name for name, _ in times):
         cells = [times.get((name, T)) for T in lengths]
         print(f"{name:26}" + "".join(f"{f'{c[0]:.3f} / {c[1]:.3f}' if c else '-':>17}" for c in cells))
-    for ours, theirs in (("regla value", "fla chunk_gla"), ("regla key", "fla chunk_gla"),
+    for ours, theirs in (("regla value", "fla chunk_gla"), ("regla gla", "fla chunk_gla"),
                          ("regla scalar", "fla chunk_simple_gla"), ("regla plain", "fla chunk_linear_attn"),
                          ("regla softmax_attention", "PyTorch flash attention")):
         pairs = [(times.get((theirs, T)), times.get((ours, T))) for T in lengths]

@@ -205,12 +205,15 @@ void add_bench(CLI::App& program, Action& action) {
   const struct {
     const char *name, *meaning;
     Benchmark run;
-  } benchmarks[] = {{"train", "updates of a whole model", bench_train},
-                    {"step", "the kernels of an update, by name", bench_step},
-                    {"decode", "reading a prompt and writing token by token", bench_decode},
-                    {"mixers", "single mixers, softmax attention beside them", bench_mixers},
-                    {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},
-                    {"ops", "the parts of an update, and the recurrences", bench_ops}};
+  } benchmarks[] = {
+      {"train", "updates of a whole model", bench_train},
+      {"step", "the kernels of an update, by name", bench_step},
+      {"decode", "reading a prompt and writing token by token", bench_decode},
+      {"mixers", "single mixers, softmax attention beside them", bench_mixers},
+      {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},
+      {"recurrences", "recurrences and softmax attention over segments of 1024 tokens and more",
+       bench_recurrences},
+      {"ops", "the parts of an update, and the recurrences", bench_ops}};
   for (const auto& benchmark : benchmarks) {
     CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
     add_config(*sub, arguments->config, "; default: that of configs/bench/small_regla.json");
@@ -218,10 +221,10 @@ void add_bench(CLI::App& program, Action& action) {
     add_device(*sub, arguments->device);
     add_number(*sub, "--repeats", arguments->repeats, "timings of each");
     add_json(*sub, arguments->json);
-    if (benchmark.run == bench_ops) {
+    if (benchmark.run == bench_ops || benchmark.run == bench_recurrences) {
       add_text(*sub, "--only", arguments->only, "rows whose names begin so; default: all");
     }
-    if (benchmark.run == bench_lengths) {
+    if (benchmark.run == bench_lengths || benchmark.run == bench_recurrences) {
       add_number(*sub, "--longest", arguments->longest, "tokens of the longest segment");
     }
     sub->callback([arguments, &action, name = benchmark.name, run = benchmark.run] {

@@ -10,8 +10,9 @@ namespace regla::app {
 
 /// What a benchmark measures.
 struct BenchOptions {
-  TrainingConfig config;    ///< `model.vocab` is set
-  int64_t longest = 16384;  ///< `lengths`: tokens of the longest segment, and of every batch
+  TrainingConfig config;  ///< `model.vocab` is set
+  int64_t longest =
+      16384;  ///< `lengths`, `recurrences`: tokens of the longest segment, and of every batch
 
   Device device() const { return Device::named(config.device); }
   /// What an update is measured with.
@@ -39,6 +40,10 @@ void bench_decode(const BenchOptions& options, Measurements& out);
 /// The configuration's mixers, and softmax attention beside them: forward, forward and backward,
 /// and token by token.
 void bench_mixers(const BenchOptions& options, Measurements& out);
+/// The recurrences and softmax attention, forward, and forward and backward, over segments of 1024,
+/// 2048, ... `longest` tokens with the configuration's heads and `longest` tokens in each batch.
+/// Rows are called `<name> T=<length> forward` and `... both`.
+void bench_recurrences(const BenchOptions& options, Measurements& out);
 /// Forward and backward of those mixers over segments of 512, 1024, ... `longest` tokens, with the
 /// same number of tokens in each batch. Rows are called `<mixer> T=<length>`.
 void bench_lengths(const BenchOptions& options, Measurements& out);

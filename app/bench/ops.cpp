@@ -6,93 +6,12 @@
 #include <cmath>
 
 #include "app/bench/cases.h"
+#include "app/bench/op_case.h"
 #include "backends/copies.h"
 #include "backends/kernels.h"
 
 namespace regla::app {
 namespace {
-
-using Function = std::function<Var(const Vars&)>;
-
-/// A differentiable function to be timed forward and backward.
-struct OpCase {
-  std::string name;
-  Work work;
-  std::string types;   // of the inputs, A or S (backends/kernels.h)
-  Tensors inputs;      // F32, on the CPU; gradients of all of them are computed
-  Function f;          // what is timed
-  Function reference;  // what it must agree with in double on the CPU; by default f itself
-  size_t decays = 0;   // so many of the inputs, the last: their gradients nearly cancel
-};
-
-/// The value of f, then the gradients of its inputs for a gradient `seed` of the value; undefined:
-/// the value is a loss.
-Tensors run(const Function& f, const Tensors& inputs, const Tensor& seed) {
-  Tape tape;
-  Vars leaves;
-  for (const Tensor& input : inputs) leaves.push_back(tape.leaf(input));
-  const Var y = f(leaves);
-  if (seed) {
-    tape.backward({y}, {seed});
-  } else {
-    tape.backward(y);
-  }
-  Tensors results = {y.value};
-  for (const Var& leaf : leaves) results.push_back(tape.gradient(leaf));
-  return results;
-}
-
-/// The inputs as this precision has them, on the CPU.
-Tensors inputs_of(const OpCase& op, Precision precision) {
-  const DType A = activation_type(precision);
-  Tensors inputs;
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    inputs.push_back(converted(op.inputs[i], op.types.at(i) == 'A' ? A : sum_type(A)));
-  }
-  return inputs;
-}
-
-/// A gradient of the value of f; undefined where that is one number, a loss.
-Tensor seed_of(const OpCase& op, const Tensors& inputs) {
-  const Tensor y = op.f({inputs.begin(), inputs.end()}).value;
-  return y.numel() == 1 ? Tensor{} : converted(random_values(y.shape(), 9), y.dtype());
-}
-
-/// What the gradient of a decay, a sum of differences that nearly cancels, may be off by in BF16:
-/// 2e-2 of it, or 1e-2 of the largest among the gradients (docs/precision.md).
-double least_of_decays(const Tensors& exact, size_t which, Precision precision) {
-  if (precision != Precision::Bf16) return 0;
-  double least = 2e-2 * mean_size(exact[which]);
-  for (size_t i = 1; i < exact.size(); ++i) least = std::max(least, 1e-2 * mean_size(exact[i]));
-  return least;
-}
-
-/// An Error unless value and gradients are those in double on the CPU.
-void check_in_double(const OpCase& op, const Tensors& inputs, const Tensor& seed,
-                     const Measurements& out) {
-  Tensors exact;
-  for (const Tensor& input : inputs) exact.push_back(converted(input.on({}), DType::F64));
-  const Tensor exact_seed = seed ? converted(seed.on({}), DType::F64) : seed;
-  exact = run(op.reference ? op.reference : op.f, exact, exact_seed);
-  const Tensors results = run(op.f, inputs, seed);
-  for (size_t i = 0; i < results.size(); ++i) {
-    const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
-    const bool is_decay = i + op.decays >= results.size();
-    out.check_close(op.name + ", " + what + ", and in double", results[i], exact[i],
-                    is_decay ? least_of_decays(exact, i, out.precision()) : 0);
-  }
-}
-
-void measure(const OpCase& op, Measurements& out) {
-  if (!out.wants(op.name)) return;
-  Tensors inputs;
-  for (const Tensor& input : inputs_of(op, out.precision())) {
-    inputs.push_back(input.on(out.device()));
-  }
-  const Tensor seed = seed_of(op, inputs).on(out.device());
-  check_in_double(op, inputs, seed, out);
-  out.time(op.name, op.work, [&] { run(op.f, inputs, seed); });
-}
 
 /// The three products of a linear layer of `in` and `width` features over `rows` tokens.
 void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) {
@@ -127,12 +46,6 @@ void measure_linear(int64_t rows, int64_t in, int64_t width, Measurements& out) 
   product(" y", {.a = x, .b = w, .bias = {}, .transpose_b = true}, {rows, width}, A);
   product(" d_x", {.a = d_y, .b = w, .bias = {}}, {rows, in}, A);
   product(" d_weight", {.a = d_y, .b = x, .bias = {}, .transpose_a = true}, {width, in}, S);
-}
-
-Tensor mapped(const Tensor& x, float (*f)(float)) {
-  Tensor y = Tensor::empty_like(x);
-  std::transform(x.data<float>(), x.data<float>() + x.numel(), y.data<float>(), f);
-  return y;
 }
 
 // Reads and writes of an element that a function of one tensor cannot do without: x and y forward;
@@ -242,86 +155,6 @@ void measure_adamw(const BenchOptions& options, Measurements& out) {
   out.time("adamw", {.bytes = bytes}, [&] { kernel.adamw(args); });
 }
 
-// The recurrences at one size for all configurations: B*H = 32, T = 512, K = V = 64.
-constexpr int64_t kBatch = 8, kHeads = 4, kLength = 512, kHead = 64;
-constexpr double kTokens = kBatch * kLength;
-
-void measure_recurrences(Measurements& out) {
-  const Shape shape = {kBatch, kLength, kHeads, kHead};
-  const auto positive = [](float x) { return std::exp(0.5F * x - 1); };
-  const Tensor q = mapped(random_values(shape, 1), positive),
-               k = mapped(random_values(shape, 2), positive), u = random_values(shape, 3),
-               gate = log_sigmoid(random_values(shape, 4)).value,
-               gate2 = log_sigmoid(random_values(shape, 5)).value;
-  // The running maximum moves now and then.
-  const Tensor rho = mapped(random_values({kBatch, kLength, kHeads}, 6),
-                            [](float x) { return std::min(0.0F, x + 1.5F); });
-  const struct {
-    const char* name;
-    Tensor key, value, scalar;
-  } forms[] = {{"regla", {}, gate, rho},
-               {"plain", {}, {}, {}},
-               {"fast_decay", gate2, gate, {}},
-               {"gla", gate, {}, {}}};
-  for (const auto& form : forms) {
-    Tensors inputs = {q, k, u};
-    std::string types = "AAA";
-    for (const Tensor& decay : {form.key, form.value, form.scalar}) {
-      if (!decay) continue;
-      inputs.push_back(decay);
-      types += decay.rank() == 4 ? 'A' : 'S';
-    }
-    const auto recurrence = [&](const Vars& in, int64_t chunk) {
-      size_t next = 3;
-      LogDecays decays;
-      if (form.key) decays.key = in[next++];
-      if (form.value) decays.value = in[next++];
-      if (form.scalar) decays.scalar = in[next++];
-      return linear_attention(in[0], in[1], in[2], decays, {}, {}, chunk).o;
-    };
-    measure({std::string("recurrence ") + form.name,
-             {.tokens = kTokens, .flops = 12.0 * kTokens * kHeads * kHead * kHead},
-             types,
-             inputs,
-             [&](const Vars& in) { return recurrence(in, 0); },
-             [&](const Vars& in) { return recurrence(in, 1); },
-             inputs.size() - 3},
-            out);
-  }
-}
-
-void measure_delta_rule(Measurements& out) {
-  const Shape shape = {kBatch, kLength, kHeads, kHead};
-  // Keys of at most unit length, for which the delta rule is stable.
-  const auto unit = [&](uint64_t stream) { return softmax(random_values(shape, stream)).value; };
-  const Tensor g = sigmoid(random_values({kBatch, kLength, kHeads}, 4)).value;
-  const auto rule = [](int64_t chunk) {
-    return
-        [chunk](const Vars& in) { return delta_rule(in[0], in[1], in[2], in[3], {}, {}, chunk).o; };
-  };
-  measure({"recurrence delta_rule",
-           {.tokens = kTokens, .flops = 18.0 * kTokens * kHeads * kHead * kHead},
-           "AAAS",
-           {unit(1), unit(2), random_values(shape, 3), g},
-           rule(0),
-           rule(1)},
-          out);
-}
-
-void measure_softmax_attention(Measurements& out) {
-  const Shape shape = {kBatch, kLength, kHeads, kHead};
-  const double seen = 0.5 * (kLength + 1);
-  measure({"softmax_attention",
-           {.tokens = kTokens, .flops = 12.0 * kTokens * kHeads * kHead * seen},
-           "AAA",
-           {random_values(shape, 1), random_values(shape, 2), random_values(shape, 3)},
-           [](const Vars& in) {
-             return softmax_attention(in[0], in[1], in[2], {}, 0, 1 / std::sqrt(1.0 * kHead));
-           },
-           {}},
-          out);
-}
-
 }  // namespace
 
 void bench_ops(const BenchOptions& options, Measurements& out) {
@@ -333,9 +166,11 @@ void bench_ops(const BenchOptions& options, Measurements& out) {
   measure_linear(rows, width, D, out);
   measure_block(options, out);
   measure_adamw(options, out);
-  measure_recurrences(out);
-  measure_delta_rule(out);
-  measure_softmax_attention(out);
+  // The recurrences at one size for all configurations.
+  for (OpCase& op : recurrence_cases({.batch = 8, .length = 512, .heads = 4, .head = 64})) {
+    if (op.name != "softmax_attention") op.name = "recurrence " + op.name;
+    measure(op, out);
+  }
 }
 
 }  // namespace regla::app
