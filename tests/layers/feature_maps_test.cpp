@@ -18,7 +18,7 @@ Phi phi_of(const MixerConfig& config, DType dtype = DType::F64) {
 }
 
 Features apply(const MixerConfig& config, const Tensor& z_q, const Tensor& z_k) {
-  return phi_of(config, z_q.dtype())(z_q, z_k, {}, {});
+  return phi_of(config, z_q.dtype())(z_q, z_k, {}, {}, {});
 }
 
 MixerConfig with_map(FeatureMap map) {
@@ -201,7 +201,7 @@ TEST_CASE("random features are drawn again when their time comes, and only then"
   config.redraw_every = 0;
   Phi fixed = phi_of(config, DType::F32);
   fixed.begin_step(1000);
-  CHECK(same_bits(fixed(z, z, {}, {}).k.value, first));
+  CHECK(same_bits(fixed(z, z, {}, {}, {}).k.value, first));
 }
 
 TEST_CASE("feature maps without weights add no parameter names, others add theirs") {
