@@ -106,6 +106,7 @@ void bench_step(const BenchOptions& options, Measurements& out) {
   }
   std::vector<BenchRow> sorted;
   BenchRow all{.name = "all kernels",
+               .work = {},
                .seconds = std::vector<double>(rows.begin()->second.seconds.size()),
                .calls = 0};
   for (auto& [name, row] : rows) {

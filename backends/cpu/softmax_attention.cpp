@@ -123,8 +123,8 @@ void forward_block(const Head<T>& head, int64_t t0, int64_t t1, T* P, T* o, T* l
 /// Pointers to one head's gradients; null where nobody wants one.
 template <class T>
 struct HeadGradients {
-  const T *o, *d_o, *log_sum;
-  T *d_q, *d_k, *d_v;
+  const T *o = nullptr, *d_o = nullptr, *log_sum = nullptr;
+  T *d_q = nullptr, *d_k = nullptr, *d_v = nullptr;
 };
 
 // P = softmax(scores), D_t = o_t . d_o_t:   d_v += P^T d_o,   dS = P * (d_o v^T - D) * scale,
