@@ -65,10 +65,9 @@ Json memory_needs(const Model& model) {
   const TrainingConfig& config = model.config;
   const MemoryNeeds needs = measure_memory_needs(config, *model.decoder);
   const int64_t at_once = config.batch_size / config.micro_batches;
-  Json json = {{"weights", needs.weights},           {"gradients", needs.gradients},
-               {"moments", needs.moments},           {"other", needs.other},
-               {"per_sequence", needs.per_sequence}, {"sequences_at_once", at_once},
-               {"training", needs.with(at_once)}};
+  Json json = {{"weights", needs.weights},     {"moments", needs.moments},
+               {"rest", needs.rest},           {"per_sequence", needs.per_sequence},
+               {"sequences_at_once", at_once}, {"training", needs.with(at_once)}};
   Memory& there = memory(model.decoder->device());
   there.trim();
   if (const std::optional<int64_t> left = there.available()) {
@@ -122,9 +121,8 @@ void print_memory(const Json& json) {
   };
   std::printf("bytes of memory to train with\n");
   row("  weights", "weights");
-  row("  gradients", "gradients");
   row("  moments", "moments");
-  row("  other", "other");
+  row("  gradients and other", "rest");
   row("  each sequence at once", "per_sequence");
   const auto at_once = json["sequences_at_once"].get<int64_t>();
   print_row("  " + grouped(at_once) + " at once", grouped(json["training"].get<int64_t>()));

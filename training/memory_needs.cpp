@@ -15,6 +15,7 @@ int64_t peak_of_update(TrainingConfig config, Decoder& decoder, int64_t sequence
   config.batch_size = sequences * config.micro_batches;
   const int64_t tokens = 2 * config.batch_size * config.model.sequence_length + 1;
   const TokenStream text(std::vector<int32_t>(static_cast<size_t>(tokens), 0), {});
+  for (Parameter* parameter : decoder.parameters()) parameter->clear_gradient();
   Memory& there = memory(decoder.device());
   const int64_t before = there.stats().bytes_in_use;
   there.reset_peak();
@@ -24,23 +25,30 @@ int64_t peak_of_update(TrainingConfig config, Decoder& decoder, int64_t sequence
   return there.stats().peak_bytes_in_use - before;
 }
 
-}  // namespace
-
-MemoryNeeds measure_memory_needs(const TrainingConfig& config, Decoder& decoder) {
+/// Peaks of updates of `n` sequences at once and of half as many.
+MemoryNeeds measured(const TrainingConfig& config, Decoder& decoder, int64_t n) {
   MemoryNeeds needs;
   for (const Parameter* parameter : decoder.parameters()) {
     const int64_t bytes = parameter->value.bytes();
     needs.weights += bytes + (parameter->copy ? parameter->copy.bytes() : 0);
-    needs.gradients += bytes;
     needs.moments += 2 * bytes;
   }
-  for (Parameter* parameter : decoder.parameters()) parameter->clear_gradient();
-  const int64_t one = peak_of_update(config, decoder, 1);
-  for (Parameter* parameter : decoder.parameters()) parameter->clear_gradient();
-  const int64_t two = peak_of_update(config, decoder, 2);
-  needs.per_sequence = two - one;
-  needs.other = one - needs.per_sequence - needs.gradients - needs.moments;
+  const int64_t whole = peak_of_update(config, decoder, n);
+  const int64_t half = peak_of_update(config, decoder, n / 2);
+  needs.per_sequence = (whole - half) / (n - n / 2);
+  needs.rest = whole - n * needs.per_sequence - needs.moments;
   return needs;
+}
+
+}  // namespace
+
+MemoryNeeds measure_memory_needs(const TrainingConfig& config, Decoder& decoder) {
+  const int64_t at_once = config.batch_size / config.micro_batches;
+  try {
+    return measured(config, decoder, std::max<int64_t>(at_once, 2));
+  } catch (const MemoryError&) {
+    return measured(config, decoder, 2);
+  }
 }
 
 }  // namespace regla

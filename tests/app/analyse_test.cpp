@@ -266,7 +266,7 @@ TEST_CASE("a configuration can be inspected without a run") {
       regla({"inspect", "--config", shop / "config.json", "--memory", "--json"});
   REQUIRE(measured.code == 0);
   const Json memory = parse_json(measured.out, "inspect")["memory"];
-  CHECK(memory["moments"] == 2 * memory["gradients"].get<int64_t>());
+  CHECK(memory["moments"] == 2 * memory["weights"].get<int64_t>());
   CHECK(memory["training"].get<int64_t>() >
         memory["sequences_at_once"].get<int64_t>() * memory["per_sequence"].get<int64_t>());
   CHECK_THAT(refused({"inspect"}), Contains("--config"));

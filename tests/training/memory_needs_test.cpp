@@ -16,8 +16,7 @@ TEST_CASE("what an update takes of memory is known before it is done") {
     config.micro_batches = 2;
     Decoder decoder(config.model, 3, activation_type(config.precision));
     const MemoryNeeds needs = measure_memory_needs(config, decoder);
-    CHECK(needs.weights == needs.gradients);
-    CHECK(needs.moments == 2 * needs.weights);
+    CHECK(needs.moments == 2 * needs.weights);  // no copies in F64
 
     const TokenStream text = small_text(20000);
     Decoder other(config.model, 3, activation_type(config.precision));
