@@ -179,7 +179,7 @@ void add_inspect(CLI::App& program, Action& action) {
   arguments->text.add_to(*command);
   add_device(*command, arguments->device);
   command->add_flag("--memory", arguments->memory,
-                    "Measure what an update takes of memory; a GPU's always is");
+                    "Measure what an update takes of memory; default: on a GPU");
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return inspect(*arguments); }; });
 }
