@@ -102,7 +102,6 @@ void any_rows(const Context& on, const ScoreRows<S>& a) {
 template <int Threads>
 struct HeldScores {
   static constexpr int kSize = 4, kStep = Threads * kSize, kPlaces = 14;
-  static constexpr float kLog2e = 1.4426950408889634f;
 
   int64_t rows;
   int vocab, pitch;
@@ -138,11 +137,11 @@ struct HeldScores {
 
   /// e^(x - largest), where `shift` is largest * log2(e).
   __device__ static float exponential(float x, float shift) {
-    return fast_exp2(fmaf(x, kLog2e, -shift));
+    return fast_exp2(fmaf(x, kLog2E, -shift));
   }
   /// Where all is -infinity so far, any finite shift gives 0.
   __device__ static float shift_of(float largest) {
-    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2e;
+    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2E;
   }
 
   struct Sum {

@@ -106,14 +106,12 @@ void hedgehog(const Tensor& z, bool joint, Tensor y) {
   for_sum_type(z.dtype(), "hedgehog", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = z.dim(-1), R = z.numel() / N;
-    for_row_loads<S>(
-        N,
+    for_each_held_row<S>(
+        context(y), R, N,
         [&](auto loads, auto held) {
           using Loads = decltype(loads);
           constexpr int P = decltype(held)::value;
-          for_each_row<Loads::kWidth, P>(
-              context(y), R, N,
-              HedgehogRow<Loads, P>{N, joint, typename Loads::View(z), Result<S>(y)});
+          return HedgehogRow<Loads, P>{N, joint, typename Loads::View(z), Result<S>(y)};
         },
         z, y);
   });
@@ -124,15 +122,13 @@ void hedgehog_backward(const Tensor& y, bool joint, const Tensor& d_y, Sink d_z)
   for_sum_type(y.dtype(), "hedgehog", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = y.dim(-1) / 2, R = y.numel() / (2 * N);
-    for_row_loads<S>(
-        N,
+    for_each_held_row<S>(
+        context(y), R, N,
         [&](auto loads, auto held) {
           using Loads = decltype(loads);
           using View = typename Loads::View;
           constexpr int P = decltype(held)::value;
-          for_each_row<Loads::kWidth, P>(
-              context(y), R, N,
-              HedgehogBackwardRow<Loads, P>{N, joint, View(y), View(d_y), Result<S>(d_z)});
+          return HedgehogBackwardRow<Loads, P>{N, joint, View(y), View(d_y), Result<S>(d_z)};
         },
         y, d_y, d_z.tensor);
   });

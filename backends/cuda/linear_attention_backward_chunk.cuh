@@ -73,7 +73,7 @@ __device__ inline void round_transposed(Pair& to, const Square& from) {
 __device__ inline float scalar_log2(const ChunkedBackward& p, const HeadPlaces& head, int t) {
   if (t >= p.steps) return 0;
   if (p.reset != nullptr && p.reset[head.first_token + t] != 0) return -INFINITY;
-  return p.log_s == nullptr ? 0 : p.log_s[head.row(t, 1)] * 1.44269504f;
+  return p.log_s == nullptr ? 0 : p.log_s[head.row(t, 1)] * kLog2E;
 }
 
 /// Decays of 16 components over 16 tokens; `logs` is their tile, and nothing where only scalars

@@ -58,7 +58,11 @@ struct BackwardRows {
     wants_logs = p.fading.d_log || p.d_log_s;
   }
 
-  __device__ Bf16* own(Bf16* tile) const { return tile + 16 * block * kPitch + 64 * part; }
+  /// Of a tile the place of this warp's tokens and components.
+  template <class Element>
+  __device__ Element* own(Element* tile) const {
+    return tile + 16 * block * kPitch + 64 * part;
+  }
 
   // ---- copies
 
@@ -95,7 +99,7 @@ struct BackwardRows {
     const int row = in.lane / 8, column = in.lane % 8 * 8;
     const int t = chunk * kChunkTokens + 16 * block + row;
     const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
-    const Bf16* const from = own_of(tile) + row * kPitch + column;
+    const Bf16* const from = own(tile) + row * kPitch + column;
     const int64_t place = head.row(t, size) + 64 * part + column, step = int64_t{4} * p.H * size;
     if (Bf16* const plain = to.plain()) {
 #pragma unroll
@@ -112,9 +116,6 @@ struct BackwardRows {
         }
       }
     }
-  }
-  __device__ const Bf16* own_of(const Bf16* tile) const {
-    return tile + 16 * block * kPitch + 64 * part;
   }
 
   // ---- decays

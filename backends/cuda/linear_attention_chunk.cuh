@@ -116,8 +116,7 @@ struct Tile {
 
   /// The logs to base 2 of all that has one factor for a token.
   __device__ float scalar_log2(int t) const {
-    constexpr float kLog2e = 1.44269504f;
-    return reset[t] != 0 ? -INFINITY : log_s[t] * kLog2e;
+    return reset[t] != 0 ? -INFINITY : log_s[t] * kLog2E;
   }
 };
 
@@ -175,10 +174,9 @@ struct Lane {
 
 /// Factors of two numbers stored as logs, times one given as its log to base 2.
 __device__ inline void factors_of(float (&to)[2], uint32_t logs, float first, float second) {
-  constexpr float kLog2e = 1.44269504f;
   const float2 log = unpacked(logs);
-  to[0] = fast_exp2(log.x * kLog2e + first);
-  to[1] = fast_exp2(log.y * kLog2e + second);
+  to[0] = fast_exp2(log.x * kLog2E + first);
+  to[1] = fast_exp2(log.y * kLog2E + second);
 }
 
 }  // namespace regla::cuda

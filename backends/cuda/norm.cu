@@ -110,23 +110,22 @@ void norm(const NormArgs& args, Tensor y, Tensor mean, Tensor inverse) {
   for_sum_type(args.x.dtype(), "norm", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = args.x.dim(-1), R = args.x.numel() / N, G = args.gain.numel() / N;
-    for_row_loads<S>(
-        N,
+    for_each_held_row<S>(
+        context(y), R, N,
         [&](auto loads, auto held) {
           using Loads = decltype(loads);
           constexpr int P = decltype(held)::value;
-          for_each_row<Loads::kWidth, P>(context(y), R, N,
-                                         NormRow<Loads, P>{.N = N,
-                                                           .G = G,
-                                                           .x = typename Loads::View(args.x),
-                                                           .gain = Typed<S>(args.gain),
-                                                           .bias = Typed<S>(args.bias),
-                                                           .share = S(1) / static_cast<S>(N),
-                                                           .epsilon = static_cast<S>(args.epsilon),
-                                                           .center = args.center,
-                                                           .y = Result<S>(y),
-                                                           .mean = Result<S>(mean),
-                                                           .inverse = Result<S>(inverse)});
+          return NormRow<Loads, P>{.N = N,
+                                   .G = G,
+                                   .x = typename Loads::View(args.x),
+                                   .gain = Typed<S>(args.gain),
+                                   .bias = Typed<S>(args.bias),
+                                   .share = S(1) / static_cast<S>(N),
+                                   .epsilon = static_cast<S>(args.epsilon),
+                                   .center = args.center,
+                                   .y = Result<S>(y),
+                                   .mean = Result<S>(mean),
+                                   .inverse = Result<S>(inverse)};
         },
         args.x, args.gain, args.bias, y);
   });

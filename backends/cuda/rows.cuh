@@ -171,20 +171,6 @@ __global__ __launch_bounds__(Threads) void each_row(int64_t rows, int lanes, F f
   }
 }
 
-/// The same as `for_loads` for rows that are held: `f(loads, P)` with P loads per thread, as a
-/// type. With one a row is short enough to lie in a single load of a warp or of a part of it.
-template <class S, class F, class... Tensors>
-void for_row_loads(int64_t size, F&& f, const Tensor& x, const Tensors&... beside) {
-  for_loads<S>(
-      size,
-      [&](auto loads) {
-        constexpr int W = decltype(loads)::kWidth, kMost = W == 1 ? 8 : 32 / W;
-        if (size <= 32 * W) return f(loads, std::integral_constant<int, 1>{});
-        f(loads, std::integral_constant<int, kMost>{});
-      },
-      x, beside...);
-}
-
 /// Calls `f(team, row)` for every row, each of `size` elements that are loaded W at once and P
 /// times by a thread before a block shares a row instead of a warp.
 template <int W, int P = 8, int Threads = kThreads, class F>
@@ -197,6 +183,25 @@ void for_each_row(const Context& on, int64_t rows, int64_t size, const F& f) {
   const auto blocks = static_cast<unsigned>(std::min((rows + teams - 1) / teams, most));
   each_row<Threads><<<blocks, Threads, 0, on.stream>>>(rows, lanes, f);
   require_launched("a kernel of rows");
+}
+
+/// The same for rows that are held (HeldRow), by the function that `make(loads, P)` gives: how x is
+/// loaded and, as a type, P loads per thread. With one a row is short enough to lie in a single
+/// load of a warp or of a part of it.
+template <class S, class Make, class... Tensors>
+void for_each_held_row(const Context& on, int64_t rows, int64_t size, Make&& make, const Tensor& x,
+                       const Tensors&... beside) {
+  for_loads<S>(
+      size,
+      [&](auto loads) {
+        constexpr int W = decltype(loads)::kWidth, kMost = W == 1 ? 8 : 32 / W;
+        const auto launch = [&](auto held) {
+          for_each_row<W, decltype(held)::value>(on, rows, size, make(loads, held));
+        };
+        if (size <= 32 * W) return launch(std::integral_constant<int, 1>{});
+        launch(std::integral_constant<int, kMost>{});
+      },
+      x, beside...);
 }
 
 }  // namespace regla::cuda

@@ -66,13 +66,12 @@ void softmax(const Tensor& x, Tensor y) {
   for_sum_type(x.dtype(), "softmax", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
-    for_row_loads<S>(
-        N,
+    for_each_held_row<S>(
+        context(y), R, N,
         [&](auto loads, auto held) {
           using Loads = decltype(loads);
           constexpr int P = decltype(held)::value;
-          for_each_row<Loads::kWidth, P>(
-              context(y), R, N, SoftmaxRow<Loads, P>{N, typename Loads::View(x), Result<S>(y)});
+          return SoftmaxRow<Loads, P>{N, typename Loads::View(x), Result<S>(y)};
         },
         x, y);
   });
@@ -83,15 +82,13 @@ void softmax_backward(const Tensor& y, const Tensor& d_y, Sink d_x) {
   for_sum_type(y.dtype(), "softmax", [&](auto tag) {
     using S = decltype(tag);
     const int64_t N = y.dim(-1), R = N == 0 ? 0 : y.numel() / N;
-    for_row_loads<S>(
-        N,
+    for_each_held_row<S>(
+        context(y), R, N,
         [&](auto loads, auto held) {
           using Loads = decltype(loads);
           using View = typename Loads::View;
           constexpr int P = decltype(held)::value;
-          for_each_row<Loads::kWidth, P>(
-              context(y), R, N,
-              SoftmaxBackwardRow<Loads, P>{N, View(y), View(d_y), Result<S>(d_x)});
+          return SoftmaxBackwardRow<Loads, P>{N, View(y), View(d_y), Result<S>(d_x)};
         },
         y, d_y, d_x.tensor);
   });

@@ -13,7 +13,6 @@
 namespace regla::cuda {
 
 constexpr int kAttentionWarps = 8, kPartners = 32;
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /// Who sees whom.
 struct AttentionSizes {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "backends/cuda/scalar_math.cuh"
+
 // The instructions behind products of small BF16 tiles (sm_80 and later), each by one name: loads
 // of tiles into shared memory behind the arithmetic, fragments out of shared memory, and the
 // product of a 16 x 16 and a 16 x 8 tile with sums in F32.
@@ -134,13 +136,6 @@ __device__ inline void complete(float (&x)[N][M]) {
 #pragma unroll
     for (int j = 0; j < M; ++j) asm volatile("" : "+f"(x[i][j]));
   }
-}
-
-/// 2^x by the special function unit, 0 at -infinity.
-__device__ inline float fast_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 }  // namespace regla::cuda
