@@ -78,9 +78,7 @@ struct Slice {
     for (int64_t r = 0; r < rows; ++r) {
       const float* row = x + r * N;
       // Not -infinity, which must not be subtracted from itself.
-      float most = std::numeric_limits<float>::lowest();
-#pragma omp simd reduction(max : most)
-      for (int64_t j = 0; j < N; ++j) most = most > row[j] ? most : row[j];
+      const float most = max_of(std::numeric_limits<float>::lowest(), row, N);
       largest[r] = most;
       sums[r] = sum_of(N, [=](int64_t j) { return math::exp(row[j] - most); });
     }

@@ -27,9 +27,8 @@ T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
     return 0;
   }
   const T score = row[target];
-  T largest = row[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-  for (int64_t j = 0; j < vocab; ++j) largest = largest > row[j] ? largest : row[j];
+  const T largest = max_of(row[0], row, vocab);
+  T sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < vocab; ++j) {
     row[j] = math::exp(row[j] - largest);

@@ -44,6 +44,14 @@ auto sum_of(int64_t count, F&& f) {
   return sum;
 }
 
+/// The largest of `least` and x[0, count), vectorised; a NaN may be passed over.
+template <class T>
+T max_of(T least, const T* x, int64_t count) {
+#pragma omp simd reduction(max : least)
+  for (int64_t i = 0; i < count; ++i) least = least > x[i] ? least : x[i];
+  return least;
+}
+
 /// Rows per block so that a block holds about kGrain elements.
 inline int64_t row_grain(int64_t row_size) {
   return row_size >= kGrain ? 1 : kGrain / (row_size > 0 ? row_size : 1);

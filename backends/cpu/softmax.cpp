@@ -14,9 +14,8 @@ void softmax(const Tensor& x, Tensor y) {
       for (int64_t r = begin; r < end; ++r) {
         const T* row = in + r * N;
         T* result = out + r * N;
-        T largest = row[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-        for (int64_t j = 0; j < N; ++j) largest = largest > row[j] ? largest : row[j];
+        const T largest = max_of(row[0], row, N);
+        T sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < N; ++j) {
           result[j] = math::exp(row[j] - largest);

@@ -106,9 +106,8 @@ void forward_block(const Head<T>& head, int64_t t0, int64_t t1, T* P, T* o, T* l
   for (int64_t t = t0; t < t1; ++t) {
     T* row = P + (t - t0) * width;
     const int64_t from = head.begin(t) - s0, to = head.end(t) - s0;
-    T largest = row[from], sum = 0;
-#pragma omp simd reduction(max : largest)
-    for (int64_t s = from; s < to; ++s) largest = largest > row[s] ? largest : row[s];
+    const T largest = max_of(row[from], row + from, to - from);
+    T sum = 0;
     exponentiate(head, t, s0, s1, largest, row);
 #pragma omp simd reduction(+ : sum)
     for (int64_t s = from; s < to; ++s) sum += row[s];

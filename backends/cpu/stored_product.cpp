@@ -2,6 +2,7 @@
 
 #include "backends/cpu/few_rows.h"
 #include "backends/cpu/loops.h"
+#include "backends/cpu/narrow.h"
 #include "core/check.h"
 
 namespace regla::cpu {
@@ -10,11 +11,10 @@ namespace {
 /// Elements of B that are widened at a time: 16 MB of floats.
 constexpr int64_t kWidened = int64_t{4} << 20;
 
-void widen(int64_t rows, int64_t K, const BFloat16* in, int64_t pitch, float* out) {
+void widen_rows(int64_t rows, int64_t K, const BFloat16* in, int64_t pitch, float* out) {
   parallel_for(rows, row_grain(K), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const BFloat16* row = in + r * pitch;
-      write_range(out + r * K, false, 0, K, [=](int64_t k) { return static_cast<float>(row[k]); });
+      widen(in + r * pitch, K, out + r * K);
     }
   });
 }
@@ -29,7 +29,7 @@ void multiply(const Product<float, BFloat16>& p) {
   Tensor widened = Tensor::empty({std::min(most, p.N), p.K}, DType::F32);
   for (int64_t first = 0; first < p.N; first += most) {
     const int64_t rows = std::min(most, p.N - first);
-    widen(rows, p.K, p.b + first * p.b_pitch, p.b_pitch, widened.data<float>());
+    widen_rows(rows, p.K, p.b + first * p.b_pitch, p.b_pitch, widened.data<float>());
     multiply(Product<float>{.M = p.M,
                             .N = rows,
                             .K = p.K,
