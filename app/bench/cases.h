@@ -50,6 +50,10 @@ void bench_lengths(const BenchOptions& options, Measurements& out);
 /// The parts of an update at the configuration's sizes, and the recurrences at a fixed one.
 void bench_ops(const BenchOptions& options, Measurements& out);
 
+/// shortest, 2 shortest, 4 shortest, ... as far as they divide `tokens`, which is the longest. An
+/// Error unless the shortest divides it.
+std::vector<int64_t> segment_lengths(int64_t shortest, int64_t tokens);
+
 /// The length from which on the time of rows `a T=<length>` is below that of rows `b T=<length>`,
 /// between two measured lengths by straight lines; nothing where they do not cross.
 std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const std::string& a,

@@ -115,17 +115,24 @@ void bench_mixers(const BenchOptions& options, Measurements& out) {
   }
 }
 
+std::vector<int64_t> segment_lengths(int64_t shortest, int64_t tokens) {
+  check(tokens >= shortest && tokens % shortest == 0, "[bench] expected --longest to be a ",
+        "multiple of ", shortest, ", got ", tokens);
+  std::vector<int64_t> lengths;
+  for (int64_t length = shortest; length <= tokens; length *= 2) {
+    if (tokens % length == 0) lengths.push_back(length);
+  }
+  return lengths;
+}
+
 void bench_lengths(const BenchOptions& options, Measurements& out) {
   constexpr int64_t kShortest = 512;
   const ModelConfig& model = options.config.model;
   const int64_t tokens = options.longest;
-  check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
-        "multiple of ", kShortest, ", got ", tokens);
   const DType dtype = activation_type(out.precision());
   std::vector<Bench> benches = mixers_of(model, dtype, out.device());
   std::vector<Piece> pieces;
-  for (int64_t length = kShortest; length <= tokens; length *= 2) {
-    if (tokens % length != 0) continue;
+  for (const int64_t length : segment_lengths(kShortest, tokens)) {
     const Tensor x =
         random_activations({tokens / length, length, model.hidden}, dtype, out.device());
     for (Bench& bench : benches) {

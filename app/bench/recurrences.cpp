@@ -62,6 +62,26 @@ OpCase softmax_attention_case(const Shape& shape) {
           .reference = {}};
 }
 
+/// Operations forward and backward over segments of the case's length (docs/flops.md).
+double flops_of(const OpCase& op) {
+  const Tensor& u = op.inputs[2];
+  double each = 12 * static_cast<double>(u.dim(3));  // per token, head and value
+  if (op.name == "delta_rule") each = 18 * static_cast<double>(u.dim(3));
+  if (op.name == "softmax_attention") each = 6 * static_cast<double>(u.dim(1) + 1);
+  return each * static_cast<double>(u.numel());
+}
+
+/// The same tokens in segments of another length.
+OpCase in_segments(OpCase op, int64_t length) {
+  for (Tensor& x : op.inputs) {
+    const int64_t batch = x.dim(0) * x.dim(1) / length;
+    x = x.rank() == 4 ? x.reshape({batch, length, x.dim(2), x.dim(3)})
+                      : x.reshape({batch, length, x.dim(2)});
+  }
+  op.work.flops = flops_of(op);
+  return op;
+}
+
 }  // namespace
 
 std::vector<OpCase> recurrence_cases(const RecurrenceSizes& sizes) {
@@ -83,14 +103,8 @@ std::vector<OpCase> recurrence_cases(const RecurrenceSizes& sizes) {
                                linear_attention_case("gla", qku, gate, {}, {}),
                                delta_rule_case(shape, rows),
                                softmax_attention_case(shape)};
-  const auto tokens = static_cast<double>(batch * length),
-             width = static_cast<double>(heads * head);
   for (OpCase& op : cases) {
-    // Operations per token, head and value (docs/flops.md), forward and backward.
-    double each = 12 * static_cast<double>(head);
-    if (op.name == "delta_rule") each = 18 * static_cast<double>(head);
-    if (op.name == "softmax_attention") each = 6 * static_cast<double>(length + 1);
-    op.work = {.tokens = tokens, .flops = each * tokens * width};
+    op.work = {.tokens = static_cast<double>(batch * length), .flops = flops_of(op)};
   }
   return cases;
 }
@@ -98,19 +112,18 @@ std::vector<OpCase> recurrence_cases(const RecurrenceSizes& sizes) {
 void bench_recurrences(const BenchOptions& options, Measurements& out) {
   constexpr int64_t kShortest = 1024;
   const ModelConfig& model = options.config.model;
-  const int64_t tokens = options.longest;
-  check(tokens >= kShortest && tokens % kShortest == 0, "[bench] expected --longest to be a ",
-        "multiple of ", kShortest, ", got ", tokens);
+  const int64_t tokens = options.longest, heads = model.heads, head = model.head_dim();
+  const std::vector<int64_t> lengths = segment_lengths(kShortest, tokens);
   // One sequence in double: all of them would take longer than what is measured.
-  for (const OpCase& op : recurrence_cases({1, kShortest, model.heads, model.head_dim()})) {
+  for (const OpCase& op : recurrence_cases({1, kShortest, heads, head})) {
     if (out.wants(op.name)) PlacedOp(op, out).check(out);
   }
   const double element = size_of(activation_type(out.precision()));
-  for (int64_t length = kShortest; length <= tokens; length *= 2) {
-    if (tokens % length != 0) continue;
-    for (const OpCase& op :
-         recurrence_cases({tokens / length, length, model.heads, model.head_dim()})) {
-      if (!out.wants(op.name)) continue;
+  const std::vector<OpCase> cases = recurrence_cases({tokens / kShortest, kShortest, heads, head});
+  for (const int64_t length : lengths) {
+    for (const OpCase& one : cases) {
+      if (!out.wants(one.name)) continue;
+      const OpCase op = in_segments(one, length);
       const PlacedOp placed(op, out);
       const std::string name = op.name + " T=" + std::to_string(length);
       double bytes = element * static_cast<double>(op.inputs[2].numel());  // o
