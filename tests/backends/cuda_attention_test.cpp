@@ -8,15 +8,8 @@
 namespace regla::test {
 namespace {
 
-struct Sizes {
-  int64_t B, T, H, K, V;
-};
-
-/// Lengths around those of a tile, and sizes that no warp likes.
-const std::vector<Sizes> kSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},  {2, 65, 3, 33, 20},
-                                   {1, 130, 2, 64, 64}, {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
-
-void check_attention(const Sizes& n, int64_t past, int64_t window, bool documents, Device device) {
+void check_attention(const HeadSizes& n, int64_t past, int64_t window, bool documents,
+                     Device device) {
   const Shape queries = {n.B, n.T, n.H, n.K}, outputs = {n.B, n.T, n.H, n.V};
   const Tensor q = floats(queries, 1), k = floats({n.B, past + n.T, n.H, n.K}, 2);
   const Tensor v = floats({n.B, past + n.T, n.H, n.V}, 3), d_o = floats(outputs, 4);
@@ -87,7 +80,7 @@ void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, De
 TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a past", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
+  for (const HeadSizes& n : kHeadSizes) {
     if (n.K > 300) continue;  // more shared memory in F64 than there is
     INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
     check_attention(n, 0, 0, false, *device);
@@ -109,10 +102,10 @@ TEST_CASE("a GPU's softmax attention by tiles is the CPU's, with windows, docume
           "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  const std::vector<Sizes> sizes = {
+  const std::vector<HeadSizes> sizes = {
       {2, 1, 2, 64, 64},     {1, 63, 2, 32, 64},  {2, 65, 3, 64, 64}, {1, 1000, 1, 64, 64},
       {1, 130, 2, 128, 128}, {1, 200, 2, 96, 96}, {1, 129, 2, 16, 8}};
-  for (const Sizes& n : sizes) {
+  for (const HeadSizes& n : sizes) {
     INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
     check_attention(n, 0, 0, false, *device);
     check_attention(n, 0, 150, true, *device);

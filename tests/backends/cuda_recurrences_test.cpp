@@ -1,4 +1,4 @@
-// The CUDA backend's recurrences, attention, maxima over time and losses beside the CPU's.
+// The CUDA backend's recurrences, maxima over time, losses and products per head beside the CPU's.
 
 #include <array>
 #include <cmath>
@@ -11,21 +11,13 @@
 namespace regla::test {
 namespace {
 
-struct Sizes {
-  int64_t B, T, H, K, V;
-};
-
-/// Lengths around those of a segment, and sizes that no warp likes.
-const std::vector<Sizes> kSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},  {2, 65, 3, 33, 20},
-                                   {1, 130, 2, 64, 64}, {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
-
 /// What BF16 does in chunks of 64 tokens: one block to a head, and several in turn; sizes of whole
 /// fragments, more columns than a block has.
-const std::vector<Sizes> kChunkedSizes = {{2, 63, 1, 32, 64},
-                                          {1, 65, 2, 96, 48},
-                                          {1, 200, 1, 128, 128},
-                                          {1, 1000, 2, 64, 64},
-                                          {3, 129, 50, 16, 80}};
+const std::vector<HeadSizes> kChunkedSizes = {{2, 63, 1, 32, 64},
+                                              {1, 65, 2, 96, 48},
+                                              {1, 200, 1, 128, 128},
+                                              {1, 1000, 2, 64, 64},
+                                              {3, 129, 50, 16, 80}};
 
 /// Logs of decays in (0, 1], some of 0.
 Tensor decays(const Shape& shape, uint64_t seed) {
@@ -41,7 +33,7 @@ struct Options {
   bool key, value, scalar, resets, carries;
 };
 
-void check_linear_attention(const Sizes& n, const Options& with, Device device) {
+void check_linear_attention(const HeadSizes& n, const Options& with, Device device) {
   const Shape keys = {n.B, n.T, n.H, n.K}, values = {n.B, n.T, n.H, n.V};
   const Shape rows = {n.B, n.T, n.H}, states = {n.B, n.H, n.K, n.V};
   const Tensor q = floats(keys, 1, 0.3), k = floats(keys, 2, 0.3), u = floats(values, 3);
@@ -121,7 +113,7 @@ void check_linear_attention(const Sizes& n, const Options& with, Device device) 
   check_gradients("gradients of decays", "AAS", {a, b, s}, 4, false, 2e-2, 1);
 }
 
-void check_delta_rule(const Sizes& n, bool resets, bool carries, Device device) {
+void check_delta_rule(const HeadSizes& n, bool resets, bool carries, Device device) {
   const Shape keys = {n.B, n.T, n.H, n.K}, values = {n.B, n.T, n.H, n.V};
   const Shape rows = {n.B, n.T, n.H}, states = {n.B, n.H, n.K, n.V};
   const double size = 1 / std::sqrt(static_cast<double>(n.K));
@@ -176,8 +168,8 @@ void check_delta_rule(const Sizes& n, bool resets, bool carries, Device device) 
 TEST_CASE("a GPU's linear attention is the CPU's, with every decay", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const auto& list : {kSizes, kChunkedSizes}) {
-    for (const Sizes& n : list) {
+  for (const auto& list : {kHeadSizes, kChunkedSizes}) {
+    for (const HeadSizes& n : list) {
       INFO("T " << n.T << ", H " << n.H << ", K " << n.K << ", V " << n.V);
       check_linear_attention(n, {false, false, false, false, false}, *device);
       check_linear_attention(n, {false, true, false, true, true}, *device);
@@ -191,7 +183,7 @@ TEST_CASE("a GPU's linear attention is the CPU's, with every decay", "[cuda]") {
 TEST_CASE("a GPU's delta rule is the CPU's", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  for (const Sizes& n : kSizes) {
+  for (const HeadSizes& n : kHeadSizes) {
     INFO("T " << n.T << ", K " << n.K << ", V " << n.V);
     check_delta_rule(n, false, false, *device);
     check_delta_rule(n, true, true, *device);
@@ -247,7 +239,7 @@ namespace {
 
 /// A call of the safe exponential, with an earlier maximum and resets or without.
 struct SafeExpCase {
-  Sizes n;
+  HeadSizes n;
   Maximum maximum;
   bool seen;
   int64_t rotary;
@@ -315,10 +307,10 @@ void check_safe_exp(const SafeExpCase& c, Device device) {
 TEST_CASE("a GPU's safe exponential is the CPU's, through every maximum", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  std::vector<Sizes> sizes = kSizes;
+  std::vector<HeadSizes> sizes = kHeadSizes;
   sizes.push_back({2, 1100, 2, 8, 8});  // several tokens for a thread of the scan
   sizes.push_back({1, 9, 1, 1040, 8});  // several units for a thread of a row
-  for (const Sizes& n : sizes) {
+  for (const HeadSizes& n : sizes) {
     for (const Maximum maximum : {Maximum::Running, Maximum::Sequence, Maximum::Token}) {
       for (const int64_t rotary : {int64_t{0}, n.K / 4 * 2, n.K / 2 * 2}) {
         check_safe_exp({n, maximum, false, rotary}, *device);

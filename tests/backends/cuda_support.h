@@ -93,6 +93,15 @@ inline Tensor beside(const Tensor& x, const Shape& shape) {
   return Tensor::empty(shape, sums_of(x), x.device());
 }
 
+struct HeadSizes {
+  int64_t B, T, H, K, V;
+};
+
+/// Lengths around those of a segment, and sizes that no warp likes.
+inline const std::vector<HeadSizes> kHeadSizes = {{2, 1, 3, 4, 5},     {1, 63, 2, 16, 16},
+                                                  {2, 65, 3, 33, 20},  {1, 130, 2, 64, 64},
+                                                  {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
+
 inline Tensor floats(const Shape& shape, uint64_t seed, double deviation = 1) {
   return normal_tensor(shape, DType::F32, seed, deviation);
 }
