@@ -48,6 +48,7 @@ struct DeltaRuleCell {
 }  // namespace
 
 void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
+  if (takes_chunks(args)) return delta_rule_chunks(args, result);
   forward_columns<DeltaRuleCell>("delta_rule", args, result);
 }
 

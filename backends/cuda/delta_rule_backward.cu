@@ -126,7 +126,16 @@ struct DeltaRuleToken {
 
 void delta_rule_backward(const DeltaRuleArgs& args, const RecurrenceResult& forward,
                          const DeltaRuleGradients& gradients) {
-  reverse_all<DeltaRuleToken>("delta_rule_backward", args, forward, gradients);
+  RecurrenceResult states = forward;
+  if (takes_chunks(args)) {
+    if (are_aligned<kWidest>(gradients.d_o, gradients.d_q.tensor, gradients.d_k.tensor,
+                             gradients.d_v.tensor, gradients.d_state0.tensor)) {
+      return delta_rule_backward_chunks(args, forward, gradients);
+    }
+    states.kept = Tensor::empty(forward.kept.shape(), DType::F32, forward.kept.device());
+    convert(forward.kept, states.kept);
+  }
+  reverse_all<DeltaRuleToken>("delta_rule_backward", args, states, gradients);
 }
 
 }  // namespace regla::cuda

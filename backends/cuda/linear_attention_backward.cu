@@ -164,16 +164,11 @@ void launch_chunks(const Context& on, ChunkedBackward& p, int64_t heads) {
   require_launched("linear_attention_backward");
 }
 
-const Bf16* narrow(const Tensor& x) { return static_cast<const Bf16*>(storage_of<float>(x)); }
-
 /// Whether one axis decays at most, and all can be read and written in pieces of 16 bytes.
 bool reverses_in_chunks(const LinearAttentionArgs& args, const LinearAttentionGradients& to) {
-  const auto is_aligned = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(storage_of<float>(x)) % 16 == 0;
-  };
-  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) && is_aligned(to.d_o) &&
-         is_aligned(to.d_q.tensor) && is_aligned(to.d_k.tensor) && is_aligned(to.d_u.tensor) &&
-         is_aligned(to.d_log_a.tensor) && is_aligned(to.d_log_b.tensor);
+  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) &&
+         are_aligned<kWidest>(to.d_o, to.d_q.tensor, to.d_k.tensor, to.d_u.tensor,
+                              to.d_log_a.tensor, to.d_log_b.tensor);
 }
 
 void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& forward,
