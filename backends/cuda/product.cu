@@ -23,12 +23,12 @@ using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
-cudaDataType_t type_of(DType dtype) {
-  switch (dtype) {
+cudaDataType_t type_of(const Matrices& x) {
+  switch (x.dtype) {
     case DType::F64:
       return CUDA_R_64F;
     case DType::BF16:
-      return CUDA_R_16BF;
+      return x.is_half ? CUDA_R_16F : CUDA_R_16BF;
     default:
       return CUDA_R_32F;
   }
@@ -37,7 +37,7 @@ cudaDataType_t type_of(DType dtype) {
 /// cuBLASLt counts columns: a row-major [rows, columns] is its column-major [columns, rows].
 Layout layout_of(const Matrices& x, int64_t count) {
   cublasLtMatrixLayout_t layout;
-  require(cublasLtMatrixLayoutCreate(&layout, type_of(x.dtype), static_cast<uint64_t>(x.columns),
+  require(cublasLtMatrixLayoutCreate(&layout, type_of(x), static_cast<uint64_t>(x.columns),
                                      static_cast<uint64_t>(x.rows), x.pitch),
           "describe a matrix");
   Layout owned(layout);
@@ -79,7 +79,7 @@ Description describe(const Context& on, const Product& product) {
   if (product.bias != nullptr) {
     set(owned, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(owned, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
-    set(owned, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(product.c.dtype));
+    set(owned, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(product.c));
   }
   return owned;
 }
@@ -198,8 +198,8 @@ Form form_of(const Context& on, const Product& product) {
     *next++ = x;
   }
   for (const Matrices* x : {&product.a, &product.b, &product.c}) {
-    for (const int64_t number : {int64_t{alignment_of(*x)}, static_cast<int64_t>(x->dtype), x->rows,
-                                 x->columns, x->pitch, x->step}) {
+    for (const int64_t number : {int64_t{alignment_of(*x)}, static_cast<int64_t>(type_of(*x)),
+                                 x->rows, x->columns, x->pitch, x->step}) {
       *next++ = number;
     }
   }
