@@ -176,8 +176,8 @@ std::string advice_for(const TrainingConfig& config) {
     advice +=
         "; --set micro_batches=" + std::to_string(parts) + " computes fewer sequences at once";
   }
-  if (!config.activation_checkpointing) {
-    advice += "; --set activation_checkpointing=true keeps fewer activations";
+  if (config.activation_checkpointing != ActivationCheckpointing::Blocks) {
+    advice += "; --set activation_checkpointing=blocks keeps fewest activations";
   }
   return advice;
 }

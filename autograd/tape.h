@@ -79,7 +79,8 @@ class Gradient {
 
 /// One differentiable function with its backward. What backward needs is kept in named members;
 /// the tape destroys the op, and so frees them, as soon as its backward ran. Outputs that are cheap
-/// to compute are not kept at all: the tape runs their op once more when backward needs them.
+/// to compute are not kept at all, unless the tape is told to (Tape::keep_cheap): it runs their op
+/// once more when backward needs them.
 class Op {
  public:
   virtual ~Op() = default;
@@ -138,6 +139,10 @@ class Tape {
   void check_finite(bool on) { check_finite_ = on; }
   bool checks_finite() const { return check_finite_; }
 
+  /// Keeps the outputs of cheap ops too (Op::is_cheap): more memory, less time.
+  void keep_cheap(bool on) { keep_cheap_ = on; }
+  bool keeps_cheap() const { return keep_cheap_; }
+
  private:
   friend Vars apply(std::unique_ptr<Op> op, const Vars& in);
   friend class NoGrad;
@@ -166,7 +171,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::vector<Gradient> gradients_;
   std::unordered_map<Parameter*, int64_t> parameters_;
-  bool check_finite_ = false;
+  bool check_finite_ = false, keep_cheap_ = false;
   Tape* outer_ = nullptr;
 };
 

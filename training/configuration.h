@@ -31,6 +31,13 @@ constexpr DType activation_type(Precision precision) {
                                         : DType::F32;
 }
 
+/// What backward computes again instead of keeping it: nothing; what is cheap to compute
+/// (Op::is_cheap); or all but the input of each block.
+enum class ActivationCheckpointing : uint8_t { None, Cheap, Blocks };
+constexpr std::array<std::string_view, 3> names_of(ActivationCheckpointing) {
+  return {"none", "cheap", "blocks"};
+}
+
 /// Everything a training run is made of. In JSON its keys and the model's stand side by side.
 /// The defaults are the paper's where it names a value.
 struct TrainingConfig {
@@ -49,7 +56,7 @@ struct TrainingConfig {
   double grad_clip = 1.0;
   bool carry_state = false;
   bool reset_at_documents = false;
-  bool activation_checkpointing = false;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::Cheap;
   std::string text;
   std::string tokenizer = "bpe";
   int64_t vocab_size = 8192;
@@ -107,8 +114,9 @@ void fields(Config& c, Visitor&& visit) {
         "back-propagation), not from an empty one");
   visit("reset_at_documents", c.reset_at_documents, "clear the state at the end of each document");
   visit("activation_checkpointing", c.activation_checkpointing,
-        "keep only the input of each block for the backward pass, which runs the block again: less "
-        "memory for about a quarter more time, with the same results");
+        "what the backward pass computes again instead of keeping it, with the same results: none; "
+        "cheap, what GELU, norms and gates give: less memory, on a GPU for a twentieth more time; "
+        "blocks, all but the input of each: least memory, for about a quarter more time");
   visit("text", c.text,
         "kind of split files where there are several: tokens, raw or txt; empty: train's");
   visit("tokenizer", c.tokenizer,

@@ -67,9 +67,9 @@ void check_same_training(Trainer& a, Trainer& b) {
 
 TEST_CASE("after the first step training takes no more memory from the system") {
   for (const char* mixer : {R"("regla")", R"({"type": "softmax", "window": 100})"}) {
-    for (const bool again : {false, true}) {
+    for (const std::string_view again : names_of(ActivationCheckpointing{})) {
       TrainingConfig config = large_config(mixer, 4);
-      config.activation_checkpointing = again;
+      config.activation_checkpointing = named_value<ActivationCheckpointing>(again);
       memory({}).trim();
       const TokenStream text = small_text(20000);
       Decoder decoder(config.model, 3);
@@ -122,18 +122,25 @@ TEST_CASE("activation checkpointing changes no bit of training") {
       config.carry_state = config.reset_at_documents = true;
       config.micro_batches = 2;
       const TokenStream text = small_text(200);  // an epoch ends at the sixth step
-      Decoder kept(config.model, 3, activation_type(config.precision));
-      Decoder again(config.model, 3, activation_type(config.precision));
-      Trainer a(config, kept, text, kEnd);
-      config.activation_checkpointing = true;
-      Trainer b(config, again, text, kEnd);
+      const auto decoder = [&] {
+        return Decoder(config.model, 3, activation_type(config.precision));
+      };
+      Decoder cheap = decoder(), none = decoder(), blocks = decoder();
+      Trainer a(config, cheap, text, kEnd);
+      config.activation_checkpointing = ActivationCheckpointing::None;
+      Trainer b(config, none, text, kEnd);
+      config.activation_checkpointing = ActivationCheckpointing::Blocks;
+      Trainer c(config, blocks, text, kEnd);
       INFO(mixer << ", " << dtype);
       for (int step = 0; step < 8; ++step) {
-        const StepResult x = one_step(a), y = one_step(b);
+        const StepResult x = one_step(a), y = one_step(b), z = one_step(c);
         CHECK(x.loss == y.loss);
+        CHECK(x.loss == z.loss);
         CHECK(x.gradient_norm == y.gradient_norm);
+        CHECK(x.gradient_norm == z.gradient_norm);
       }
       check_same_training(a, b);
+      check_same_training(a, c);
     }
   }
 }
@@ -147,7 +154,7 @@ TEST_CASE("a run may go on with activation checkpointing") {
   Trainer a(config, straight, text, kEnd), b(config, first, text, kEnd);
   for (int step = 0; step < 5; ++step) a.step();
   for (int step = 0; step < 2; ++step) b.step();
-  config.activation_checkpointing = true;
+  config.activation_checkpointing = ActivationCheckpointing::Blocks;
   Trainer c(config, first, text, kEnd);
   std::vector<Tensor> moments;
   b.optimizer().for_each([&](const std::string&, Tensor& t) { moments.push_back(t); });
@@ -158,20 +165,23 @@ TEST_CASE("a run may go on with activation checkpointing") {
   check_same_training(a, c);
 }
 
-TEST_CASE("activation checkpointing holds one block's activations, not all") {
+TEST_CASE("activation checkpointing holds no cheap outputs, or one block's activations") {
   for (const char* mixer : {R"("regla")", R"({"type": "softmax", "window": 100})"}) {
     TrainingConfig config = large_config(mixer, 8);
-    const int64_t kept = peak_of_step(config);
-    config.activation_checkpointing = true;
+    const int64_t cheap = peak_of_step(config);
+    config.activation_checkpointing = ActivationCheckpointing::None;
+    const int64_t none = peak_of_step(config);
+    config.activation_checkpointing = ActivationCheckpointing::Blocks;
     const int64_t again = peak_of_step(config);
-    INFO(mixer << ": " << kept << " bytes, again " << again);
-    CHECK(again < kept / 2);
+    INFO(mixer << ": " << none << " bytes, cheap again " << cheap << ", blocks " << again);
+    CHECK(cheap < none - none / 10);
+    CHECK(again < cheap / 2);
   }
 }
 
 TEST_CASE("a loss that is not finite is explained under activation checkpointing too") {
   TrainingConfig config = small_config(R"("regla")");
-  config.activation_checkpointing = true;
+  config.activation_checkpointing = ActivationCheckpointing::Blocks;
   const TokenStream text = small_text(200);
   Decoder decoder(config.model, 3, DType::F64);
   Trainer trainer(config, decoder, text, kEnd);
