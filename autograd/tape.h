@@ -79,8 +79,7 @@ class Gradient {
 
 /// One differentiable function with its backward. What backward needs is kept in named members;
 /// the tape destroys the op, and so frees them, as soon as its backward ran. Outputs that are cheap
-/// to compute are not kept at all, unless the tape is told to (Tape::keep_cheap): it runs their op
-/// once more when backward needs them.
+/// to compute are not kept at all: the tape runs their op once more when backward needs them.
 class Op {
  public:
   virtual ~Op() = default;
@@ -137,11 +136,10 @@ class Tape {
   /// Throw at the first op output or gradient that is not finite, naming the op and its scope.
   /// Slow: for finding the culprit after a loss went bad.
   void check_finite(bool on) { check_finite_ = on; }
-  bool checks_finite() const { return check_finite_; }
-
-  /// Keeps the outputs of cheap ops too (Op::is_cheap): more memory, less time.
+  /// From now on keep outputs of cheap ops, too: more memory for less time.
   void keep_cheap(bool on) { keep_cheap_ = on; }
   bool keeps_cheap() const { return keep_cheap_; }
+  bool checks_finite() const { return check_finite_; }
 
  private:
   friend Vars apply(std::unique_ptr<Op> op, const Vars& in);

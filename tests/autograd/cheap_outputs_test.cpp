@@ -95,17 +95,6 @@ TEST_CASE("what nobody keeps, or nothing reaches, is not computed again") {
   CHECK(tape.gradient(x).values()[0] == 15);
 }
 
-TEST_CASE("a tape may keep cheap outputs") {
-  int runs = 0;
-  Tape tape;
-  tape.keep_cheap(true);
-  const Var x = tape.leaf(Tensor::full({6}, 2, DType::F64));
-  const Var y = keep(triple(x, &runs));
-  tape.backward({y}, {Tensor::full({6}, 1, DType::F64)});
-  CHECK(runs == 1);
-  CHECK(tape.gradient(x).values()[5] == 3);
-}
-
 TEST_CASE("an op without products whose input is not at hand keeps its output") {
   Tape tape;
   const Var x = tape.leaf(Tensor::full({6}, 2, DType::F64));

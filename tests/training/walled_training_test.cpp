@@ -28,24 +28,21 @@ TrainingConfig walled_config(const std::string& mixer, int64_t layers = 2) {
 /// so with being computed again for the backward pass; of these and of tied embeddings any two meet
 /// in every way. A cache without a window and redrawn features cannot be carried.
 std::vector<TrainingConfig> walled_configs() {
-  using Again = ActivationCheckpointing;
   const struct {
     const char* mixers;
-    bool carries;
-    Again again;
-    bool ties;
-  } models[] = {
-      {R"(["regla", {"type": "softmax", "window": 6}, "delta_net"])", true, Again::None, false},
-      {R"(["regla", "softmax", "delta_net"])", false, Again::Blocks, false},
-      {R"(["performer", {"gate_axis": "key"}, {"type": "rfa", "feature_seed": 5}])", true,
-       Again::Blocks, true},
-      {R"([{"type": "rfa", "redraw_every": 2}, {"gate_axis": "key"}, "performer"])", false,
-       Again::Cheap, true}};
+    bool carries, recomputes, ties;
+  } models[] = {{R"(["regla", {"type": "softmax", "window": 6}, "delta_net"])", true, false, false},
+                {R"(["regla", "softmax", "delta_net"])", false, true, false},
+                {R"(["performer", {"gate_axis": "key"}, {"type": "rfa", "feature_seed": 5}])", true,
+                 true, true},
+                {R"([{"type": "rfa", "redraw_every": 2}, {"gate_axis": "key"}, "performer"])",
+                 false, false, true}};
   std::vector<TrainingConfig> configs;
   for (const auto& model : models) {
     configs.push_back(walled_config(model.mixers, 3));
     configs.back().carry_state = model.carries;
-    configs.back().activation_checkpointing = model.again;
+    configs.back().activation_checkpointing =
+        model.recomputes ? ActivationCheckpointing::Blocks : ActivationCheckpointing::None;
     configs.back().model.tie_embeddings = model.ties;
   }
   return configs;
