@@ -138,6 +138,7 @@ class Tape {
   void check_finite(bool on) { check_finite_ = on; }
   /// From now on keep outputs of cheap ops, too: more memory for less time.
   void keep_cheap(bool on) { keep_cheap_ = on; }
+  bool keeps_cheap() const { return keep_cheap_; }
   bool checks_finite() const { return check_finite_; }
 
  private:
