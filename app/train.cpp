@@ -181,8 +181,10 @@ std::string advice_for(const TrainingConfig& config) {
     advice +=
         "; --set micro_batches=" + std::to_string(parts) + " computes fewer sequences at once";
   }
-  if (!config.activation_checkpointing) {
-    advice += "; --set activation_checkpointing=true keeps fewer activations";
+  if (config.activation_checkpointing != ActivationCheckpointing::Blocks) {
+    const bool keeps_all = config.activation_checkpointing == ActivationCheckpointing::None;
+    advice += std::string("; --set activation_checkpointing=") + (keeps_all ? "cheap" : "blocks") +
+              " keeps fewer activations";
   }
   return advice;
 }

@@ -229,7 +229,7 @@ TEST_CASE("what changed in a configuration is named, except what may change") {
   other.steps = 7;
   other.eval_every = other.checkpoint_every = other.log_every = 3;
   other.threads = 2;
-  other.activation_checkpointing = true;
+  other.activation_checkpointing = ActivationCheckpointing::Blocks;
   CHECK(changed_keys(run, other).empty());
   other.learning_rate = 1;
   other.model.mixer[0].gate_axis = GateAxis::Key;
