@@ -29,6 +29,7 @@ void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
 void add_import(CLI::App& program, Action& action);
 void add_export(CLI::App& program, Action& action);
+void add_linearise(CLI::App& program, Action& action);
 void add_devices(CLI::App& program, Action& action);
 void add_completion(CLI::App& program, Action& action);
 

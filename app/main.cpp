@@ -46,7 +46,7 @@ int run(int argc, char** argv) {
   Action action;
   for (const auto add :
        {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse, add_tokenizer,
-        add_import, add_export, add_bench, add_devices, add_completion}) {
+        add_import, add_export, add_linearise, add_bench, add_devices, add_completion}) {
     add(program, action);
   }
   try {

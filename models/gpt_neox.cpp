@@ -158,6 +158,7 @@ class WeightFiles {
         add_file(folder / name, summary);
       }
     }
+    std::sort(summary.files.begin(), summary.files.end());
     for (const auto& item : index["weight_map"].items()) {
       const auto found = places_.find(item.key());
       const std::string name = item.value().get<std::string>();

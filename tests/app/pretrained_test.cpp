@@ -150,6 +150,50 @@ TEST_CASE("transformers computes the same of what is exported") {
   CHECK(outcome.code == 0);
 }
 
+TEST_CASE("a linearised model says what became of its weights and is trained like any other") {
+  const Workshop shop;
+  done({"import", fixture("parallel_f32"), "--out", shop / "there"});
+  const auto linearise = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"linearise", shop / "there", "--out", shop / out};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const std::string said = done(linearise("regla", {"--mixer", "regla"}));
+  CHECK_THAT(said, Contains("in place of softmax attention in the layers 0, 1 of 0 to 1"));
+  CHECK_THAT(said, Contains("kept                   22,480 parameters"));
+  CHECK_THAT(said, Contains("replaced               8,448 parameters"));
+  CHECK_THAT(said, Contains("  mixer.gate           2,112"));
+  const std::string kept = done(linearise(
+      "hybrid", {"--mixer", "gla", "--layers", "alternate", "--keep-qkv", "--seed", "4"}));
+  CHECK_THAT(kept, Contains("replaced               0 parameters"));
+  const auto mixers = [&](const std::string& run) {
+    return parse_json(read_file(shop / (run + "/config.json")), "test")["mixer"];
+  };
+  CHECK(mixers("regla")["rope"] == "full");
+  CHECK(mixers("hybrid")[0]["type"] == "softmax");
+  CHECK(mixers("hybrid")[1]["type"] == "gla");
+  CHECK(mixers("hybrid")[1]["rope"] == "partial");
+  done(linearise("other", {"--mixer", "regla", "--keep-qkv", "--set", "rope=none", "gate_bias=3"}));
+  CHECK(mixers("other")["rope"] == "none");
+  CHECK(mixers("other")["gate_bias"] == 3);
+  for (const char* run : {"regla", "hybrid"}) {
+    done({"train", "--resume", "--out", shop / run, "--data", shop / "data", "--set", "steps=2",
+          "batch_size=2", "sequence_length=16"});
+    done({"generate", shop / run, "--prompt", "the", "--max-new-tokens", "2"});
+    CHECK(parse_json(read_file(shop / (std::string(run) + "/state.json")), "test")["step"] == 2);
+  }
+  CHECK_THAT(refused(linearise("regla", {"--mixer", "regla"})), Contains("already holds a run"));
+  CHECK_THAT(refused(linearise("x", {"--mixer", "llama"})), Contains("--mixer"));
+  CHECK_THAT(refused(linearise("x", {})), Contains("--mixer"));
+  CHECK_THAT(refused(linearise("x", {"--mixer", "gla", "--layers", "2"})),
+             Contains("numbers from 0 to 1"));
+  CHECK_THAT(refused(linearise("x", {"--mixer", "gla", "--set", "gate_axes=key"})),
+             Contains("gate_axis"));
+  CHECK_THAT(refused({"linearise", shop / "regla", "--mixer", "gla", "--out", shop / "x"}),
+             Contains("softmax attention in layer 0, got regla"));
+  CHECK_FALSE(fs::exists(shop / "x"));
+}
+
 TEST_CASE("folders that cannot be imported are refused in one line and leave no run") {
   const Workshop shop;
   const std::string folder = shop / "there", out = shop / "run";
