@@ -110,8 +110,8 @@ Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
 }
 
 Tensor Block::step(const Tensor& x, const Tensor& positions, MixerState& state) {
-  const Var mixed = add(x, mixer->step(norm1(x).value, positions, state));
-  return add(mixed, mlp(norm2(parallel_residual ? Var(x) : mixed))).value;
+  const Tensor mixed = mixer->step({x, &norm1, x}, positions, state);
+  return mlp.step({parallel_residual ? x : mixed, &norm2, mixed});
 }
 
 void Block::parameters(ParameterList& list) {
@@ -204,7 +204,8 @@ Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     x = blocks_[layer].step(x, positions, state.layers[layer]);
   }
-  return logits(final_norm_(x)).value;
+  const StepNorm norm = {use(final_norm_.weight), use(final_norm_.bias), final_norm_.epsilon};
+  return linear_step(x, norm, {{use(output_weight()), {}, sum_type(dtype_)}}, dtype_)[0];
 }
 
 void Decoder::reserve(DecoderState& state, int64_t tokens) const {

@@ -15,6 +15,7 @@ constexpr KernelTable make_table() {
   table.sum = sum;
   table.matmul = matmul;
   table.linear_backward = linear_backward;
+  table.linear_step = linear_step;
   table.column_sums = column_sums;
   table.norm = norm;
   table.norm_backward = norm_backward;
@@ -65,6 +66,7 @@ constexpr KernelTable make_table() {
   table.linear_attention = linear_attention;
   table.linear_attention_backward = linear_attention_backward;
   table.linear_attention_step = linear_attention_step;
+  table.regla_step = regla_step;
   table.delta_rule = delta_rule;
   table.delta_rule_backward = delta_rule_backward;
   table.delta_rule_step = delta_rule_step;

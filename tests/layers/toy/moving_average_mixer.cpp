@@ -22,11 +22,11 @@ Var MovingAverageMixer::chunked(const Var& x, const Segment& segment, MixerState
   return output_(reshape(average.o, x.shape()));
 }
 
-Tensor MovingAverageMixer::step(const Tensor& x, const Tensor&, MixerState& state) {
+Tensor MovingAverageMixer::step(const Token& token, const Tensor&, MixerState& state) {
   MixerState after = state;
-  const Var y = chunked(x.reshape({x.dim(0), 1, x.dim(1)}), {}, &after);
+  const Var y = chunked(token.read().reshape({token.x.dim(0), 1, token.x.dim(1)}), {}, &after);
   state.S.value.copy_from(after.S.value);
-  return y.value.reshape(x.shape());
+  return token.added(y.value.reshape(token.x.shape()));
 }
 
 MixerState MovingAverageMixer::initial_state(int64_t batch) const {

@@ -17,7 +17,7 @@ class MovingAverageMixer : public Mixer {
                      const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
+  Tensor step(const Token& token, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
   double flops_per_token(int64_t length) const override;
