@@ -82,7 +82,8 @@ TEST_CASE("a GPU's step of many weights and their sums of squares are the CPU's"
   }
 }
 
-TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and together", "[cuda]") {
+TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and together",
+          "[cuda][sanitizer]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   struct Sizes {
