@@ -6,13 +6,28 @@
 #include <vector>
 
 #include "backends/cells.h"
+#include "backends/cuda/block.cuh"
 #include "backends/cuda/elements.cuh"
-#include "backends/cuda/recurrence.cuh"
 
 // What a cell reads, on its way from tensors to the threads that run it (cells.cuh).
 namespace regla::cuda {
 
 constexpr int kMostTile = 8;  // tokens, at most
+
+/// Tokens between states that forward keeps.
+constexpr int64_t kSpan = 64;
+constexpr int64_t spans_of(int64_t steps) { return (steps + kSpan - 1) / kSpan; }
+
+/// Sequences by heads: row(n, t) is token t of head n in tensors [B, T, H, ...].
+struct Heads {
+  int64_t steps, H, K, V;
+  const int32_t* reset;  // [B, T] or null
+
+  __device__ int64_t row(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
+  __device__ bool resets(int64_t n, int64_t t) const {
+    return reset != nullptr && reset[n / H * steps + t] != 0;
+  }
+};
 
 /// Views of a list of tensors or sinks.
 template <class View, size_t N, class List>
@@ -120,7 +135,10 @@ struct CellTile {
     const int64_t H = in.heads.H, V = in.heads.V, row = in.heads.row(n, t);
     __syncthreads();  // nobody reads the tokens before any more
     resets = 0;
-    for (int c = 0; c < count; ++c) resets |= (in.heads.resets(n, t + c) ? 1u : 0u) << c;
+#pragma unroll
+    for (int c = 0; c < kMostTile; ++c) {
+      resets |= (c < count && in.heads.resets(n, t + c) ? 1u : 0u) << c;
+    }
     if constexpr (kKeys > 0) {
       for (int64_t i = threadIdx.x; i < K; i += blockDim.x) {
         bring(in.keys, Cell::kKeys, row * K + i, H * K, count, keys + i, K, kKeys * K);
@@ -161,7 +179,7 @@ struct CellTile {
 /// A column of K numbers, some `pitch` apart, becomes another, or zeros where `from` is null.
 template <class S>
 __device__ void copy_column(int64_t K, const S* from, int64_t from_pitch, S* to, int64_t pitch) {
-  constexpr int kAtOnce = 16;
+  constexpr int kAtOnce = 32;
   for (int64_t first = 0; first < K; first += kAtOnce) {
     S x[kAtOnce];
 #pragma unroll
@@ -178,5 +196,23 @@ template <class S>
 __device__ void clear_column(int64_t K, S* column, int64_t pitch) {
   copy_column<S>(K, nullptr, 0, column, pitch);
 }
+
+/// The same into shared memory, where the numbers have arrived after `wait_for_copies`, for the
+/// thread that asked for them; elsewhere at once.
+template <bool kAtOnce, class S>
+__device__ void copy_column_later(int64_t K, const S* from, int64_t from_pitch, S* to,
+                                  int64_t pitch) {
+  if constexpr (kAtOnce) {
+    copy_column(K, from, from_pitch, to, pitch);
+  } else {
+    for (int64_t i = 0; i < K; ++i) {
+      const auto place = static_cast<unsigned>(__cvta_generic_to_shared(to + i * pitch));
+      asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(place),
+                   "l"(from + i * from_pitch), "n"(sizeof(S))
+                   : "memory");
+    }
+  }
+}
+__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace regla::cuda

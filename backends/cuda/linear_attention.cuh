@@ -1,6 +1,7 @@
 #pragma once
 
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
+#include "backends/kernels.h"
 
 namespace regla::cuda {
 
