@@ -157,22 +157,27 @@ struct CellTile {
   }
 
   __device__ bool is_reset(int c) const { return (resets >> c & 1) != 0; }
-  /// What the cell reads of token c for column j of those here.
-  __device__ recurrence::Inputs<Cell, S> inputs(int c, int64_t j) const {
+  /// What the cell reads of token c for column j of those here; its values are in `mine`, since the
+  /// compiler takes them for changed whenever the cell writes to shared memory.
+  __device__ recurrence::Inputs<Cell, S> inputs(int c, int64_t j,
+                                                S (&mine)[Tensors::kValues]) const {
     recurrence::Places<Cell, S> at;
     for (size_t r = 0; r < Cell::kKeys.all(); ++r) {
       at.keys[r] = keys + (c * static_cast<int64_t>(Tensors::kKeys) + static_cast<int64_t>(r)) * K;
     }
-    for (size_t r = 0; r < Cell::kValues.all(); ++r) at.values[r] = value(c, r, j);
+    for (size_t r = 0; r < Cell::kValues.all(); ++r) {
+      mine[r] = value(c, r, j);
+      at.values[r] = &mine[r];
+    }
     at.scalars = scalars + c * static_cast<int64_t>(Tensors::kScalars);
     return at.inputs();
   }
-  __device__ const S* d_o(int c, int64_t j) const { return value(c, Tensors::kValues - 1, j); }
+  __device__ S d_o(int c, int64_t j) const { return value(c, Tensors::kValues - 1, j); }
 
  private:
-  __device__ const S* value(int c, size_t r, int64_t j) const {
-    return values +
-           (c * static_cast<int64_t>(Tensors::kValues) + static_cast<int64_t>(r)) * columns + j;
+  __device__ S value(int c, size_t r, int64_t j) const {
+    return values[(c * static_cast<int64_t>(Tensors::kValues) + static_cast<int64_t>(r)) * columns +
+                  j];
   }
 };
 

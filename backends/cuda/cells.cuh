@@ -29,8 +29,8 @@ __host__ __device__ constexpr int64_t odd(int64_t count) { return count | 1; }
 template <class A, class Cell, class S>
 __device__ S step_column(const CellTile<A, Cell>& tokens, int c, int64_t j, S* column,
                          int64_t pitch) {
-  S o, room[Cell::kRoom + 1];
-  Cell::step(recurrence::Sizes{tokens.K, 1, pitch}, tokens.inputs(c, j), column, &o, room);
+  S o, room[Cell::kRoom + 1], values[CellTensors<A, Cell>::kValues];
+  Cell::step(recurrence::Sizes{tokens.K, 1, pitch}, tokens.inputs(c, j, values), column, &o, room);
   return o;
 }
 
@@ -109,10 +109,12 @@ __device__ void reverse_token(const CellTile<A, Cell>& tokens, const CellResults
   const recurrence::Sizes n = {K, 1, memory.pitch()};
   S* const sums = memory.sums_of(threadIdx.x);
   for (int64_t j = threadIdx.x; j < V; j += blockDim.x) {
-    S room[Cell::kRoom + 1], d_values[Cell::kValues.all() + 1] = {}, d_scalars[kScalars + 1] = {};
+    S values[CellTensors<A, Cell>::kValues], room[Cell::kRoom + 1];
+    S d_values[Cell::kValues.all() + 1] = {}, d_scalars[kScalars + 1] = {};
     const recurrence::GradientPlaces<Cell, S> at = {sums, d_values, d_scalars, memory.sum_pitch()};
     S* const d_state = memory.column(2, j);
-    Cell::step_backward(n, tokens.inputs(c, j), memory.column(which, j), tokens.d_o(c, j), d_state,
+    const S d_o = tokens.d_o(c, j);
+    Cell::step_backward(n, tokens.inputs(c, j, values), memory.column(which, j), &d_o, d_state,
                         at.gradients(n), room);
     if (tokens.is_reset(c)) clear_column(K, d_state, n.pitch);
     for (size_t r = 0; r < Cell::kValues.all(); ++r) {
