@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "backends/cuda/cells.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/linear_attention.cuh"
@@ -7,17 +9,35 @@
 namespace regla::cuda {
 namespace {
 
-/// Chunks of a segment: as many blocks as keep every multiprocessor busy to the end, where a head
-/// for each block would leave many idle in the last turn.
-constexpr int kSegment = 8;
+/// Chunks of a segment, so that all blocks are done first: those of whole segments in turns, and
+/// then those of what is left of each head, in the gaps of the last turn as far as they fit there.
+/// A block spends as long before its first chunk as on one and a half; the sums of segments take a
+/// quarter of a chunk's time for each of the longest behind the first, and that of two more.
+template <int N>
 int segment_of(const Context& on, int64_t heads, int chunks) {
-  constexpr int64_t kTurns = 4, kBlocksPerMultiprocessor = 2;
-  return heads >= kTurns * kBlocksPerMultiprocessor * on.multiprocessors ? chunks : kSegment;
+  constexpr int kFewest = 4, kBlocksPerMultiprocessor = N == 64 ? 2 : 1;
+  const int64_t room = int64_t{kBlocksPerMultiprocessor} * on.multiprocessors;
+  const auto turns_of = [&](int64_t blocks) { return (blocks + room - 1) / room; };
+  const auto time_of = [](int64_t length) { return 2 * length + 3; };
+  const auto time_with = [&](int segment) {
+    const int64_t whole = heads * (chunks / segment), turns = turns_of(whole);
+    const int64_t sums = segment < chunks ? 4 + std::min(segment, chunks - segment) / 2 : 0;
+    const int64_t time = sums + turns * time_of(segment), rest = time_of(chunks % segment);
+    if (chunks % segment == 0) return time;
+    const int64_t in_gaps = (turns * room - whole) * (time_of(segment) / rest);
+    return time + turns_of(std::max<int64_t>(0, heads - in_gaps)) * rest;
+  };
+  int best = chunks;
+  for (int segment = kFewest; segment < chunks; ++segment) {
+    if (time_with(segment) < time_with(best)) best = segment;
+  }
+  return best;
 }
 
 /// All of it by the kernels of a size and orientation.
 template <int N, bool kTurned>
 void launch_chunks(const Context& on, ChunkedBackward& p, int64_t heads) {
+  p.segment = segment_of<N>(on, heads, p.chunks);
   const int segments = (p.chunks + p.segment - 1) / p.segment;
   const auto blocks = static_cast<unsigned>(heads);
   const int64_t size = int64_t{p.fading.size} * p.steady.size;
@@ -40,16 +60,11 @@ void launch_chunks(const Context& on, ChunkedBackward& p, int64_t heads) {
   require_launched("linear_attention_backward");
 }
 
-const Bf16* narrow(const Tensor& x) { return static_cast<const Bf16*>(storage_of<float>(x)); }
-
 /// Whether one axis decays at most, and all can be read and written in pieces of 16 bytes.
 bool reverses_in_chunks(const LinearAttentionArgs& args, const LinearAttentionGradients& to) {
-  const auto is_aligned = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(storage_of<float>(x)) % 16 == 0;
-  };
-  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) && is_aligned(to.d_o) &&
-         is_aligned(to.d_q.tensor) && is_aligned(to.d_k.tensor) && is_aligned(to.d_u.tensor) &&
-         is_aligned(to.d_log_a.tensor) && is_aligned(to.d_log_b.tensor);
+  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) &&
+         are_aligned<kWidest>(to.d_o, to.d_q.tensor, to.d_k.tensor, to.d_u.tensor,
+                              to.d_log_a.tensor, to.d_log_b.tensor);
 }
 
 void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& forward,
@@ -86,7 +101,6 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   p.H = static_cast<int>(H);
   p.chunks = static_cast<int>((T + kChunkTokens - 1) / kChunkTokens);
   const Context& on = context(args.q);
-  p.segment = segment_of(on, heads, p.chunks);
   if (K <= 64 && V <= 64) {
     turned ? launch_chunks<64, true>(on, p, heads) : launch_chunks<64, false>(on, p, heads);
   } else {
