@@ -1,6 +1,8 @@
 #pragma once
 
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
+#include "backends/cuda/elements.cuh"
+#include "backends/kernels.h"
 
 namespace regla::cuda {
 
@@ -15,20 +17,5 @@ void delta_rule_chunks(const DeltaRuleArgs& args, RecurrenceResult& result);
 /// The backward pass of those, for gradients on multiples of 16 bytes.
 void delta_rule_backward_chunks(const DeltaRuleArgs& args, const RecurrenceResult& forward,
                                 const DeltaRuleGradients& to);
-
-/// The inputs of core/recurrences/delta_rule.h for all heads.
-template <class S>
-struct DeltaRuleInputs {
-  Heads heads;
-  Elements<S> q, k, v, g;
-
-  explicit DeltaRuleInputs(const DeltaRuleArgs& args)
-      : heads{args.q.dim(1), args.q.dim(2), args.q.dim(3), args.v.dim(3),
-              args.reset ? args.reset.data<int32_t>() : nullptr},
-        q(args.q),
-        k(args.k),
-        v(args.v),
-        g(args.g) {}
-};
 
 }  // namespace regla::cuda

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "backends/cuda/block.cuh"
 #include "backends/cuda/delta_rule_chunk.cuh"
-#include "backends/cuda/recurrence.cuh"
 
 // A pass over the chunks of a head in order, which both directions have:
 //

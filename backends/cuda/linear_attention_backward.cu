@@ -1,117 +1,13 @@
 #include <algorithm>
 
+#include "backends/cuda/cells.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/linear_attention.cuh"
 #include "backends/cuda/linear_attention_backward_states.cuh"
+#include "core/recurrences/linear_attention.h"
 
 namespace regla::cuda {
 namespace {
-
-template <class S>
-struct LinearAttentionResults {
-  Elements<S> d_o;
-  Result<S> d_q, d_k, d_u, d_log_a, d_log_b, d_log_s, d_state0;
-
-  explicit LinearAttentionResults(const LinearAttentionGradients& to)
-      : d_o(to.d_o),
-        d_q(to.d_q),
-        d_k(to.d_k),
-        d_u(to.d_u),
-        d_log_a(to.d_log_a),
-        d_log_b(to.d_log_b),
-        d_log_s(to.d_log_s),
-        d_state0(to.d_state0) {}
-};
-
-/// What a block holds of one token, in shared memory.
-template <class S>
-struct LinearAttentionToken {
-  using Inputs = LinearAttentionInputs<S>;
-  using Gradients = LinearAttentionResults<S>;
-
-  S *q, *k, *a, *u, *b, *d_o;
-  S* d_scalar;   // [K] a row's part of d_log_s
-  S *d_u, *d_b;  // [warps, V] sums over the rows of each warp
-
-  static size_t bytes(int64_t K, int64_t V) {
-    return static_cast<size_t>(4 * K + (3 + 2 * kReverseWarps) * V) * sizeof(S);
-  }
-  __device__ LinearAttentionToken(S* shared, int64_t K, int64_t V) {
-    q = shared;
-    k = q + K;
-    a = k + K;
-    d_scalar = a + K;
-    u = d_scalar + K;
-    b = u + V;
-    d_o = b + V;
-    d_u = d_o + V;
-    d_b = d_u + kReverseWarps * V;
-  }
-
-  __device__ void load(const Inputs& in, const Elements<S>& gradient, int64_t n, int64_t t) const {
-    const int64_t K = in.heads.K, V = in.heads.V, row = in.heads.row(n, t);
-    __syncthreads();  // nobody reads the token before any more
-    for (int64_t i = threadIdx.x; i < K; i += blockDim.x) {
-      q[i] = in.q[row * K + i];
-      k[i] = in.k[row * K + i];
-      a[i] = in.key_factor(n, t, i);
-    }
-    for (int64_t j = threadIdx.x; j < V; j += blockDim.x) {
-      u[j] = in.u[row * V + j];
-      b[j] = in.value_factor(n, t, j);
-      d_o[j] = gradient[row * V + j];
-    }
-    for (int64_t j = threadIdx.x; j < kReverseWarps * V; j += blockDim.x) d_u[j] = d_b[j] = 0;
-    __syncthreads();
-  }
-
-  __device__ void advance(const Inputs& in, int64_t, int64_t, const S* from, S* next) const {
-    const int64_t V = in.heads.V;
-    each_pair(in.heads.K, V, [&](int64_t i, int64_t j) {
-      next[i * V + j] = a[i] * b[j] * from[i * V + j] + k[i] * u[j];
-    });
-  }
-
-  // core/recurrences/linear_attention.h. Every thread has the same part of both states all the
-  // time.
-  __device__ void reverse(const Inputs& in, const Gradients& to, int64_t n, int64_t t,
-                          const S* before, S* dS) const {
-    const int64_t K = in.heads.K, V = in.heads.V, row = in.heads.row(n, t);
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    for (int64_t i = warp; i < K; i += kReverseWarps) {
-      S d_q = 0, d_k = 0, d_a = 0;
-      for (int64_t j = lane; j < V; j += 32) {
-        const S factor = a[i] * b[j], decayed = factor * before[i * V + j];
-        d_q += d_o[j] * (decayed + k[i] * u[j]);  // o_t[j] = sum_i q[i] S_t[i,j]
-        const S d = dS[i * V + j] + q[i] * d_o[j];
-        d_k += d * u[j];
-        d_u[warp * V + j] += d * k[i];
-        d_a += d * decayed;
-        d_b[warp * V + j] += d * decayed;
-        dS[i * V + j] = d * factor;
-      }
-      d_q = warp_sum(d_q);
-      d_k = warp_sum(d_k);
-      d_a = warp_sum(d_a);
-      if (lane != 0) continue;
-      if (to.d_q) to.d_q.put(row * K + i, d_q);
-      if (to.d_k) to.d_k.put(row * K + i, d_k);
-      if (to.d_log_a) to.d_log_a.put(row * K + i, d_a);
-      d_scalar[i] = d_a;
-    }
-    __syncthreads();
-    for (int64_t j = threadIdx.x; j < V; j += blockDim.x) {
-      if (to.d_u) to.d_u.put(row * V + j, sum_of_warps(d_u, V, j));
-      if (to.d_log_b) to.d_log_b.put(row * V + j, sum_of_warps(d_b, V, j));
-    }
-    if (to.d_log_s && warp == 0) {
-      S sum = 0;
-      for (int64_t i = lane; i < K; i += 32) sum += d_scalar[i];
-      sum = warp_sum(sum);
-      if (lane == 0) to.d_log_s.put(row, sum);
-    }
-  }
-};
 
 /// Chunks of a segment, so that all blocks are done first: those of whole segments in turns, and
 /// then those of what is left of each head, in the gaps of the last turn as far as they fit there.
@@ -222,7 +118,7 @@ void linear_attention_backward(const LinearAttentionArgs& args, const Recurrence
     states.kept = Tensor::empty(forward.kept.shape(), DType::F32, forward.kept.device());
     convert(forward.kept, states.kept);
   }
-  reverse_all<LinearAttentionToken>("linear_attention_backward", args, states, gradients);
+  reverse_cell<recurrence::LinearAttention>(cell_args(args), states, cell_gradients(gradients));
 }
 
 }  // namespace regla::cuda
