@@ -108,7 +108,7 @@ __global__ __launch_bounds__(kVectorThreads, 2) void multiply_short(StepProduct 
 /// Longer rows: `kSharers` warps share one, and their sums are added in order.
 template <class X, class W, int R>
 __global__ __launch_bounds__(kVectorThreads, R == 1 ? 3 : 2) void multiply_long(StepProduct step,
-                                                                   int rows_each) {
+                                                                                int rows_each) {
   constexpr int P = kPieceOf<W>, C = 4, kTeams = kVectorWarps / kSharers;
   __shared__ float sums[2][kVectorWarps][R];
   let_next_begin();
