@@ -59,6 +59,10 @@ Var softmax(const Var& x, std::optional<DType> out = {});
 
 Var gelu(const Var& x, Gelu kind);
 
+/// gelu(x weight^T + bias), as of `linear`: its gradient has that of the bias in passing, and the
+/// result is kept.
+Var linear_gelu(const Var& x, const Var& weight, const Var& bias, Gelu kind);
+
 /// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream
 /// of this place in this step.
 struct DropoutKey {
@@ -70,6 +74,14 @@ struct DropoutKey {
 Var dropout(const Var& x, double rate, const DropoutKey& key);
 /// residual + dropout(x), equal shapes, in the type of sums, as the residual is.
 Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key);
+
+/// sum = residual + dropout(x), equal shapes, and the layer_norm of the sum, of the type of x: one
+/// pass, whose results are kept.
+struct SumAndNorm {
+  Var sum, norm;
+};
+SumAndNorm dropout_norm(const Var& residual, const Var& x, double rate, const DropoutKey& key,
+                        const Var& gain, const Var& bias, double epsilon);
 
 /// Rotary position embedding (Su et al. 2024) of x [B, T, H, K].
 Var rope(const Var& x, const Rotation& rotation);

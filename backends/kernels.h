@@ -273,6 +273,10 @@ struct KernelTable {
   Kernel<"gelu", "A A", void(const Tensor& x, bool tanh, Tensor y)> gelu;
   Kernel<"gelu_backward", "A A *", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
       gelu_backward;
+  // the same with the sums of the columns of d_x
+  Kernel<"gelu_backward_sums", "A A A S",
+         void(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums)>
+      gelu_backward_sums;
   Kernel<"softmax", "* A", void(const Tensor& x, Tensor y)> softmax;
   Kernel<"softmax_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
       softmax_backward;
@@ -289,6 +293,16 @@ struct KernelTable {
   Kernel<"first_keys", "I I", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
   Kernel<"rope", "* I *", void(const RopeArgs&, Sink y)> rope;
   Kernel<"dropout", "* S I *", void(const DropoutArgs&, Sink y)> dropout;
+  // norm.x = drop.residual + dropout of drop.x, y = its norm; and the gradients: d_sum that of the
+  // sum, which is that of the residual, too, and d_x [like x] that of x
+  Kernel<"dropout_norm", "A S I S S S A S S",
+         void(const DropoutArgs& drop, const NormArgs& norm, Tensor y, Tensor mean, Tensor inverse)>
+      dropout_norm;
+  Kernel<"dropout_norm_backward", "A S I S S S S S A S A S S",
+         void(const DropoutArgs& drop, const NormArgs& norm, const Tensor& mean,
+              const Tensor& inverse, const Tensor& d_y, Sink d_sum, Tensor d_x, Sink d_gain,
+              Sink d_bias)>
+      dropout_norm_backward;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
   // of scale * losses, both or neither
   Kernel<"cross_entropy", "A W I S A S",

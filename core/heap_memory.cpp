@@ -53,7 +53,9 @@ HeapMemory::HeapMemory(Device device, SegmentSource& source, uintptr_t place)
 void* HeapMemory::allocate(size_t bytes) {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
-  void* block = bytes > kMost ? nullptr : current_->of(size).take(size);
+  void* block = bytes > kMost               ? nullptr
+                : source_.maps_each_block() ? take_apart(bytes)
+                                            : current_->of(size).take(size);
   if (block == nullptr) {
     const std::optional<int64_t> left = available();
     throw MemoryError("[memory] out of memory on " + device_.text() + " asking for " +
@@ -74,11 +76,32 @@ void HeapMemory::release(void* block, size_t bytes) noexcept {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
   stats_.bytes_in_use -= static_cast<int64_t>(size);
+  if (source_.maps_each_block()) return release_apart(block, bytes);
   Heaps* owner = &shared_;
   for (auto& [routine, heaps] : routines_) {
     if (heaps.contain(block)) owner = &heaps;
   }
   owner->of(size).give(block, size);
+}
+
+void* HeapMemory::take_apart(size_t bytes) {
+  void* block = source_.map(nullptr, std::max<size_t>(bytes, 1));
+  if (block != nullptr && current_ != &shared_) current_->apart[block] = false;
+  return block;
+}
+
+void HeapMemory::release_apart(void* block, size_t bytes) noexcept {
+  for (auto& [routine, heaps] : routines_) {
+    const auto found = heaps.apart.find(block);
+    if (found == heaps.apart.end()) continue;
+    found->second = true;
+    return;
+  }
+  if (current_ != &shared_) {  // while it records nobody may wait, which unmapping does
+    current_->apart[block] = true;
+  } else {
+    source_.unmap(static_cast<char*>(block), bytes);
+  }
 }
 
 MemoryStats HeapMemory::stats() const {
@@ -129,6 +152,9 @@ void HeapMemory::end_routine(int64_t routine) noexcept {
   if (found == routines_.end()) return;
   Heaps& ended = found->second;
   if (current_ == &shared_) ended.trim();  // else another one records, which may not wait
+  for (const auto& [block, is_released] : ended.apart) {
+    if (is_released) source_.unmap(static_cast<char*>(block), 0);
+  }
   shared_.small.absorb(ended.small);
   shared_.large.absorb(ended.large);
   routines_.erase(found);

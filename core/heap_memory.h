@@ -39,11 +39,17 @@ class HeapMemory : public Memory {
   /// splinters between activations.
   struct Heaps {
     BlockHeap small, large;
+    /// Of a routine, where each block is a segment: those that it took or released, and whether
+    /// they were released. They stay as long as it does, since it writes to them again.
+    std::map<void*, bool> apart;
     Heaps(SegmentSource& source, uintptr_t place);
     BlockHeap& of(size_t size);
     bool contain(const void* block) const;
     void trim();
   };
+
+  void* take_apart(size_t bytes);
+  void release_apart(void* block, size_t bytes) noexcept;
 
   Device device_;
   SegmentSource& source_;

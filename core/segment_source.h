@@ -16,6 +16,9 @@ class SegmentSource {
   virtual void unmap(char* segment, size_t bytes) noexcept = 0;
   /// Bytes that the device has left, where it says so.
   virtual std::optional<size_t> available() const { return std::nullopt; }
+  /// Whether each block is to be a segment of its own, of exactly its bytes: for tools that watch
+  /// what was mapped and cannot be told of blocks inside.
+  virtual bool maps_each_block() const { return false; }
   /// What tools that watch memory are told, where they watch this one (memory_checks.h).
   virtual void mark_out_of_bounds(void*, size_t) noexcept {}
   virtual void mark_unwritten(void*, size_t) noexcept {}

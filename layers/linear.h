@@ -74,7 +74,12 @@ struct Mlp {
 
   Mlp(const ParameterFactory& make, const std::string& name, int64_t hidden, int64_t width,
       Gelu gelu_kind, double in_deviation, double out_deviation);
-  Var operator()(const Var& x) { return out(gelu(in(x), kind)); }
+  /// What GELU gives is kept for backward where the tape keeps what is cheap.
+  Var operator()(const Var& x) {
+    const Tape* tape = Tape::current();
+    const bool keeps = tape == nullptr || tape->keeps_cheap();
+    return out(keeps ? linear_gelu(x, use(in.weight), use(in.bias), kind) : gelu(in(x), kind));
+  }
   Tensor step(const Token& token) {
     const Tensor hidden = linear_step(Token(token.x, token.norm), in, kind);
     return linear_step(Token(hidden, nullptr, token.residual), out);

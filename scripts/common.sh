@@ -35,7 +35,9 @@ build_preset() {
   local preset=$1 options=()
   shift
   section "build: preset $preset"
-  if command -v ccache >/dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  if command -v ccache >/dev/null; then
+    options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+  fi
   if ! cmake --preset "$preset" "${options[@]}" >"$scratch/configure" 2>&1; then
     cat "$scratch/configure"
     return 1

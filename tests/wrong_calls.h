@@ -60,6 +60,16 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("dropout", "rate below 0", [] { dropout(f32({3}), -0.1, {}); });
   wrong("dropout", "rate NaN", [] { dropout(f32({3}), NAN, {}); });
   wrong("add_dropout", "shapes", [] { add_dropout(f32({3}), f32({4}), 0.1, {}); });
+  wrong("dropout_norm", "shapes", [] {
+    dropout_norm(f32({3, 4}), f32({3, 5}), 0.1, {}, f32({5}), f32({5}), 1e-5);
+  });
+  wrong("dropout_norm", "gain", [] {
+    dropout_norm(f32({3, 4}), f32({3, 4}), 0.1, {}, f32({5}), f32({4}), 1e-5);
+  });
+  wrong("dropout_norm", "rate 1", [] {
+    dropout_norm(f32({3, 4}), f32({3, 4}), 1, {}, f32({4}), f32({4}), 1e-5);
+  });
+  wrong("linear_gelu", "bias", [] { linear_gelu(f32({3, 4}), f32({5, 4}), f32({4}), Gelu::Erf); });
   wrong("add_dropout", "rate 1", [] { add_dropout(f32({3}), f32({3}), 1, {}); });
   wrong("rope", "odd", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 3}); });
   wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 6}); });

@@ -1,6 +1,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "backends/backend.h"
 #include "backends/cuda/clock.h"
@@ -61,13 +62,32 @@ void require_launched(const char* kernel) {
   check(status == cudaSuccess, "[cuda] cannot launch ", kernel, ": ", cudaGetErrorString(status));
 }
 
+namespace {
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+/// Why nobody says how many GPUs there are.
+std::string reason_of(cudaError_t status) {
+  int driver = 0;
+  const bool is_driver = status == cudaErrorInsufficientDriver || status == cudaErrorNoDevice;
+  if (!is_driver || cudaDriverGetVersion(&driver) != cudaSuccess) return cudaGetErrorString(status);
+  if (driver == 0) return "there is no NVIDIA driver";
+  if (status == cudaErrorNoDevice) return "the driver sees no GPU";
+  return "the driver knows CUDA " + version_text(driver) + " at most, and this build needs " +
+         version_text(CUDART_VERSION / 1000 * 1000);
+}
+
+}  // namespace
+
 void install(Device device);
 
 void install(Device device) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   check(status == cudaSuccess && count > 0, "[device] no ", device.text(),
-        " here: ", status == cudaSuccess ? "the driver sees no GPU" : cudaGetErrorString(status));
+        " here: ", reason_of(status == cudaSuccess ? cudaErrorNoDevice : status));
   check(device.index < count, "[device] no ", device.text(),
         " here: the last one is cuda:", count - 1);
   const auto [place, is_new] = contexts().try_emplace(device, make_context(device));

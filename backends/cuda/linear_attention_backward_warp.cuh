@@ -35,8 +35,9 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 
   /// One level of a block: of each pair of blocks of kTokens, the second one's tokens read.
   template <int kTokens>
-  __device__ void level(Square& o, Square& d_right, float (&own)[4], const RowDecays& decays,
-                        const Fragment& left, const Fragment& right, const Pair& scores) const {
+  __device__ void level(Square& o, Square& d_right, Square& terms, float (&own)[4],
+                        const RowDecays& decays, const Fragment& left, const Fragment& right,
+                        const Pair& scores) const {
     float factor[4][2];
     Fragment x;
     const bool lane_reads = kTokens < 8 && (in.member & (kTokens / 2)) != 0;
@@ -81,6 +82,11 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
           const bool reads = kTokens == 8 ? i >= 2 : e == 1;
           (reads ? to_o : to_right) += factor[i][e] * sum;
         }
+        // What both tokens of a pair met rounded, so that the pair's two terms cancel exactly.
+        const bool is_read = kTokens == 1 ? e == 1 : kTokens == 8 ? i >= 2 : lane_reads;
+        const float2 both = unpacked(x[i]);
+        const float of = e == 0 ? both.x : both.y;
+        terms[i / 2][i % 2 * 2 + e] += (is_read ? of : -of) * sum;
       }
     }
   }
@@ -218,27 +224,31 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
       in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
       RowDecays decays = decays_of(column);
-      Square o = {}, d_right = {};
-      level<1>(o, d_right, own.of_1, decays, left, right, scores[0]);
-      level<2>(o, d_right, own.of_2, decays, left, right, scores[0]);
+      Square o = {}, d_right = {}, terms = {};
+      level<1>(o, d_right, terms, own.of_1, decays, left, right, scores[0]);
+      level<2>(o, d_right, terms, own.of_2, decays, left, right, scores[0]);
       decays.template join<2>(in.member);
-      level<4>(o, d_right, own.of_4, decays, left, right, scores[0]);
+      level<4>(o, d_right, terms, own.of_4, decays, left, right, scores[0]);
       decays.template join<4>(in.member);
-      level<8>(o, d_right, own.of_8, decays, left, right, scores[0]);
+      level<8>(o, d_right, terms, own.of_8, decays, left, right, scores[0]);
       decays.join_all();
       Square before = {}, behind = {};
       read_others(before, behind, column, scores, left_rows, right_rows, steady);
-      Square terms;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 l = unpacked(left[i]), r = unpacked(right[i]);
         const float ls[2] = {l.x, l.y}, rs[2] = {r.x, r.y};
+        // As other blocks see them.
+        const float2 lo = unpacked(scaled(left[i], decays.p[i][0], decays.p[i][1]));
+        const float2 ro = unpacked(scaled(right[i], decays.r[i][0], decays.r[i][1]));
+        const float ls_out[2] = {lo.x, lo.y}, rs_out[2] = {ro.x, ro.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float &to_o = o[i / 2][i % 2 * 2 + e], &to_right = d_right[i / 2][i % 2 * 2 + e];
           to_o += decays.p[i][e] * before[i / 2][i % 2 * 2 + e];
           to_right += decays.r[i][e] * behind[i / 2][i % 2 * 2 + e];
-          terms[i / 2][i % 2 * 2 + e] = to_o * ls[e] - to_right * rs[e];
+          terms[i / 2][i % 2 * 2 + e] +=
+              ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * behind[i / 2][i % 2 * 2 + e];
           // A token with itself: this term of both would cancel.
           to_o += itself[i / 2][e] * rs[e];
           to_right += itself[i / 2][e] * ls[e];
@@ -369,7 +379,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     if (Bf16* const plain = to.plain()) {
       const int t = chunk * kChunkTokens + 16 * block + in.group;
       const int columns = p.steady.size - 64 * part;
-      Bf16* place = plain + head.row(t, p.steady.size) + 64 * part + 2 * in.member;
+      Bf16* place = plain + head.at(t, p.steady.size) + 64 * part + 2 * in.member;
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         if (t + 8 * row < p.steps) {
@@ -476,7 +486,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < Memory::kParts; ++i) sum += memory.row_sums[i][16 * block + in.lane];
-    p.d_log_s.put(head.row(t, 1), sum);
+    p.d_log_s.put(head.at(t, 1), sum);
   }
 };
 

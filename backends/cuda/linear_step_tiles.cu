@@ -2,7 +2,7 @@
 
 #include "backends/cuda/chained.cuh"
 #include "backends/cuda/linear_step.cuh"
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 
 // Products of up to 32 rows with matrices on tensor cores, at the speed of memory. A block holds

@@ -19,7 +19,7 @@ void fill_with(const Context& on, void* to, const void* element, size_t count) {
 
 class DeviceMemory : public HeapMemory {
  public:
-  DeviceMemory(const Context& context, DeviceSegments& segments)
+  DeviceMemory(const Context& context, SegmentSource& segments)
       : HeapMemory(context.device, segments),
         on_(context),
         marks_(context.stream),
@@ -93,13 +93,21 @@ class DeviceMemory : public HeapMemory {
   cudaStream_t beside_ = nullptr;  // of the one kind of copy that waits for nothing
 };
 
+/// They outlive every tensor.
+SegmentSource& segments_of(int index) {
+#ifdef REGLA_WATCHED_MEMORY
+  return *new WatchedSegments(index);
+#else
+  size_t free = 0, total = 0;
+  require(cudaMemGetInfo(&free, &total), "ask how much memory the GPU has");
+  return *new DeviceSegments(index, total);
+#endif
+}
+
 }  // namespace
 
 std::unique_ptr<Memory> make_memory(const Context& context) {
-  size_t free = 0, total = 0;
-  require(cudaMemGetInfo(&free, &total), "ask how much memory the GPU has");
-  auto& segments = *new DeviceSegments(context.device.index, total);  // outlives every tensor
-  return std::make_unique<DeviceMemory>(context, segments);
+  return std::make_unique<DeviceMemory>(context, segments_of(context.device.index));
 }
 
 }  // namespace regla::cuda

@@ -6,7 +6,7 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/last_block.cuh"
 #include "backends/cuda/loops.cuh"
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
 #include "core/random.h"
 
 // A draw from each row without sorting it. Of the ids in the order of their scores, the first one

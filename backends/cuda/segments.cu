@@ -29,6 +29,13 @@ void find(const char* name, Call& call) {
   call = reinterpret_cast<Call>(address);
 }
 
+std::optional<size_t> free_bytes(int index) {
+  size_t free = 0, total = 0;
+  cudaSetDevice(index);
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  return free;
+}
+
 }  // namespace
 
 DriverCalls DriverCalls::found() {
@@ -65,12 +72,7 @@ void DeviceSegments::unmap(char* segment, size_t bytes) noexcept {
   stretch_of(place)->second -= bytes;
 }
 
-std::optional<size_t> DeviceSegments::available() const {
-  size_t free = 0, total = 0;
-  cudaSetDevice(index_);
-  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
-  return free;
-}
+std::optional<size_t> DeviceSegments::available() const { return free_bytes(index_); }
 
 DeviceSegments::Stretches::iterator DeviceSegments::stretch_of(uintptr_t address) {
   const auto after = stretches_.upper_bound(address);
@@ -102,5 +104,17 @@ bool DeviceSegments::map_at(uintptr_t place, size_t bytes) {
   driver_.unmap(place, bytes);
   return false;
 }
+
+char* WatchedSegments::map(char*, size_t bytes) {
+  void* memory = nullptr;
+  cudaSetDevice(index_);
+  if (cudaMalloc(&memory, bytes) == cudaSuccess) return static_cast<char*>(memory);
+  static_cast<void>(cudaGetLastError());  // or the next launch would report it
+  return nullptr;
+}
+
+void WatchedSegments::unmap(char* segment, size_t) noexcept { cudaFree(segment); }
+
+std::optional<size_t> WatchedSegments::available() const { return free_bytes(index_); }
 
 }  // namespace regla::cuda

@@ -47,4 +47,18 @@ class DeviceSegments : public SegmentSource {
   Stretches stretches_;
 };
 
+/// Every tensor an allocation of its own, whose bounds and contents compute-sanitizer watches.
+class WatchedSegments : public SegmentSource {
+ public:
+  explicit WatchedSegments(int index) : index_(index) {}
+
+  char* map(char* wish, size_t bytes) override;
+  void unmap(char* segment, size_t bytes) noexcept override;
+  std::optional<size_t> available() const override;
+  bool maps_each_block() const override { return true; }
+
+ private:
+  int index_;
+};
+
 }  // namespace regla::cuda

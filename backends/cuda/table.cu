@@ -21,6 +21,7 @@ constexpr KernelTable make_table() {
   table.norm_backward = norm_backward;
   table.gelu = gelu;
   table.gelu_backward = gelu_backward;
+  table.gelu_backward_sums = gelu_backward_sums;
   table.softmax = softmax;
   table.softmax_backward = softmax_backward;
   table.embedding = embedding;
@@ -29,6 +30,8 @@ constexpr KernelTable make_table() {
   table.first_keys = first_keys;
   table.rope = rope;
   table.dropout = dropout;
+  table.dropout_norm = dropout_norm;
+  table.dropout_norm_backward = dropout_norm_backward;
   table.cross_entropy = cross_entropy;
   table.sigmoid = sigmoid;
   table.sigmoid_backward = sigmoid_backward;

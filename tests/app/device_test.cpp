@@ -47,6 +47,20 @@ TEST_CASE("every command that computes refuses a device that is not there") {
   CHECK_THAT(refused({"eval", run, "--data", data, "--device", "tpu"}), Contains("expected cpu"));
 }
 
+TEST_CASE("a driver that is too old is told of in one line") {
+  const std::string folder = REGLA_OLD_DRIVER;
+  if (folder.empty()) return skip("this build has no CUDA backend");
+  const std::vector<std::string> arguments = {"eval", "nowhere", "--data", "x", "--device", "cuda"};
+  const char* const others = std::getenv("LD_LIBRARY_PATH");
+  const std::string folders = folder + (others ? ":" + std::string(others) : "");
+  Process program(command(arguments), [&] { ::setenv("LD_LIBRARY_PATH", folders.c_str(), 1); });
+  const Outcome outcome = program.wait();
+  CHECK(outcome.code == 2);
+  CHECK_THAT(outcome.err, Contains("[device] no cuda:0 here: the driver knows CUDA 11.4 at most, "
+                                   "and this build needs 1"));
+  CHECK(outcome.err.find('\n') + 1 == outcome.err.size());
+}
+
 TEST_CASE("the device of a training is a key of its configuration, and may change") {
   const Workshop shop;
   const std::string run = shop / "run";

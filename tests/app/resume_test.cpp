@@ -3,6 +3,7 @@
 
 #include "storage/json_fields.h"
 #include "tests/app/support.h"
+#include "tests/gpu.h"
 
 namespace regla::test {
 namespace {
@@ -37,7 +38,7 @@ bool kill_after(const std::vector<std::string>& arguments, const std::string& ru
   return training.wait().code == 128 + SIGKILL;
 }
 
-/// The weights, moments and carried states of the newest checkpoint, as bytes.
+/// The weights, moments and carried states of a checkpoint, or of a run's newest, as bytes.
 std::string contents(const std::string& run) {
   return read_file(run + "/model.safetensors") + read_file(run + "/optimizer.safetensors");
 }
@@ -86,6 +87,41 @@ TEST_CASE("100 steps are 50 steps, a kill and a resume, bit by bit, at any threa
       CHECK(losses(shop / "broken").size() == 100);
       if (of_one_thread.empty()) of_one_thread = contents(shop / "straight");
       CHECK(contents(shop / "straight") == of_one_thread);
+    }
+  }
+}
+
+TEST_CASE("a training on a GPU that is killed and goes on has the bits of one that was not",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const char* precision : {"bf16", "fp32"}) {
+    for (const char* mixer : kMixers) {
+      CAPTURE(mixer, precision);
+      const Workshop shop;
+      std::vector<std::string> more = settings(mixer, 1);
+      more.insert(more.end(), {"--device", device->text(), "--steps", "400", "--set",
+                               "precision=" + std::string(precision), "--set", "eval_every=90",
+                               "--set", "learning_rate=0.01"});
+      const auto straight = shop.train("straight", more), broken = shop.train("broken", more);
+      REQUIRE(regla(straight).code == 0);
+      bool killed = false;
+      for (int trial = 0; trial < 20 && !killed; ++trial) {
+        fs::remove_all(shop / "broken");
+        killed = kill_after(broken, shop / "broken", 100, 7);
+      }
+      REQUIRE(killed);
+      const int64_t step = latest_step(shop / "broken");
+      CHECK((step >= 100 && step < 400));
+      REQUIRE(regla(with(broken, "--resume")).code == 0);
+      CHECK(latest_step(shop / "broken") == 400);
+      for (const char* link : {"latest", "best"}) {
+        INFO(link);
+        CHECK(contents(shop / ("broken/" + std::string(link))) ==
+              contents(shop / ("straight/" + std::string(link))));
+      }
+      CHECK(losses(shop / "broken") == losses(shop / "straight"));
+      CHECK(losses(shop / "broken").size() == 400);
     }
   }
 }

@@ -1,89 +1,15 @@
 // Ops in BF16: every sample against F32 on the same rounded inputs, and the types that come out.
 
-#include "tests/bfloat16.h"
-
-#include <algorithm>
-#include <cmath>
-#include <map>
-
-#include "backends/kernels.h"
 #include "tests/all_ops.h"
+#include "tests/autograd/rounded_ops.h"
 #include "tests/catch.h"
 
 namespace regla::test {
-namespace {
-
-/// Numbers in BF16 as they are in F32.
-Tensors widened(const Tensors& values) {
-  Tensors wide;
-  for (const Tensor& value : values) {
-    wide.push_back(value.defined() ? converted(value, sum_type(value.dtype())) : Tensor{});
-  }
-  return wide;
-}
-
-/// The same random gradients of the outputs, rounded where they are in BF16.
-Tensors seeds_like(const Vars& outputs, const Tensors& types, uint64_t seed) {
-  Tensors seeds = cotangents(outputs, seed);
-  for (size_t i = 0; i < seeds.size(); ++i) {
-    if (!seeds[i].defined()) continue;
-    seeds[i] = converted(converted(seeds[i], types[i].dtype()), outputs[i].value.dtype());
-  }
-  return seeds;
-}
-
-/// The types of an op's outputs, as in backends/kernels.h, one letter each.
-std::string types_of(const OpSample& sample, size_t outputs) {
-  static const std::map<std::string, std::string> others = {{"add", "S"},
-                                                            {"add_dropout", "S"},
-                                                            {"embedding", "S"},
-                                                            {"cross_entropy", "DD"},
-                                                            {"cross_entropy_rows", "S"},
-                                                            {"favor_exponent", "S"},
-                                                            {"safe_exp", "ASS"},
-                                                            {"linear_attention", "AS"},
-                                                            {"linear_attention_step", "AS"},
-                                                            {"delta_rule", "AS"},
-                                                            {"delta_rule_step", "AS"}};
-  if (!sample.types.empty()) return sample.types;
-  const auto found = others.find(sample.op);
-  return found == others.end() ? std::string(outputs, 'A') : found->second;
-}
-
-}  // namespace
-
 TEST_CASE("ops in BF16 agree with F32 on the same numbers") {
   for (const auto& list : {all_ops(), large_ops()}) {
     for (const OpSample& sample : list) {
-      const Tensors values = sample.make(DType::BF16);
-      Tensors types;
-      const Result rounded = run(sample, values, [&](const Vars& out) {
-        for (const Var& var : out) types.push_back(var.value);
-        return seeds_like(out, types, 900);
-      });
-      const Result exact = run(sample, widened(values),
-                               [&](const Vars& out) { return seeds_like(out, types, 900); });
-      REQUIRE(rounded.outputs.size() == exact.outputs.size());
-      for (size_t i = 0; i < exact.outputs.size(); ++i) {
-        INFO(sample.name() << ", output " << i);
-        if (!exact.outputs[i].defined()) continue;
-        const char type = types_of(sample, exact.outputs.size()).at(i);
-        CHECK(rounded.outputs[i].dtype() == type_named(type, DType::BF16));
-        check_rounded(rounded.outputs[i], exact.outputs[i], 5e-3);
-      }
-      double largest = 0;
-      for (const Tensor& gradient : exact.gradients) largest = std::max(largest, rms_of(gradient));
-      for (size_t i = 0; i < exact.gradients.size(); ++i) {
-        INFO(sample.name() << ", gradient " << i);
-        if (!sample.inputs[i].differentiable) continue;
-        REQUIRE(rounded.gradients[i].defined());
-        CHECK(rounded.gradients[i].dtype() == values[i].dtype());
-        if (is_left_over(rms_of(exact.gradients[i]), largest, DType::F32)) {
-          CHECK(rms_of(rounded.gradients[i]) <= 5e-3 * largest);
-          continue;
-        }
-        check_rounded(rounded.gradients[i], exact.gradients[i], 5e-3);
-      }
+      const RoundedRun there = run_rounded(sample);
+      check_rounded_run(sample, there, run_widened(sample, there));
     }
   }
 }

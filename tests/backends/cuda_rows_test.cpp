@@ -378,7 +378,7 @@ TEST_CASE("a GPU draws from large vocabularies what the CPU draws", "[cuda]") {
   }
 }
 
-TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
+TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   Tensor scores = floats({5, 1003}, 1, 3);

@@ -137,7 +137,7 @@ TEST_CASE("conversions on a GPU have the CPU's bits", "[cuda]") {
   }
 }
 
-TEST_CASE("rows are copied on a GPU as on the CPU", "[cuda]") {
+TEST_CASE("rows are copied on a GPU as on the CPU", "[cuda][sanitizer]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;
   const Device device = *opened;
@@ -242,7 +242,7 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
   }
 }
 
-TEST_CASE("a step that a GPU captured has the bits of one that is called", "[cuda]") {
+TEST_CASE("a step that a GPU captured has the bits of one that is called", "[cuda][sanitizer]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;
   const Device device = *opened;
@@ -310,7 +310,7 @@ TEST_CASE("a routine's memory is a GPU's again when it is gone", "[cuda]") {
   CHECK(Tensor::full({48 << 20}, 3, DType::F32, device).slice(0, 1).values()[0] == 3);
 }
 
-TEST_CASE("what stops a bad update on a GPU has the CPU's bits", "[cuda]") {
+TEST_CASE("what stops a bad update on a GPU has the CPU's bits", "[cuda][sanitizer]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;
   const Device device = *opened;

@@ -119,7 +119,7 @@ TEST_CASE("scripts compute with a decimal point and print commands that can be p
 
 TEST_CASE("scripts explain themselves") {
   const TemporaryFolder folder;
-  for (const std::string name : {"demo", "test", "fresh"}) {
+  for (const std::string name : {"demo", "test", "fresh", "sanitize_cuda"}) {
     const Outcome outcome = bash(folder, "scripts/" + name + ".sh --help");
     CHECK(outcome.code == 0);
     CHECK_THAT(outcome.out, Contains("scripts/" + name + ".sh ["));

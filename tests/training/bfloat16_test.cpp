@@ -6,10 +6,7 @@
 #include "storage/safetensors.h"
 #include "tests/matchers.h"
 #include "tests/support.h"
-#include "tests/temporary_folder.h"
-#include "tests/training/support.h"
-#include "text/byte_tokenizer.h"
-#include "training/checkpoint.h"
+#include "tests/training/saved_training.h"
 
 namespace regla::test {
 namespace {
@@ -19,34 +16,6 @@ TrainingConfig config_of(const std::string& mixer, Precision precision) {
   config.model.dropout = 0.1;
   return config;
 }
-
-/// A training as it goes on in memory, or from where a checkpoint stands.
-struct Training {
-  Model model;
-  TokenStream text = small_text(400);
-  Trainer trainer;
-
-  explicit Training(Model made)
-      : model(std::move(made)), trainer(model.config, *model.decoder, text, kEnd) {}
-  explicit Training(const TrainingConfig& config)
-      : Training(make_model(config, byte_tokenizer())) {}
-  /// One that was saved, going on.
-  explicit Training(const TemporaryFolder& folder, std::optional<Precision> precision = {})
-      : Training(load_model(folder.path(), {}, precision)) {
-    restore_training(folder.path(), trainer, read_training_state(folder.path()));
-  }
-
-  double steps(int count) {
-    double loss = 0;
-    for (int i = 0; i < count; ++i) loss = one_step(trainer).loss;
-    return loss;
-  }
-  void save(const TemporaryFolder& folder) {
-    const int64_t step = trainer.steps_done();
-    write_training(folder.path(), model, trainer,
-                   {.step = step, .tokens = step * trainer.tokens_per_step(), .text = "abc"});
-  }
-};
 
 }  // namespace
 

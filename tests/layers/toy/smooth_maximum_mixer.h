@@ -2,18 +2,18 @@
 
 #include <string>
 
+#include "autograd/ops/cell.h"
 #include "layers/linear.h"
 #include "layers/mixer.h"
 
 namespace regla::test {
 
-/// 2 of "A new mixer" in CONTRIBUTING.md: the algorithm from top to bottom. An exponential moving
-/// average of the values with a learned decay per head:
+/// 3 of "A new mixer" in CONTRIBUTING.md: the algorithm from top to bottom.
 ///
-///     v = W_v x,  a = sigma(z),  m <- a m + (1 - a) v,  y = W_o m
-class MovingAverageMixer : public Mixer {
+///     q, k, v = W x per head,  a = sigma(w x + b),  o = smooth maximum(q, k, v, a),  y = W_o o
+class SmoothMaximumMixer : public Mixer {
  public:
-  MovingAverageMixer(const MixerSizes& sizes, const ParameterFactory& make,
+  SmoothMaximumMixer(const MixerSizes& sizes, const ParameterFactory& make,
                      const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
@@ -24,12 +24,12 @@ class MovingAverageMixer : public Mixer {
   int64_t state_bytes(int64_t length, DType dtype) const override;
 
  private:
-  int64_t heads_, V_;
-  DType sums_;  // of the state
+  CellInputs prepare(const Var& x);
+
+  int64_t heads_, size_;  // K = V
+  DType sums_;            // of the state
   Device device_;
-  Linear value_;
-  Parameter decay_;  // [H]: z
-  Linear output_;
+  Linear query_, key_, value_, gate_, output_;
 };
 
 }  // namespace regla::test

@@ -1,0 +1,142 @@
+// Every op on a GPU, beside the CPU's.
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "tests/all_ops.h"
+#include "tests/autograd/rounded_ops.h"
+#include "tests/gpu.h"
+#include "tests/gpu_ops.h"
+
+namespace regla::test {
+namespace {
+
+/// The last place of the largest number: nobody is asked to be closer than two.
+constexpr double kLastPlace = 0x1p-23;
+
+/// The largest error of each output and gradient over a few draws of what comes from behind.
+struct Errors {
+  std::vector<double> outputs, gradients;
+
+  void add(const Result& got, const Result& exact) {
+    const auto add_all = [](const Tensors& a, const Tensors& b, double terms,
+                            std::vector<double>& errors) {
+      REQUIRE(a.size() == b.size());
+      errors.resize(a.size());
+      for (size_t i = 0; i < a.size(); ++i) {
+        REQUIRE(a[i].defined() == b[i].defined());
+        if (!a[i].defined()) continue;
+        const bool is_zero = is_left_over(largest_of(b[i]), terms, DType::F32);
+        const double error = relative_error(a[i].values(), b[i].values(), is_zero ? terms : 0);
+        errors[i] = std::max(errors[i], error);
+      }
+    };
+    add_all(got.outputs, exact.outputs, 0, outputs);
+    add_all(got.gradients, exact.gradients, largest_of(exact.gradients), gradients);
+  }
+};
+
+/// Whether there are inputs of one type whatever the sample is run in.
+bool reads_constants(const OpSample& sample) {
+  return std::any_of(sample.inputs.begin(), sample.inputs.end(),
+                     [](const Input& in) { return in.is_float() && in.type.has_value(); });
+}
+
+/// What an op may err on a GPU whatever the CPU does. Its e^x is quick, with an error of
+/// 2e-7 + |x| 6e-8 (scalar_math.cuh).
+double allowed(const OpSample& sample) {
+  if (sample.op == "gelu" || sample.op == "cross_entropy") return 1e-6;
+  // A recurrence's sum over features is one chain here; the CPU adds many side by side.
+  const bool is_recurrence = sample.op == "linear_attention" || sample.op == "delta_rule";
+  const double K = is_recurrence ? static_cast<double>(sample.inputs[0].shape[3]) : 0;
+  return kLastPlace * std::max(2.0, std::sqrt(K) / 2);
+}
+
+/// In F32 at most twice the CPU's own error, of the worse of two forms; in F64 the CPU's numbers.
+void check_exact(const OpSample& sample, const OpSample& other_form, Device device) {
+  INFO(sample.name());
+  Errors here, there;
+  for (uint64_t seed = 800; seed < 1100; seed += 100) {
+    const Result exact = run(sample, sample.make(DType::F64), seed);
+    for (const OpSample& form : {sample, other_form}) {
+      here.add(run(form, form.make(DType::F32), seed), exact);
+    }
+    there.add(run(sample, sample.make(DType::F32, device), seed), exact);
+    if (reads_constants(sample)) continue;  // and computes in their type
+    Errors wide;
+    wide.add(run(sample, sample.make(DType::F64, device), seed), exact);
+    for (const double error : wide.outputs) CHECK(error < 1e-11);
+    for (const double error : wide.gradients) CHECK(error < 1e-11);
+  }
+  for (size_t i = 0; i < here.outputs.size(); ++i) {
+    INFO("output " << i);
+    CHECK(there.outputs[i] <= std::max(2 * here.outputs[i], allowed(sample)));
+  }
+  for (size_t i = 0; i < here.gradients.size(); ++i) {
+    INFO("gradient " << i);
+    CHECK(there.gradients[i] <= std::max(2 * here.gradients[i], allowed(sample)));
+  }
+}
+
+/// In BF16, beside the CPU in F32 and in BF16.
+void check_bfloat16(const OpSample& sample, Device device) {
+  const RoundedRun there = run_rounded(sample, device);
+  const auto bound_of = [&](size_t input) {
+    return is_decay(sample, input) ? 2e-2 : 5e-3;  // those of gates
+  };
+  check_rounded_run(sample, there, run_widened(sample, there), bound_of);
+  INFO("beside the CPU in BF16");
+  check_rounded_run(sample, there, run_rounded(sample).result, bound_of);
+}
+
+}  // namespace
+
+TEST_CASE("the kernels of every op stay within their memory on a GPU", "[cuda][sanitizer]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const OpSample& sample : all_ops()) {
+    INFO(sample.name());
+    const Result here = run(sample, sample.make(DType::F32), 800);
+    const Result there = run(sample, sample.make(DType::F32, *device), 800);
+    for (size_t i = 0; i < here.outputs.size(); ++i) {
+      CHECK(relative_error(there.outputs[i], here.outputs[i]) < 1e-4);
+    }
+    check_bfloat16(sample, *device);
+  }
+  for (const OpSample& sample : small_gpu_ops()) check_bfloat16(sample, *device);
+}
+
+TEST_CASE("every op computes on a GPU what the CPU does", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const auto& list : {all_ops(), large_ops()}) {
+    for (const OpSample& sample : list) check_exact(sample, sample, *device);
+  }
+}
+
+TEST_CASE("every op computes on a GPU in BF16 what the CPU does", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const auto& list : {all_ops(), large_ops()}) {
+    for (const OpSample& sample : list) check_bfloat16(sample, *device);
+  }
+}
+
+TEST_CASE("recurrences and attention of every size compute on a GPU what the CPU does", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  // The CPU's kernels have two forms of a recurrence: in chunks, and a token at a time.
+  const std::vector<OpSample> samples = gpu_ops(), steps = gpu_ops(1);
+  for (size_t i = 0; i < samples.size(); ++i) check_exact(samples[i], steps[i], *device);
+}
+
+TEST_CASE("recurrences and attention of every size compute on a GPU in BF16 what the CPU does",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const OpSample& sample : gpu_ops()) check_bfloat16(sample, *device);
+}
+
+}  // namespace regla::test
