@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "autograd/tape.h"
 #include "backends/maximum.h"
@@ -28,6 +29,22 @@ Var reshape(const Var& x, const Shape& shape);
 /// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined. Beside an
 /// x in F32 the weight may be stored in BF16, for inference: nothing on a tape.
 Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out = {});
+/// A norm before `linear_step`; without a gain there is none.
+struct StepNorm {
+  Var gain, bias;  // [D]
+  double epsilon = 0;
+};
+/// A weight [out, in] and a bias [out] or undefined that `linear_step` reads, and what it gives.
+struct StepWeight {
+  Var weight, bias;
+  DType out;
+};
+enum class Gelu { Erf, Tanh };
+/// One row for each sequence that is decoded, without gradients: x [B, in] or its layer norm, in
+/// `type`, through each of the weights, then GELU and what it is added to [B, out] where they are
+/// given: the same as `layer_norm`, `linear`, `gelu` and `add`, which are one kernel here.
+Tensors linear_step(const Var& x, const StepNorm& norm, const std::vector<StepWeight>& weights,
+                    DType type, std::optional<Gelu> activation = {}, const Var& residual = {});
 /// Rows of `table` [vocab, D] by id: ids [...] I32 -> [..., D] in the type of sums.
 Var embedding(const Tensor& ids, const Var& table);
 
@@ -40,8 +57,11 @@ Var head_norm(const Var& x, const Var& gain, double epsilon, bool center,
               std::optional<DType> out = {});
 Var softmax(const Var& x, std::optional<DType> out = {});
 
-enum class Gelu { Erf, Tanh };
 Var gelu(const Var& x, Gelu kind);
+
+/// gelu(x weight^T + bias), as of `linear`: its gradient has that of the bias in passing, and the
+/// result is kept.
+Var linear_gelu(const Var& x, const Var& weight, const Var& bias, Gelu kind);
 
 /// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream
 /// of this place in this step.
@@ -54,6 +74,14 @@ struct DropoutKey {
 Var dropout(const Var& x, double rate, const DropoutKey& key);
 /// residual + dropout(x), equal shapes, in the type of sums, as the residual is.
 Var add_dropout(const Var& residual, const Var& x, double rate, const DropoutKey& key);
+
+/// sum = residual + dropout(x), equal shapes, and the layer_norm of the sum, of the type of x: one
+/// pass, whose results are kept.
+struct SumAndNorm {
+  Var sum, norm;
+};
+SumAndNorm dropout_norm(const Var& residual, const Var& x, double rate, const DropoutKey& key,
+                        const Var& gain, const Var& bias, double epsilon);
 
 /// Rotary position embedding (Su et al. 2024) of x [B, T, H, K].
 Var rope(const Var& x, const Rotation& rotation);
@@ -135,6 +163,25 @@ Recurrence linear_attention(const Var& q, const Var& k, const Var& u, const LogD
 Tensor linear_attention_step(const Var& q, const Var& k, const Var& u, const LogDecays& decays,
                              const Tensor& reset, Tensor state);
 
+/// One token of ReGLA as its projections give it: [B, 1, H, K] and [B, 1, H, V].
+struct ReglaToken {
+  Var z_q, z_k, v, z_g, z_r;
+  Var z_o;  // of the output gate, or undefined
+  Rotation rotation;
+  double scale;  // of the scores
+};
+/// The norm of heads behind a mixer; without a gain there is none.
+struct HeadNorm {
+  Var gain;  // [H, V]
+  double epsilon = 0;
+  bool center = false;
+};
+/// One token for decoding, without gradients: `safe_exp` of queries and keys, `refined_gate`,
+/// `linear_attention_step`, `head_norm` and `swish_gate`, which are one kernel here -> [B, 1, H,
+/// V]. The maximum m [B, H] of the keys and the state [B, H, K, V] are updated in place.
+Tensor regla_step(const ReglaToken& token, const HeadNorm& norm, const Tensor& m,
+                  const Tensor& state);
+
 /// The delta rule (Eq. 8) S <- S - g k (k^T S) + g k v^T, o = S^T q over q, k [B, T, H, K] and v
 /// [B, T, H, V] with write strengths g [B, T, H]; state, reset and chunk as above.
 Recurrence delta_rule(const Var& q, const Var& k, const Var& v, const Var& g, const Tensor& reset,
@@ -152,10 +199,10 @@ struct KeyValueCache {
   Tensor keys, values;  // [B, capacity, H, K or V]
   Tensor used;          // [1] I32: entries in use, fewer than the capacity
 };
-/// One token (T = 1) for decoding, without gradients: its key and value are put into the cache, and
-/// it sees them and as many entries before as its position [B, 1] I32 says.
+/// One token (T = 1) for decoding, without gradients: query and key turn, key and value are put
+/// into the cache, and the token sees them and as many entries before as its position [B, 1] says.
 Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const KeyValueCache& cache,
-                              const Tensor& positions, int64_t window, double scale);
+                              const Rotation& rotation, int64_t window, double scale);
 
 /// a [B, S, ...] followed by b [B, T, ...] along the second axis; an undefined a is empty.
 Var concatenate(const Var& a, const Var& b);

@@ -180,7 +180,7 @@ void Tape::record(std::unique_ptr<Op> op, const Vars& in, Vars& out) {
   for (const Var& var : in) {
     if (var.index >= 0) ++gradient_at(var.index).uses_;
   }
-  node.repeats = node.op->is_cheap();
+  node.repeats = node.op->is_cheap() && !keep_cheap_;
   for (size_t i = 0; i < in.size(); ++i) {
     Tensor* kept = node.op->kept_input(i);
     const bool comes_again = repeating(in[i].index) != nullptr;

@@ -136,6 +136,9 @@ class Tape {
   /// Throw at the first op output or gradient that is not finite, naming the op and its scope.
   /// Slow: for finding the culprit after a loss went bad.
   void check_finite(bool on) { check_finite_ = on; }
+  /// From now on keep outputs of cheap ops, too: more memory for less time.
+  void keep_cheap(bool on) { keep_cheap_ = on; }
+  bool keeps_cheap() const { return keep_cheap_; }
   bool checks_finite() const { return check_finite_; }
 
  private:
@@ -166,7 +169,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::vector<Gradient> gradients_;
   std::unordered_map<Parameter*, int64_t> parameters_;
-  bool check_finite_ = false;
+  bool check_finite_ = false, keep_cheap_ = false;
   Tape* outer_ = nullptr;
 };
 

@@ -50,6 +50,25 @@ struct LinearGradients {
   std::vector<Part> parts;
 };
 
+enum class Activation { None, Gelu, TanhGelu };
+
+/// y_i = f(x' W_i^T + b_i) (+ residual), for all i that read the same x, one row for each sequence
+/// that is decoded. x' is x, or its LayerNorm where there is a gain.
+struct LinearStepArgs {
+  struct Part {
+    Tensor weight;  // [N_i, D]
+    Tensor bias;    // [N_i] or undefined
+    Tensor y;       // out, [R, N_i]
+  };
+  Tensor x;           // [R, D]
+  Tensor gain, bias;  // [D], of the norm, or undefined
+  double epsilon;
+  Tensor residual;  // [R, N] or undefined; beside one part
+  std::vector<Part> parts;
+  Activation activation;
+  DType type;  // A: what norm, activation and what a residual is added to give
+};
+
 /// y = (x - mean) / sqrt(var + epsilon) * gain + bias over the inner axis; without `center` the
 /// mean is taken as 0, which is RMSNorm. Row r uses row r mod G of gain and bias.
 struct NormArgs {
@@ -135,6 +154,23 @@ struct LinearAttentionGradients {
   Sink d_q, d_k, d_u, d_log_a, d_log_b, d_log_s, d_state0;  // out
 };
 
+/// One token of ReGLA, from its projections to its output product:
+///   q = scale safe_exp(z_q)   k, log rho = safe_exp(z_k)   log F = refined_gate(z_g, z_r)
+///   o = the recurrence's, with decays F and rho            y = norm(o) * swish(z_o)
+struct ReglaStepArgs {
+  Tensor z_q, z_k;    // [B, 1, H, K] before they turn
+  Tensor v;           // [B, 1, H, V]
+  Tensor z_g, z_r;    // [B, 1, H, V]
+  Tensor z_o;         // [B, 1, H, V], or undefined: no output gate
+  Rotation rotation;  // at the token's position
+  double scale;
+  Tensor gain;  // [H, V], or undefined: no norm
+  double epsilon;
+  bool center;   // as NormArgs
+  Tensor m;      // [B, H]: the maximum so far
+  Tensor state;  // [B, H, K, V]
+};
+
 /// The delta rule (Eq. 8), per head:
 ///   S_t = S_{t-1} - g_t k_t (k_t^T S_{t-1}) + g_t k_t v_t^T      o_t = S_t^T q_t
 struct DeltaRuleArgs {
@@ -161,13 +197,14 @@ struct SoftmaxAttentionArgs {
   double scale;
 };
 
-/// The same for the token that follows those in a cache: its key and value become entry `used`.
+/// The same for the token that follows those in a cache, where query and key turn first: its key
+/// and value become entry `used`.
 struct SoftmaxAttentionStepArgs {
-  Tensor q, k;          // [B, 1, H, K]
+  Tensor q, k;          // [B, 1, H, K] before they turn
   Tensor v;             // [B, 1, H, V]
   Tensor keys, values;  // [B, capacity > used, H, K or V]
   Tensor used;          // [1] I32: entries in use
-  Tensor positions;     // [B, 1] I32: of the entries before it the token sees as many
+  Rotation rotation;    // as many entries before it as its position says are seen by the token
   int64_t window;       // 0: no limit
   double scale;
 };
@@ -225,6 +262,7 @@ struct KernelTable {
   Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
   // d_x [R, D]; operands of its products are rounded to A, and it once more
   Kernel<"linear_backward", "A * A * S *", void(const LinearGradients&, Sink d_x)> linear_backward;
+  Kernel<"linear_step", "* S S S W S *", void(const LinearStepArgs&)> linear_step;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
   Kernel<"norm", "* S S A S S", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
@@ -235,6 +273,10 @@ struct KernelTable {
   Kernel<"gelu", "A A", void(const Tensor& x, bool tanh, Tensor y)> gelu;
   Kernel<"gelu_backward", "A A *", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
       gelu_backward;
+  // the same with the sums of the columns of d_x
+  Kernel<"gelu_backward_sums", "A A A S",
+         void(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums)>
+      gelu_backward_sums;
   Kernel<"softmax", "* A", void(const Tensor& x, Tensor y)> softmax;
   Kernel<"softmax_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
       softmax_backward;
@@ -251,6 +293,16 @@ struct KernelTable {
   Kernel<"first_keys", "I I", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
   Kernel<"rope", "* I *", void(const RopeArgs&, Sink y)> rope;
   Kernel<"dropout", "* S I *", void(const DropoutArgs&, Sink y)> dropout;
+  // norm.x = drop.residual + dropout of drop.x, y = its norm; and the gradients: d_sum that of the
+  // sum, which is that of the residual, too, and d_x [like x] that of x
+  Kernel<"dropout_norm", "A S I S S S A S S",
+         void(const DropoutArgs& drop, const NormArgs& norm, Tensor y, Tensor mean, Tensor inverse)>
+      dropout_norm;
+  Kernel<"dropout_norm_backward", "A S I S S S S S A S A S S",
+         void(const DropoutArgs& drop, const NormArgs& norm, const Tensor& mean,
+              const Tensor& inverse, const Tensor& d_y, Sink d_sum, Tensor d_x, Sink d_gain,
+              Sink d_bias)>
+      dropout_norm_backward;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
   // of scale * losses, both or neither
   Kernel<"cross_entropy", "A W I S A S",
@@ -331,6 +383,8 @@ struct KernelTable {
   // T = 1, in place on args.state
   Kernel<"linear_attention_step", "A A A A A S I s A", void(const LinearAttentionArgs&, Tensor o)>
       linear_attention_step;
+  // in place on args.m and args.state
+  Kernel<"regla_step", "* * A A A A I S s s A", void(const ReglaStepArgs&, Tensor y)> regla_step;
   Kernel<"delta_rule", "A A A S I S A S -", void(const DeltaRuleArgs&, RecurrenceResult&)>
       delta_rule;
   Kernel<"delta_rule_backward", "A A A S I S A S - A S * * * S S",

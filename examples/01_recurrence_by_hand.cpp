@@ -55,12 +55,20 @@ int main() {
       {"a gate of 0 forgets everything, then write (5,6)", {1, 1}, {1, 0}, {5, 6}, {0, 0}}};
 
   double worst = 0;
+  using regla::recurrence::LinearAttention;
+  const Pair ones = {1, 1};      // no decay of features
   std::array<double, 4> S = {};  // [K, V]
   for (size_t t = 0; t < tokens.size(); ++t) {
     const Token& x = tokens[t];
     Pair o;
-    regla::recurrence::linear_attention_step<double>(2, 2, x.q.data(), x.k.data(), x.v.data(),
-                                                     nullptr, x.F.data(), S.data(), o.data());
+    LinearAttention::step({.K = 2, .V = 2, .pitch = 2},
+                          {.q = x.q.data(),
+                           .k = x.k.data(),
+                           .a = ones.data(),
+                           .u = x.v.data(),
+                           .b = x.F.data(),
+                           .s = 1},
+                          S.data(), o.data());
     std::printf("t=%zu  %s\n     S = [%g %g; %g %g]   o = (%g, %g)\n", t + 1, x.what, S[0], S[1],
                 S[2], S[3], o[0], o[1]);
     const Pair expected = attention_form(tokens, t);

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "autograd/ops.h"
+#include "layers/linear.h"
 
 namespace regla {
 
@@ -24,6 +24,11 @@ class DropoutSource {
   /// residual + the same of x.
   Var added(const Var& residual, const Var& x) {
     return add_dropout(residual, x, rate_, next_key(x));
+  }
+  /// The same with its norm, of the type of x.
+  SumAndNorm added_and_normed(const Var& residual, const Var& x, LayerNorm& norm) {
+    return dropout_norm(residual, x, rate_, next_key(x), use(norm.weight), use(norm.bias),
+                        norm.epsilon);
   }
 
  private:

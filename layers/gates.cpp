@@ -79,6 +79,11 @@ Var AxisGate::operator()(const Var& x, const Segment& segment) {
   return log_decay;
 }
 
+void AxisGate::add_layers(StepLayers& layers) {
+  layers.emplace_back(&forget_.up, dtype_);
+  if (refine_) layers.emplace_back(&refine_->up, dtype_);
+}
+
 void AxisGate::parameters(ParameterList& list) {
   forget_.parameters(list);
   if (refine_) refine_->parameters(list);
@@ -110,6 +115,12 @@ LogDecays ForgetGate::operator()(const Var& x, const Segment& segment) {
   if (key_) decays.key = heads((*key_)(x, segment), K_);
   if (value_) decays.value = heads((*value_)(x, segment), V_);
   return decays;
+}
+
+void ForgetGate::add_layers(StepLayers& layers) {
+  for (std::optional<AxisGate>* gate : {&scalar_, &key_, &value_}) {
+    if (*gate) (*gate)->add_layers(layers);
+  }
 }
 
 void ForgetGate::parameters(ParameterList& list) {

@@ -32,6 +32,8 @@ class AxisGate {
 
   /// x [B, T, D] -> log F [B, T, outputs]
   Var operator()(const Var& x, const Segment& segment);
+  /// Adds the layers of z_g and, of a refined gate, z_r, which read the token itself.
+  void add_layers(StepLayers& layers);
   void parameters(ParameterList& list);
 
  private:
@@ -53,6 +55,8 @@ class ForgetGate {
 
   /// x [B, T, D] -> the log-decays [B, T, H, K], [B, T, H, V] or [B, T, H].
   LogDecays operator()(const Var& x, const Segment& segment = {});
+  /// Adds the layers of its gates.
+  void add_layers(StepLayers& layers);
   void parameters(ParameterList& list);
 
  private:

@@ -10,6 +10,7 @@ HeadProjections::HeadProjections(const MixerConfig& config, const MixerSizes& si
       rotary_(rotary_dim(config, qk_dim)),
       rope_base_(config.rope_base),
       qk_type_(takes_exact(config) ? make.sums() : make.dtype()),
+      v_type_(make.dtype()),
       query_(make, name + ".query", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       key_(make, name + ".key", sizes.hidden, heads_ * qk_dim, sizes.deviation),
       value_(make, name + ".value", sizes.hidden, heads_ * V_, sizes.deviation) {}
@@ -23,15 +24,27 @@ HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment&
   const auto heads = [&](const Var& z, int64_t size) {
     return reshape(z, {B, steps, heads_, size});
   };
-  const Result result = {heads(query_(x, qk_type_), qk_dim_),
-                         heads(key_(x, qk_type_), qk_dim_),
-                         heads(value_(x), V_),
-                         {positions, rotary_, rope_base_}};
+  const Result result = {heads(query_(x, qk_type_), qk_dim_), heads(key_(x, qk_type_), qk_dim_),
+                         heads(value_(x), V_), rotation(positions)};
   if (segment.observer) {
     segment.show("query", rope(result.q, result.rotation));
     segment.show("key", rope(result.k, result.rotation));
   }
   return result;
+}
+
+HeadProjections::Result HeadProjections::step(const Token& token, const Tensor& positions) {
+  StepLayers layers;
+  add_layers(layers);
+  const Tensors z = linear_step(token, layers);
+  const auto heads = [&](const Tensor& x, int64_t size) {
+    return x.reshape({token.x.dim(0), 1, heads_, size});
+  };
+  return {heads(z[0], qk_dim_), heads(z[1], qk_dim_), heads(z[2], V_), rotation(positions)};
+}
+
+void HeadProjections::add_layers(StepLayers& layers) {
+  layers.insert(layers.end(), {{&query_, qk_type_}, {&key_, qk_type_}, {&value_, v_type_}});
 }
 
 void HeadProjections::parameters(ParameterList& list) {
@@ -44,6 +57,7 @@ HeadOutput::HeadOutput(const MixerConfig& config, const MixerSizes& sizes,
                        const ParameterFactory& make, const std::string& name)
     : center_(config.norm == MixerNorm::LayerNorm),
       epsilon_(config.norm_epsilon),
+      type_(make.dtype()),
       output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {
   const Shape values = {sizes.heads, sizes.hidden / sizes.heads};
   if (config.norm != MixerNorm::None) norm_ = make.constant(name + ".norm.weight", values, 1);
@@ -57,6 +71,12 @@ Var HeadOutput::operator()(const Var& o, const Var& x) {
   const Var y = reshape(stable, x.shape());
   return output_(gate_ ? swish_gate(y, (*gate_)(x)) : y);
 }
+
+void HeadOutput::add_layers(StepLayers& layers) {
+  if (gate_) layers.emplace_back(&*gate_, type_);
+}
+
+HeadNorm HeadOutput::norm() { return {norm_ ? use(*norm_) : Var{}, epsilon_, center_}; }
 
 void HeadOutput::parameters(ParameterList& list) {
   if (norm_) list.push_back(&*norm_);

@@ -23,13 +23,18 @@ class HeadProjections {
 
   /// x [B, T, D] at the positions of the segment.
   Result operator()(const Var& x, const Segment& segment);
+  /// The same for a token at positions [B, 1].
+  Result step(const Token& token, const Tensor& positions);
+  /// Adds the layers of queries, keys and values, and how queries and keys turn.
+  void add_layers(StepLayers& layers);
+  Rotation rotation(const Tensor& positions) const { return {positions, rotary_, rope_base_}; }
   void parameters(ParameterList& list);
 
  private:
   int64_t heads_, qk_dim_, V_;
   int64_t rotary_;  // leading elements of a query and key that turn
   double rope_base_;
-  DType qk_type_;  // S where the feature map says so
+  DType qk_type_, v_type_;  // of queries and keys S where the feature map says so
   Linear query_, key_, value_;
 };
 
@@ -42,11 +47,17 @@ class HeadOutput {
 
   /// o [B, T, H, V] of the tokens x [B, T, D] -> [B, T, D]
   Var operator()(const Var& o, const Var& x);
+  /// Its parts, for a token: the layer of its gate, if there is one, its norm, and what it ends
+  /// with.
+  void add_layers(StepLayers& layers);
+  HeadNorm norm();
+  Tensor step(const Token& y) { return linear_step(y, output_); }
   void parameters(ParameterList& list);
 
  private:
   bool center_;
   double epsilon_;
+  DType type_;                     // of what it reads
   std::optional<Parameter> norm_;  // [H, V]
   std::optional<Linear> gate_;
   Linear output_;

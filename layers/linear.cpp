@@ -14,6 +14,29 @@ LayerNorm::LayerNorm(const ParameterFactory& make, const std::string& name, int6
       epsilon(eps),
       out(make.dtype()) {}
 
+namespace {
+
+StepNorm norm_of(const Token& token) {
+  if (token.norm == nullptr) return {};
+  return {use(token.norm->weight), use(token.norm->bias), token.norm->epsilon};
+}
+
+}  // namespace
+
+Tensors linear_step(const Token& token, const StepLayers& layers) {
+  std::vector<StepWeight> weights;
+  for (const auto& [layer, out] : layers) {
+    weights.push_back({use(layer->weight), use(layer->bias), out});
+  }
+  return linear_step(token.x, norm_of(token), weights, token.type());
+}
+
+Tensor linear_step(const Token& token, Linear& layer, std::optional<Gelu> activation) {
+  const StepWeight weight = {use(layer.weight), use(layer.bias), token.type()};
+  return linear_step(token.x, norm_of(token), {weight}, token.type(), activation,
+                     token.residual)[0];
+}
+
 Embedding::Embedding(const ParameterFactory& make, const std::string& name, int64_t vocab,
                      int64_t width, double deviation)
     : weight(make.normal(name + ".weight", {vocab, width}, Role::Table, deviation)) {}

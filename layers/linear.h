@@ -2,6 +2,8 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "autograd/ops.h"
 #include "layers/parameters.h"
@@ -31,6 +33,30 @@ struct LayerNorm {
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };
 
+/// A token of each sequence that is decoded, as a layer meets it: it reads x [B, D] or the norm of
+/// it, and what it gives [B, D] is added to a residual. Without gradients.
+struct Token {
+  Tensor x;
+  LayerNorm* norm;  // null: none
+  Tensor residual;  // undefined: none
+
+  Token(Tensor values, LayerNorm* norm_of_it = nullptr, Tensor added_to = {})  // NOLINT
+      : x(std::move(values)), norm(norm_of_it), residual(std::move(added_to)) {}
+
+  /// The type that layers read, and what they read.
+  DType type() const { return norm ? norm->out : x.dtype(); }
+  Tensor read() const { return norm ? (*norm)(x).value : x; }
+  /// What becomes of a layer's result.
+  Tensor added(const Tensor& y) const { return residual ? add(residual, y).value : y; }
+};
+
+/// Linear layers with the types of what they give, for a token.
+using StepLayers = std::vector<std::pair<Linear*, DType>>;
+/// What they give of it, each without a residual: one pass over all of their weights.
+Tensors linear_step(const Token& token, const StepLayers& layers);
+/// What one gives, added to the residual.
+Tensor linear_step(const Token& token, Linear& layer, std::optional<Gelu> activation = {});
+
 /// Rows by id, exact. weight [vocab, D].
 struct Embedding {
   Parameter weight;
@@ -48,7 +74,16 @@ struct Mlp {
 
   Mlp(const ParameterFactory& make, const std::string& name, int64_t hidden, int64_t width,
       Gelu gelu_kind, double in_deviation, double out_deviation);
-  Var operator()(const Var& x) { return out(gelu(in(x), kind)); }
+  /// What GELU gives is kept for backward where the tape keeps what is cheap.
+  Var operator()(const Var& x) {
+    const Tape* tape = Tape::current();
+    const bool keeps = tape == nullptr || tape->keeps_cheap();
+    return out(keeps ? linear_gelu(x, use(in.weight), use(in.bias), kind) : gelu(in(x), kind));
+  }
+  Tensor step(const Token& token) {
+    const Tensor hidden = linear_step(Token(token.x, token.norm), in, kind);
+    return linear_step(Token(hidden, nullptr, token.residual), out);
+  }
   void parameters(ParameterList& list) {
     in.parameters(list);
     out.parameters(list);

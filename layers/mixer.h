@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "autograd/ops.h"
+#include "layers/linear.h"
 #include "layers/mixer_config.h"
 #include "layers/parameters.h"
 
@@ -74,11 +75,11 @@ class Mixer {
   /// where it ends; without one it starts from nothing. chunk = T is the parallel form, 1 the
   /// recurrence.
   virtual Var chunked(const Var& x, const Segment& segment, MixerState* state) = 0;
-  /// One token for decoding, without gradients: x [B, D] at positions [B, 1] I32 -> [B, D]. The
+  /// One token for decoding, without gradients: [B, D] at positions [B, 1] I32 -> [B, D]. The
   /// state moves on in place. As long as steps_ahead says so its tensors stay where they are, and
   /// what differs from the step before is read from them, not by the host. An Error where
   /// check_step_form says so.
-  virtual Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) = 0;
+  virtual Tensor step(const Token& token, const Tensor& positions, MixerState& state) = 0;
   /// What it remembers before the first token.
   virtual MixerState initial_state(int64_t batch) const = 0;
   /// The same in tensors whose shapes `chunked` leaves as they are, however many tokens it has

@@ -244,6 +244,14 @@ constexpr bool takes_exact(const MixerConfig& config) {
           config.feature_map == FeatureMap::Favor || config.feature_map == FeatureMap::CosSin);
 }
 
+/// Whether features, gate and what is written are those of ReGLA as the paper has it.
+constexpr bool is_paper_form(const MixerConfig& config) {
+  return config.feature_map == FeatureMap::SafeExp && config.key_max == KeyMax::Running &&
+         config.gate == Gate::Refined && config.gate_axis == GateAxis::Value &&
+         config.gate_projection == GateProjection::Full && config.gate_temperature == 1 &&
+         !config.write_gate && !config.sum_norm;
+}
+
 /// How many leading elements of a head's query and key are rotated, of `qk_dim`.
 constexpr int64_t rotary_dim(const MixerConfig& config, int64_t qk_dim) {
   switch (config.rope) {

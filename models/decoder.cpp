@@ -34,9 +34,23 @@ const ModelConfig& validated(const ModelConfig& config) {
 /// Masks that a block draws, one for each addition to the residual.
 constexpr int64_t kDropouts = 2;
 
-/// residual + x, with dropout on x in training.
-Var added(const Var& residual, const Var& x, DropoutSource* dropout) {
-  return dropout ? dropout->added(residual, x) : add(residual, x);
+/// x with what is to be added to it, with dropout on that in training.
+Var added(const Residual& x, DropoutSource* dropout) {
+  if (!x.branch.defined()) return x.sum;
+  return dropout ? dropout->added(x.sum, x.branch) : add(x.sum, x.branch);
+}
+
+/// The same and its norm: one op, which keeps the norm for backward, unless the tape wants to
+/// compute it again.
+SumAndNorm added_and_normed(const Residual& x, LayerNorm& norm, DropoutSource* dropout) {
+  const Tape* tape = Tape::current();
+  const bool keeps = tape == nullptr || tape->keeps_cheap();
+  if (!keeps || !x.branch.defined()) {
+    const Var sum = added(x, dropout);
+    return {sum, norm(sum)};
+  }
+  DropoutSource none;
+  return (dropout ? *dropout : none).added_and_normed(x.sum, x.branch, norm);
 }
 
 }  // namespace
@@ -52,15 +66,22 @@ Block::Block(const ModelConfig& c, int64_t layer, const ParameterFactory& make)
           output_deviation(c)),
       parallel_residual(c.parallel_residual) {}
 
-Var Block::chunked(const Var& x, const Segment& segment, MixerState* state,
-                   DropoutSource* dropout) {
-  Var mixed;
+Residual Block::chunked(Residual x, const Segment& segment, MixerState* state,
+                        DropoutSource* dropout) {
   {
     Scope scope(name + ".mixer");
-    mixed = added(x, mixer->chunked(norm1(x), segment, state), dropout);
+    const SumAndNorm in = added_and_normed(x, norm1, dropout);
+    x = {in.sum, {}};
+    x.branch = mixer->chunked(in.norm, segment, state);
   }
   Scope scope(name + ".mlp");
-  return added(mixed, mlp(norm2(parallel_residual ? x : mixed)), dropout);
+  if (parallel_residual) {
+    const Var normed = norm2(x.sum);
+    return {added(x, dropout), mlp(normed)};
+  }
+  const SumAndNorm mixed = added_and_normed(x, norm2, dropout);
+  x = {};
+  return {mixed.sum, mlp(mixed.norm)};
 }
 
 Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
@@ -71,7 +92,8 @@ Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
   const auto block = [=, this](const Vars& in) {
     MixerState inner = MixerState::of(std::span(in).subspan(1), length);
     DropoutSource draws = masks;  // from the same place in every run
-    const Var y = chunked(in[0], segment, carries ? &inner : nullptr, drops ? &draws : nullptr);
+    DropoutSource* from = drops ? &draws : nullptr;
+    const Var y = added(chunked({in[0], {}}, segment, carries ? &inner : nullptr, from), from);
     Vars out = inner.list();
     out.insert(out.begin(), y);
     return out;
@@ -88,8 +110,8 @@ Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
 }
 
 Tensor Block::step(const Tensor& x, const Tensor& positions, MixerState& state) {
-  const Var mixed = add(x, mixer->step(norm1(x).value, positions, state));
-  return add(mixed, mlp(norm2(parallel_residual ? Var(x) : mixed))).value;
+  const Tensor mixed = mixer->step({x, &norm1, x}, positions, state);
+  return mlp.step({parallel_residual ? x : mixed, &norm2, mixed});
 }
 
 void Block::parameters(ParameterList& list) {
@@ -139,21 +161,24 @@ Var Decoder::hidden(const Tensor& ids, Segment segment, DecoderState* state,
   Tensor from_zero;
   segment.positions =
       segment_positions(B, steps, segment.reset, state ? state->position : from_zero, ids.device());
-  Var x;
+  Residual x;
   {
     Scope scope("embed_in");
-    x = embedding_(ids);
-    if (dropout) x = (*dropout)(x);
+    x.sum = embedding_(ids);
+    if (dropout) x.sum = (*dropout)(x.sum);
   }
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     segment.layer = static_cast<int64_t>(layer);
     Block& block = blocks_[layer];
     MixerState* carried = state ? &state->layers[layer] : nullptr;
-    x = recompute_blocks_ ? block.recomputed(x, segment, carried, dropout)
-                          : block.chunked(x, segment, carried, dropout);
+    if (recompute_blocks_) {
+      x.sum = block.recomputed(x.sum, segment, carried, dropout);
+    } else {
+      x = block.chunked(std::move(x), segment, carried, dropout);
+    }
   }
   Scope scope("final_norm");
-  return final_norm_(x);
+  return added_and_normed(x, final_norm_, dropout).norm;
 }
 
 Var Decoder::loss(const Var& hidden, const Tensor& targets, int64_t count) {
@@ -179,7 +204,8 @@ Tensor Decoder::step(const Tensor& ids, DecoderState& state) {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     x = blocks_[layer].step(x, positions, state.layers[layer]);
   }
-  return logits(final_norm_(x)).value;
+  const StepNorm norm = {use(final_norm_.weight), use(final_norm_.bias), final_norm_.epsilon};
+  return linear_step(x, norm, {{use(output_weight()), {}, sum_type(dtype_)}}, dtype_)[0];
 }
 
 void Decoder::reserve(DecoderState& state, int64_t tokens) const {

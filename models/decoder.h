@@ -13,6 +13,12 @@
 
 namespace regla {
 
+/// The residual stream, with what is to be added to it when it is next read.
+struct Residual {
+  Var sum;     // [B, T, D]
+  Var branch;  // the same, or undefined
+};
+
 /// A pre-norm block (docs/math.md, "The decoder"):
 ///     x += mixer(norm1(x));  x += mlp(norm2(x))            sequential, the paper's
 ///     x += mixer(norm1(x)) + mlp(norm2(x))                 parallel_residual, Pythia's
@@ -25,8 +31,9 @@ struct Block {
   bool parallel_residual;
 
   Block(const ModelConfig& config, int64_t layer, const ParameterFactory& make);
-  Var chunked(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
-  /// The same, bit by bit, keeping only x and the state for backward, which runs the block again.
+  Residual chunked(Residual x, const Segment& segment, MixerState* state, DropoutSource* dropout);
+  /// The same, bit by bit and all added up, keeping only x and the state for backward, which runs
+  /// the block again.
   Var recomputed(const Var& x, const Segment& segment, MixerState* state, DropoutSource* dropout);
   Tensor step(const Tensor& x, const Tensor& positions, MixerState& state);
   void parameters(ParameterList& list);

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <utility>
 
 #include "backends/kernels.h"
-#include "backends/routine.h"
+#include "core/memory.h"
 #include "models/finite.h"
 
 namespace regla {
@@ -25,61 +24,6 @@ void draw(const Tensor& scores, const SamplingOptions& options, const Tensor& in
                .vocab = vocab},
               ids);
 }
-
-/// A text that grows token by token. What differs between two tokens is in tensors, so that the
-/// work for one is done again without asking the host, as long as the state stays where it is.
-class Continuation {
- public:
-  /// `scores` [1, vocab] of the first token, which is drawn here.
-  Continuation(Decoder& decoder, DecoderState state, Tensor scores,
-               const GenerationOptions& options)
-      : decoder_(decoder), options_(options), state_(std::move(state)), scores_(std::move(scores)) {
-    draw_next();
-  }
-
-  /// Reads the token that was drawn last and draws another.
-  void advance() {
-    if (decoder_.steps_ahead(state_) == 0) {
-      decoder_.reserve(state_, std::max<int64_t>(1, options_.max_new_tokens - 1 - advanced_));
-      routine_.reset();
-    }
-    if (!routine_) {
-      routine_ = std::make_unique<Routine>(decoder_.device(), [this] {
-        is_called_ = true;
-        scores_ = decoder_.step(id_, state_);
-        draw_next();
-      });
-    }
-    is_called_ = false;
-    routine_->run();
-    if (!is_called_) state_.advance(1);
-    ++advanced_;
-  }
-
-  /// The token that was drawn last; an Error where its scores are not finite.
-  int32_t id() const {
-    const auto id = static_cast<int32_t>(id_.values()[0]);
-    if (id < 0) fail_not_finite(decoder_, "[generate] the model's scores are");
-    return id;
-  }
-
- private:
-  void draw_next() {
-    const Tensor index = Tensor::empty({1, 1}, DType::I32, decoder_.device());
-    kernels(decoder_.device()).positions(draws_, {}, index, draws_);
-    draw(scores_, options_.sampling, index.reshape({1}), options_.vocab, id_);
-  }
-
-  Decoder& decoder_;
-  const GenerationOptions& options_;
-  DecoderState state_;
-  Tensor scores_;                                                     // [1, vocab]
-  Tensor id_ = Tensor::empty({1}, DType::I32, decoder_.device());     // drawn last
-  Tensor draws_ = Tensor::zeros({1}, DType::I32, decoder_.device());  // so far
-  std::unique_ptr<Routine> routine_;
-  bool is_called_ = false;
-  int64_t advanced_ = 0;
-};
 
 /// Scores [B, T, vocab] of ids on the CPU, every sequence from an empty state, token by token.
 Tensor stepped_logits(Decoder& decoder, const Tensor& ids) {
@@ -117,6 +61,66 @@ Tensor stepped_logits(Decoder& decoder, const Tensor& ids, const Tensor& reset) 
 
 }  // namespace
 
+Continuation::Continuation(Decoder& decoder, DecoderState state, Tensor scores,
+                           const GenerationOptions& options)
+    : decoder_(decoder),
+      options_(options),
+      state_(std::move(state)),
+      scores_(std::move(scores)),
+      ids_(Tensor::empty({scores_.dim(0)}, DType::I32, decoder.device())),
+      latest_(Tensor::empty({kKept, scores_.dim(0)}, DType::I32, decoder.device())),
+      draws_(Tensor::zeros({1}, DType::I32, decoder.device())) {
+  draw_next();
+  keep_ids();
+}
+
+void Continuation::advance() {
+  if (decoder_.steps_ahead(state_) == 0) {
+    decoder_.reserve(state_, std::max<int64_t>(1, options_.max_new_tokens - asked()));
+    routine_.reset();
+  }
+  if (!routine_) {
+    routine_ = std::make_unique<Routine>(decoder_.device(), [this] {
+      is_called_ = true;
+      scores_ = decoder_.step(ids_, state_);
+      draw_next();
+    });
+  }
+  is_called_ = false;
+  routine_->run();
+  if (!is_called_) state_.advance(1);
+  keep_ids();
+}
+
+bool Continuation::has(int64_t draw) const {
+  return memory(decoder_.device()).has_passed(marks_.at(static_cast<size_t>(draw)));
+}
+
+std::vector<int32_t> Continuation::ids(int64_t draw) const {
+  check(draw < asked() && draw >= asked() - kKept, "[generate] draw ", draw, " of ", asked(),
+        " is not there");
+  const int64_t row = draw % kKept;
+  const auto drawn = latest_.slice(row, row + 1).values_at(marks_[static_cast<size_t>(draw)]);
+  std::vector<int32_t> ids;
+  for (const double id : drawn) {
+    if (id < 0) fail_not_finite(decoder_, "[generate] the model's scores are");
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+void Continuation::draw_next() {
+  const Tensor index = Tensor::empty({1, 1}, DType::I32, decoder_.device());
+  kernels(decoder_.device()).positions(draws_, {}, index, draws_);
+  draw(scores_, options_.sampling, index.reshape({1}), options_.vocab, ids_);
+}
+
+void Continuation::keep_ids() {
+  const int64_t row = asked() % kKept;
+  latest_.slice(row, row + 1).copy_from(ids_.reshape({1, ids_.numel()}));
+  marks_.push_back(memory(decoder_.device()).set_mark());
+}
+
 void SamplingOptions::validate() const {
   check(std::isfinite(temperature) && temperature >= 0,
         "[generate] expected a temperature of at least 0, got ", temperature);
@@ -153,13 +157,15 @@ std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt,
   const Tensor rows = hidden.value.reshape({length, decoder.config().hidden});
   Continuation text(decoder, std::move(state), decoder.logits(rows.slice(length - 1, length)).value,
                     options);
-  while (true) {
-    const int32_t token = text.id();
+  for (int64_t draw = 0; draw < options.max_new_tokens; ++draw) {
+    // Where this token is not there yet, the next one is asked for before it is waited for.
+    const bool is_last = draw + 1 == options.max_new_tokens;
+    if (!is_last && !text.has(draw)) text.advance();
+    const int32_t token = text.ids(draw)[0];
     if (token == options.stop) break;
     out.push_back(token);
     if (on_token && !on_token(token)) break;
-    if (static_cast<int64_t>(out.size()) == options.max_new_tokens) break;
-    text.advance();
+    if (!is_last && text.asked() == draw + 1) text.advance();
   }
   return out;
 }

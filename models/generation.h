@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "backends/routine.h"
 #include "models/decoder.h"
 
 namespace regla {
@@ -29,6 +31,44 @@ struct GenerationOptions {
   int64_t max_new_tokens = 100;
   int32_t vocab = 0;  ///< ids from here on are padding and never drawn; 0: the whole vocabulary
   int32_t stop = -1;  ///< the token that ends the text, which is not returned; -1: none
+};
+
+/// Texts that grow token by token, one for each sequence. What differs between two tokens lies in
+/// tensors, so that the work for one is done again without asking the host, as long as the state
+/// stays where it is; the host may ask for a token before it has read the one before.
+class Continuation {
+ public:
+  /// Behind `state`, of whose next tokens `scores` [B, vocab] are. Draw 0, of those, is asked for.
+  /// `decoder` and `options` must live as long.
+  Continuation(Decoder& decoder, DecoderState state, Tensor scores,
+               const GenerationOptions& options);
+
+  /// Has every sequence read what was drawn last, and asks for another draw.
+  void advance();
+  /// How many draws were asked for.
+  int64_t asked() const { return static_cast<int64_t>(marks_.size()); }
+  /// Whether a draw is there; does not wait.
+  bool has(int64_t draw) const;
+  /// The ids [B] of one of the latest two draws; waits for it. An Error where scores are not
+  /// finite.
+  std::vector<int32_t> ids(int64_t draw) const;
+
+ private:
+  static constexpr int64_t kKept = 2;
+
+  void draw_next();
+  void keep_ids();
+
+  Decoder& decoder_;
+  const GenerationOptions& options_;
+  DecoderState state_;
+  Tensor scores_;  // [B, vocab]
+  Tensor ids_;     // [B], drawn last
+  Tensor latest_;  // [kKept, B]
+  Tensor draws_;   // [1], so far
+  std::unique_ptr<Routine> routine_;
+  bool is_called_ = false;
+  std::vector<int64_t> marks_;  // behind each draw
 };
 
 /// Continues `prompt` (at least one id): the prompt in one chunked pass, then token by token.

@@ -7,6 +7,8 @@
 
 #include "autograd/ops.h"
 #include "tests/all_ops_mixers.h"
+#include "tests/all_ops_rows.h"
+#include "tests/all_ops_steps.h"
 #include "tests/op_sample.h"
 
 // One sample per op of autograd/ops.h and per value of each of its flags. Loops over the list give
@@ -62,6 +64,13 @@ inline void add_product_samples(std::vector<OpSample>& list) {
                     const Var between = gelu(in[0], Gelu::Tanh);
                     return {first, between, linear(in[0], in[3], {})};
                   }});
+  for (const Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
+    list.push_back(
+        {"linear_gelu",
+         kind == Gelu::Erf ? "erf" : "tanh",
+         {{{2, 5, 7}}, {{11, 7}}, sums({11})},
+         [=](const Vars& in) -> Vars { return {linear_gelu(in[0], in[1], in[2], kind)}; }});
+  }
   list.push_back({"linear", "of its own weight", {{{6, 6}}}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[0], {})};
                   }});
@@ -80,65 +89,6 @@ inline void add_product_samples(std::vector<OpSample>& list) {
                   "",
                   {sums({7, 5}), integers(random_ids({3, 11}, 1, 6))},
                   [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; }});
-}
-
-inline void add_row_samples(std::vector<OpSample>& list) {
-  for (const Input& x : {Input{{3, 2, 7}}, sums({3, 2, 7})}) {
-    list.push_back({"layer_norm",
-                    x.is_sum ? "sums" : "",
-                    {x, sums({7}), sums({7}), activations()},
-                    [](const Vars& in) -> Vars {
-                      return {layer_norm(in[0], in[1], in[2], 1e-5, type_of(in[3]))};
-                    }});
-  }
-  for (bool center : {false, true}) {
-    list.push_back(
-        {"head_norm",
-         center ? "center" : "no center",
-         {{{2, 3, 3, 5}}, sums({3, 5})},
-         [=](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-3, center)}; }});
-  }
-  for (const Input& x : {Input{{3, 4, 7}}, sums({3, 4, 7})}) {
-    list.push_back(
-        {"softmax", x.is_sum ? "sums" : "", {x, activations()}, [](const Vars& in) -> Vars {
-           return {softmax(in[0], type_of(in[1]))};
-         }});
-  }
-  for (Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
-    list.push_back({"gelu",
-                    kind == Gelu::Erf ? "erf" : "tanh",
-                    {{{5, 17}, -5, 5}},
-                    [=](const Vars& in) -> Vars { return {gelu(in[0], kind)}; }});
-  }
-  list.push_back({"dropout", "from 0", {{{3, 37}}}, [](const Vars& in) -> Vars {
-                    return {dropout(in[0], 0.3, {1, 2, 0})};
-                  }});
-  list.push_back({"dropout", "from 5", {{{3, 37}}}, [](const Vars& in) -> Vars {
-                    return {dropout(in[0], 0.3, {1, 2, 5})};
-                  }});
-  list.push_back({"dropout", "step 3", {{{3, 37}}}, [](const Vars& in) -> Vars {
-                    const Tensor step = Tensor::full({1}, 3, DType::I32, in[0].value.device());
-                    return {dropout(in[0], 0.3, {1, 2, 5, step})};
-                  }});
-  list.push_back({"dropout", "rate 0", {{{3, 7}}}, [](const Vars& in) -> Vars {
-                    return {dropout(in[0], 0, {1, 2, 5})};
-                  }});
-  for (double rate : {0.0, 0.3}) {
-    list.push_back({"add_dropout",
-                    rate > 0 ? "" : "rate 0",
-                    {sums({3, 37}), {{3, 37}}},
-                    [=](const Vars& in) -> Vars {
-                      return {add_dropout(in[0], in[1], rate, {1, 2, 7})};
-                    }});
-  }
-  for (int64_t rotary : {0, 4, 10}) {
-    list.push_back({"rope",
-                    std::to_string(rotary) + " of 10",
-                    {{{2, 5, 3, 10}}, integers(random_ids({2, 5}, 3, 300))},
-                    [=](const Vars& in) -> Vars {
-                      return {rope(in[0], {in[1].value, rotary})};
-                    }});
-  }
 }
 
 /// Targets in [0, vocab) with a -1 here and there.
@@ -391,7 +341,7 @@ inline void add_attention_samples(std::vector<OpSample>& list) {
                       const KeyValueCache cache = {in[3].value.clone(), in[4].value.clone(),
                                                    in[5].value.clone()};
                       const Tensor o = softmax_attention_step(in[0], in[1], in[2], cache,
-                                                              in[6].value, window, 0.6);
+                                                              {in[6].value}, window, 0.6);
                       return {o, cache.keys, cache.values};
                     }});
   }
@@ -425,6 +375,7 @@ inline std::vector<OpSample> all_ops() {
   add_gate_samples(list);
   add_safe_exp_samples(list);
   add_attention_samples(list);
+  add_step_samples(list);
   add_sequence_samples(list);
   add_mixer_samples(list);
   return list;

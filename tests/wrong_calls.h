@@ -60,6 +60,16 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("dropout", "rate below 0", [] { dropout(f32({3}), -0.1, {}); });
   wrong("dropout", "rate NaN", [] { dropout(f32({3}), NAN, {}); });
   wrong("add_dropout", "shapes", [] { add_dropout(f32({3}), f32({4}), 0.1, {}); });
+  wrong("dropout_norm", "shapes", [] {
+    dropout_norm(f32({3, 4}), f32({3, 5}), 0.1, {}, f32({5}), f32({5}), 1e-5);
+  });
+  wrong("dropout_norm", "gain", [] {
+    dropout_norm(f32({3, 4}), f32({3, 4}), 0.1, {}, f32({5}), f32({4}), 1e-5);
+  });
+  wrong("dropout_norm", "rate 1", [] {
+    dropout_norm(f32({3, 4}), f32({3, 4}), 1, {}, f32({4}), f32({4}), 1e-5);
+  });
+  wrong("linear_gelu", "bias", [] { linear_gelu(f32({3, 4}), f32({5, 4}), f32({4}), Gelu::Erf); });
   wrong("add_dropout", "rate 1", [] { add_dropout(f32({3}), f32({3}), 1, {}); });
   wrong("rope", "odd", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 3}); });
   wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 6}); });
@@ -153,7 +163,7 @@ inline void add_softmax_attention_wrong_calls(std::vector<WrongCall>& list) {
   const auto step = [&](const std::string& flags, const Var& token, const Var& keys,
                         const Var& values, const Tensor& used, const Tensor& positions) {
     wrong("softmax_attention_step", flags, [=] {
-      softmax_attention_step(token, token, token, {keys.value, values.value, used}, positions, 0,
+      softmax_attention_step(token, token, token, {keys.value, values.value, used}, {positions}, 0,
                              1);
     });
   };
@@ -168,7 +178,57 @@ inline void add_softmax_attention_wrong_calls(std::vector<WrongCall>& list) {
   step("positions", one, cache, cache, i32({1}), i32({1, 2}));
   wrong("softmax_attention_step", "a tape", [=] {
     const Tape tape;
-    softmax_attention_step(one, one, one, {cache.value, cache.value, i32({1})}, i32({2, 1}), 0, 1);
+    softmax_attention_step(one, one, one, {cache.value, cache.value, i32({1})}, {i32({2, 1})}, 0,
+                           1);
+  });
+}
+
+inline void add_step_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
+  const Var x = f32({2, 3}), gain = f32({3});
+  const StepWeight weight = {f32({4, 3}), f32({4}), DType::F32};
+  const auto step = [&](const std::string& flags, const Var& of, const StepNorm& norm,
+                        const std::vector<StepWeight>& weights, DType type, const Var& residual) {
+    wrong("linear_step", flags, [=] { linear_step(of, norm, weights, type, {}, residual); });
+  };
+  step("axes", f32({2, 1, 3}), {}, {weight}, DType::F32, {});
+  step("no weight", x, {}, {}, DType::F32, {});
+  step("inner size", x, {}, {{f32({4, 5}), {}, DType::F32}}, DType::F32, {});
+  step("bias", x, {}, {{f32({4, 3}), f32({3}), DType::F32}}, DType::F32, {});
+  step("gain", x, {f32({2}), {}, 1e-5}, {weight}, DType::F32, {});
+  step("norm's bias", x, {gain, f32({2}), 1e-5}, {weight}, DType::F32, {});
+  step("BF16 without a norm", x, {}, {{bf16({4, 3}), {}, DType::BF16}}, DType::BF16, {});
+  step("F64 from F32", x, {gain, {}, 1e-5}, {{f64({4, 3}), {}, DType::F64}}, DType::F64, {});
+  step("F64 out of F32", x, {}, {{f32({4, 3}), {}, DType::F64}}, DType::F32, {});
+  step("residual", x, {}, {weight}, DType::F32, f32({2, 3}));
+  step("residual of two", x, {}, {weight, weight}, DType::F32, f32({2, 4}));
+  wrong("linear_step", "a tape", [=] {
+    const Tape tape;
+    linear_step(x, {}, {weight}, DType::F32);
+  });
+  const Var z = f32({2, 1, 3, 4}), v = f32({2, 1, 3, 5});
+  const ReglaToken token = {z, z, v, v, v, {}, {}, 1};
+  const Tensor m = f32({2, 3}).value, state = f32({2, 3, 4, 5}).value;
+  const auto regla = [&](const std::string& flags, const std::function<void(ReglaToken&)>& edit) {
+    wrong("regla_step", flags, [=] {
+      ReglaToken edited = token;
+      edit(edited);
+      regla_step(edited, {}, m, state);
+    });
+  };
+  regla("two tokens", [](ReglaToken& t) { t.v = f32({2, 2, 3, 5}); });
+  regla("queries", [](ReglaToken& t) { t.z_q = f32({2, 1, 2, 4}); });
+  regla("keys", [](ReglaToken& t) { t.z_k = f32({2, 1, 3, 5}); });
+  regla("gate", [](ReglaToken& t) { t.z_g = f32({2, 1, 3, 4}); });
+  regla("refining gate", [](ReglaToken& t) { t.z_r = {}; });
+  regla("output gate", [](ReglaToken& t) { t.z_o = f64({2, 1, 3, 5}); });
+  regla("rotation", [](ReglaToken& t) { t.rotation = {i32({2, 1}), 3}; });
+  wrong("regla_step", "maximum", [=] { regla_step(token, {}, f32({2, 4}).value, state); });
+  wrong("regla_step", "state", [=] { regla_step(token, {}, m, f32({2, 3, 5, 4}).value); });
+  wrong("regla_step", "gain", [=] { regla_step(token, {f32({5}), 1, true}, m, state); });
+  wrong("regla_step", "a tape", [=] {
+    const Tape tape;
+    regla_step(token, {}, m, state);
   });
 }
 
@@ -250,6 +310,7 @@ inline std::vector<WrongCall> wrong_calls() {
   add_linear_attention_wrong_calls(list);
   add_safe_exp_wrong_calls(list);
   add_softmax_attention_wrong_calls(list);
+  add_step_wrong_calls(list);
   add_loss_wrong_calls(list);
   add_delta_rule_wrong_calls(list);
   add_mixer_wrong_calls(list);

@@ -44,8 +44,13 @@ std::vector<std::string> mixer_keys() {
   return keys;
 }
 
-/// A configuration that may call the precision as earlier versions did: `dtype`, f32 or f64.
-Json with_precision(Json config) {
+/// A configuration that may be one of earlier versions: they called the precision `dtype`, f32 or
+/// f64, and activation_checkpointing was true or false.
+Json of_this_version(Json config) {
+  const auto checkpointing = config.find("activation_checkpointing");
+  if (checkpointing != config.end() && checkpointing->is_boolean()) {
+    *checkpointing = checkpointing->get<bool>() ? "blocks" : "cheap";
+  }
   const auto former = config.find("dtype");
   if (former == config.end()) return config;
   check(!config.contains("precision"),
@@ -59,7 +64,7 @@ Json with_precision(Json config) {
 TrainingConfig parsed(std::string_view text) {
   TrainingConfig config;
   Json json = parse_json(text, "[config]");
-  if (json.is_object()) json = with_precision(std::move(json));
+  if (json.is_object()) json = of_this_version(std::move(json));
   read_fields(json, "", config, mixer_keys());
   return config;
 }
@@ -226,10 +231,21 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
         " parts of a key, got ", path.size(), " in ", quoted(assignment));
   Json config = parse_json(text, "[config]");
   check(config.is_object(), "[config] expected an object, got ", shown(config));
-  config = with_precision(std::move(config));
+  config = of_this_version(std::move(config));
   if (path.front() == "dtype") config.erase("precision");
   assign(config, path, override_value(assignment.substr(equals + 1)), "");
-  return dumped(with_precision(std::move(config)), 2);
+  return dumped(of_this_version(std::move(config)), 2);
+}
+
+std::vector<std::string> assignments_in(const std::filesystem::path& path) {
+  const std::string where = "[config] " + path.string() + ":";
+  const Json json = parse_json(read_file(path, kSizeLimit, NamedBy::User), where);
+  check(json.is_object(), where, " expected an object, got ", shown(json));
+  std::vector<std::string> assignments;
+  for (const auto& item : json.items()) {
+    assignments.push_back(item.key() + "=" + dumped(item.value()));
+  }
+  return assignments;
 }
 
 TrainingConfig read_config(const std::filesystem::path& path,

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/dtype.h"
 #include "models/configuration.h"
@@ -22,6 +23,13 @@ constexpr std::array<std::string_view, 3> names_of(Schedule) {
 enum class Precision : uint8_t { Fp32, Tf32, Bf16, F64 };
 constexpr std::array<std::string_view, 4> names_of(Precision) {
   return {"fp32", "tf32", "bf16", "f64"};
+}
+/// What an update keeps of its forward pass for backward: every value that it needs; all but those
+/// that are a pass over the elements of others; or the input of each block alone. What was not kept
+/// is computed again, with the same bits.
+enum class ActivationCheckpointing : uint8_t { None, Cheap, Blocks };
+constexpr std::array<std::string_view, 3> names_of(ActivationCheckpointing) {
+  return {"none", "cheap", "blocks"};
 }
 /// The type of activations (A in backends/kernels.h); weights and moments are kept in
 /// `sum_type` of it.
@@ -49,7 +57,7 @@ struct TrainingConfig {
   double grad_clip = 1.0;
   bool carry_state = false;
   bool reset_at_documents = false;
-  bool activation_checkpointing = false;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::Cheap;
   std::string text;
   std::string tokenizer = "bpe";
   int64_t vocab_size = 8192;
@@ -107,8 +115,9 @@ void fields(Config& c, Visitor&& visit) {
         "back-propagation), not from an empty one");
   visit("reset_at_documents", c.reset_at_documents, "clear the state at the end of each document");
   visit("activation_checkpointing", c.activation_checkpointing,
-        "keep only the input of each block for the backward pass, which runs the block again: less "
-        "memory for about a quarter more time, with the same results");
+        "what the backward pass computes again instead of having it kept, with the same results: "
+        "none is fastest on a GPU; cheap, what norms, GELU and gates give; blocks, all but the "
+        "input of each block, for about a quarter more time");
   visit("text", c.text,
         "kind of split files where there are several: tokens, raw or txt; empty: train's");
   visit("tokenizer", c.tokenizer,
@@ -138,6 +147,10 @@ TrainingConfig from_json(std::string_view text);
 /// `mixer.gate_axis=key`, `mixer.0.window=64`. A key inside a list of mixers without an index is
 /// set in all of them. The value is JSON where it parses as such, else a string.
 std::string apply_override(std::string_view text, std::string_view assignment);
+
+/// The keys of a configuration file as such assignments, in their order: it may leave out whatever
+/// another configuration says.
+std::vector<std::string> assignments_in(const std::filesystem::path& path);
 
 /// Reads a configuration file, then sets the overrides in order.
 TrainingConfig read_config(const std::filesystem::path& path,

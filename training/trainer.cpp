@@ -42,7 +42,7 @@ Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStre
               decoder.device()),
       reports_(Tensor::zeros({kUntold, 3 + static_cast<int64_t>(objective_.numbers.size())},
                              DType::F64, decoder.device())) {
-  decoder_.recompute_blocks(config_.activation_checkpointing);
+  decoder_.recompute_blocks(config_.activation_checkpointing == ActivationCheckpointing::Blocks);
   carried_ = initial_state();
 }
 
@@ -132,6 +132,7 @@ Objective::Outcome Trainer::run_micro_batch(int64_t index, DecoderState& state, 
   DropoutSource dropout(config_.seed, staged_.step(), config_.model.dropout, index * rows);
   Tape tape;
   tape.check_finite(check_finite);
+  tape.keep_cheap(config_.activation_checkpointing == ActivationCheckpointing::None);
   Objective::Outcome outcome = objective_.evaluate(
       decoder_, {.tokens = staged_.tokens().rows(index * rows, (index + 1) * rows),
                  .state = state.empty() ? nullptr : &state,

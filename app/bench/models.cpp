@@ -44,6 +44,28 @@ Tensors weights_read(const Decoder& decoder) {
   return weights;
 }
 
+/// Texts of 2^6, 2^7 ... tokens, up to `longest`, of every sequence of a batch, drawn on the device
+/// without the host reading them. `bytes`: of the weights. What is done once for a text, to record
+/// the work for a token, is a part of it.
+void time_texts(Decoder& decoder, int64_t batch, int64_t longest, double bytes,
+                const std::string& suffix, Measurements& out) {
+  constexpr int64_t kShortest = 64;
+  const Tensor start = Tensor::zeros({batch}, DType::I32, decoder.device());
+  for (int64_t length = kShortest; length <= longest; length *= 2) {
+    const GenerationOptions options = {.sampling = {.temperature = 0}, .max_new_tokens = length};
+    const auto tokens = static_cast<double>(length);
+    out.time("text of " + std::to_string(length) + suffix,
+             {.tokens = tokens * static_cast<double>(batch), .bytes = tokens * bytes}, [&] {
+               DecoderState state = decoder.initial_state(batch);
+               decoder.reserve(state, length + 1);
+               const Tensor scores = decoder.step(start, state);
+               Continuation text(decoder, std::move(state), scores, options);
+               while (text.asked() < length) text.advance();
+               text.ids(length - 1);
+             });
+  }
+}
+
 }  // namespace
 
 void bench_train(const BenchOptions& options, Measurements& out) {
@@ -103,6 +125,11 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
              {.tokens = kTokens, .flops = flops * kTokens, .bytes = bytes * kTokens}, [&] {
                for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
              });
+    // On the CPU a token of a text costs what that says.
+    const std::string weights_are = halved ? ", bf16 weights" : "";
+    if (!device.is_cpu()) {
+      time_texts(decoder, options.config.batch_size, length, bytes, weights_are, out);
+    }
   }
 }
 

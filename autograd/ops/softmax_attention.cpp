@@ -52,7 +52,7 @@ Var softmax_attention(const Var& q, const Var& k, const Var& v, const Tensor& fi
 }
 
 Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const KeyValueCache& cache,
-                              const Tensor& positions, int64_t window, double scale) {
+                              const Rotation& rotation, int64_t window, double scale) {
   constexpr const char* kOp = "softmax_attention_step";
   for (const auto& [what, x] :
        {std::pair("q", q), std::pair("k", k), std::pair("v", v), std::pair("keys", Var(cache.keys)),
@@ -65,7 +65,8 @@ Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const Ke
   check_same(kOp, "values", cache.values, {q.dim(0), cache.keys.dim(1), q.dim(2), v.dim(3)},
              q.value.dtype());
   check_indices(kOp, "used", cache.used, {1});
-  check_indices(kOp, "positions", positions, {q.dim(0), 1});
+  check_indices(kOp, "positions", rotation.positions, {q.dim(0), 1});
+  check_rotation(kOp, q, rotation);
   check(Tape::current() == nullptr, "[", kOp, "] has no gradient: use chunks to train");
   Tensor o = Tensor::empty_like(v.value);
   kernels_of(o).softmax_attention_step({.q = q.value,
@@ -74,7 +75,7 @@ Tensor softmax_attention_step(const Var& q, const Var& k, const Var& v, const Ke
                                         .keys = cache.keys,
                                         .values = cache.values,
                                         .used = cache.used,
-                                        .positions = positions,
+                                        .rotation = rotation,
                                         .window = window,
                                         .scale = scale},
                                        o);

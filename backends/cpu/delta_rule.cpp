@@ -1,5 +1,6 @@
 #include "core/recurrences/delta_rule.h"
 
+#include "backends/cpu/cells.h"
 #include "backends/cpu/delta_rule_chunk.h"
 #include "backends/cpu/kernels.h"
 
@@ -45,17 +46,8 @@ void delta_rule(const DeltaRuleArgs& args, RecurrenceResult& result) {
 }
 
 void delta_rule_step(const DeltaRuleArgs& args, Tensor o) {
-  for_sums_of(args.q, "delta_rule_step", [&](auto tag) {
-    using T = decltype(tag);
-    using Head = DeltaRuleHead<T>;
-    const int64_t K = args.q.dim(3), V = args.v.dim(3);
-    step_heads<T, Head>(args, 2 * K + 2 * V, o, [=](const Head& head, T* buffer, T* S, T* out) {
-      if (head.resets(0)) std::fill_n(S, K * V, T(0));
-      T *v_room = buffer + V, *q_room = v_room + V, *k_room = q_room + K;
-      recurrence::delta_rule_step(K, V, head.q.row(0, q_room), head.k.row(0, k_room),
-                                  head.v.row(0, v_room), *head.g, S, buffer, out);
-    });
-  });
+  RecurrenceResult result = {o, args.state, {}};
+  run_cell<recurrence::DeltaRule>(cell_args(args), result);
 }
 
 }  // namespace regla::cpu

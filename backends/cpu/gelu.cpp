@@ -61,4 +61,9 @@ void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
   });
 }
 
+void gelu_backward_sums(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums) {
+  gelu_backward(x, tanh, d_y, Sink{d_x});
+  if (sums) column_sums(d_x, sums);
+}
+
 }  // namespace regla::cpu

@@ -1,5 +1,6 @@
 #include "core/recurrences/linear_attention.h"
 
+#include "backends/cpu/cells.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/linear_attention_head.h"
 
@@ -38,20 +39,8 @@ void linear_attention(const LinearAttentionArgs& args, RecurrenceResult& result)
 }
 
 void linear_attention_step(const LinearAttentionArgs& args, Tensor o) {
-  for_sums_of(args.q, "linear_attention_step", [&](auto tag) {
-    using T = decltype(tag);
-    using Head = LinearAttentionHead<T>;
-    const int64_t K = args.q.dim(3), V = args.u.dim(3);
-    step_heads<T, Head>(args, 3 * K + 2 * V, o, [=](const Head& head, T* buffer, T* S, T* out) {
-      T *a = buffer, *b = a + K, *q_room = b + V, *k_room = q_room + K, *u_room = k_room + K;
-      const T *log_a = head.log_a.row(0, a), *log_b = head.log_b.row(0, b);
-      const T scalar = head.resets(0) ? T(0) : math::exp(head.log_s ? *head.log_s : T(0));
-      for (int64_t i = 0; i < K; ++i) a[i] = scalar * (head.log_a ? math::exp(log_a[i]) : T(1));
-      for (int64_t j = 0; j < V; ++j) b[j] = head.log_b ? math::exp(log_b[j]) : T(1);
-      recurrence::linear_attention_step(K, V, head.q.row(0, q_room), head.k.row(0, k_room),
-                                        head.u.row(0, u_room), a, b, S, out);
-    });
-  });
+  RecurrenceResult result = {o, args.state, {}};
+  run_cell<recurrence::LinearAttention>(cell_args(args), result);
 }
 
 }  // namespace regla::cpu

@@ -101,22 +101,4 @@ void backward_heads(const Args& args, const HeadSizes& n, int64_t scratch,
   });
 }
 
-/// Calls step(head, buffer, S, out) for each head of a single token: S [K, V] is updated in place,
-/// and out [V] becomes its row of o.
-template <class T, class Head, class Args, class Step>
-void step_heads(const Args& args, int64_t scratch, Tensor o, Step&& step) {
-  const int64_t heads = o.dim(0) * o.dim(2), K = args.q.dim(3), V = o.dim(3);
-  Tensor state = args.state;
-  Tensor scratches = Tensor::empty({threads(), scratch + V}, dtype_of<T>);
-  T *states = state.data<T>(), *buffers = scratches.data<T>();
-  const Output<T> rows(o);
-  parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      T *out = buffers + thread_index() * (scratch + V), *buffer = out + V;
-      step(Head(args, i), buffer, states + i * K * V, out);
-      rows.write(i * V, V, [=](int64_t j) { return out[j]; });
-    }
-  });
-}
-
 }  // namespace regla::cpu

@@ -7,6 +7,7 @@
 #include "backends/cpu/rows.h"
 #include "backends/cpu/triangular.h"
 #include "backends/cpu/vector_math.h"
+#include "backends/step.h"
 #include "core/parallel.h"
 
 // Causal softmax attention (Eq. 1) by blocks of queries: the scores of one block against the keys
@@ -316,6 +317,7 @@ void copy_row(const Tensor& from, int64_t first, int64_t count, Tensor& to, int6
 }  // namespace
 
 void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
+  if (args.rotation.turns()) return softmax_attention_step(turned(args), o);
   Tensor used = args.used;
   const int32_t entry = used.data<int32_t>()[0];
   check(entry >= 0 && entry < args.keys.dim(1), "[softmax_attention_step] expected fewer than ",
@@ -330,7 +332,7 @@ void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
     Tensor keys = args.keys, values = args.values;
     T* buffers = scratch.data<T>();
     const Output<T> out(o);
-    const int32_t* positions = args.positions.data<int32_t>();
+    const int32_t* positions = args.rotation.positions.data<int32_t>();
     parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         Arena<T> arena = {buffers + thread_index() * size};

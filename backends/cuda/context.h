@@ -20,7 +20,8 @@ struct Context {
   void* workspace;  // of the products
   size_t workspace_bytes;
   int multiprocessors;
-  bool allows_tf32;  // backends/backend.h
+  bool allows_tf32;      // backends/backend.h
+  bool chains_launches;  // chained.cuh: sm_90 and later
 };
 
 /// The context of a GPU that was opened.

@@ -1,3 +1,5 @@
+#include <cuda_fp16.h>
+
 #include <algorithm>
 
 #include "backends/copies.h"
@@ -8,18 +10,70 @@
 
 // Rows by slices: the scores of a slice, the losses and the gradients of the scores by one kernel,
 // and two products of those. The gradient of the weights adds up over the slices in the sum type.
-// Scores are of that type, too: one of 16 in BF16 would be off by 0.06, and a probability by as
-// much. Their gradients, operands of products, are narrow; they take the scores' place where they
-// are as wide.
+//
+// Scores of BF16 operands are F16, whose mantissa has three bits more: they lose a tenth of what
+// was lost as the operands were rounded, where BF16 would be off by 0.06 at 16, and a probability
+// by as much. Operands of that product are F16, too, of which BF16 numbers lose nothing between
+// 2^-14 and 2^16; the hidden ones are divided by kHalfUnit, so that they and the scores may be
+// larger. Other scores are of the sum type. The gradients of the scores, operands of products, take
+// the scores' place where they are as wide.
 namespace regla::cuda {
 namespace {
 
 /// Rows of a slice, of `rows` in equal parts: the more, the less often the gradient of the weights,
-/// which each slice adds to, is read and written; at most 1 GB of scores.
-int64_t slice_rows(int64_t rows, int64_t row_bytes) {
-  constexpr int64_t kMostBytes = int64_t{1} << 30, kTile = 128;
-  const int64_t most = std::max(kMostBytes / row_bytes, kTile), slices = (rows + most - 1) / most;
+/// which each slice adds to, is read and written; at most 2^28 scores.
+int64_t slice_rows(int64_t rows, int64_t pitch) {
+  constexpr int64_t kMostScores = int64_t{1} << 28, kTile = 128;
+  const int64_t most = std::max(kMostScores / pitch, kTile), slices = (rows + most - 1) / most;
   return std::min(rows, ((rows + slices - 1) / slices + kTile - 1) / kTile * kTile);
+}
+
+constexpr float kHalfUnit = 16;  // see above
+
+/// What scores are counted in that are stored as T.
+template <class T>
+constexpr float unit_of = std::is_same_v<T, __half> ? kHalfUnit : 1;
+
+template <class T, int W>
+__device__ void widen(const Pack<T, W>& from, float (&to)[W]) {
+#pragma unroll
+  for (int w = 0; w < W; ++w) to[w] = static_cast<float>(from.v[w]);
+}
+
+/// Pack i of `to` from elements [i W, i W + W).
+template <int W>
+struct HalfPack {
+  Typed<__nv_bfloat16> from;
+  Pack<__half, W>* to;
+  float factor;
+
+  __device__ void operator()(int64_t i) const {
+    float v[W];
+    from.load(i * W, v);
+    Pack<__half, W> pack;
+#pragma unroll
+    for (int w = 0; w < W; ++w) pack.v[w] = __float2half_rn(factor * v[w]);
+    to[i] = pack;
+  }
+};
+
+void* raw_of(Tensor x) { return x.raw(); }
+
+/// Elements of BF16, times `factor`, as F16 in a tensor that says BF16.
+Tensor halved(const Context& on, const Tensor& x, float factor) {
+  Tensor to = Tensor::empty_like(x);
+  const auto fill = [&](auto width) {
+    constexpr int W = decltype(width)::value;
+    const Typed<__nv_bfloat16> from(x);
+    auto* const halves = static_cast<Pack<__half, W>*>(to.raw());
+    for_each(on, x.numel() / W, HalfPack<W>{from, halves, factor});
+  };
+  if (x.numel() % kWidest == 0 && are_aligned<kWidest>(x)) {
+    fill(std::integral_constant<int, kWidest>{});
+  } else {
+    fill(std::integral_constant<int, 1>{});
+  }
+  return to;
 }
 
 /// Elements from row to row: cuBLASLt is fastest where every row begins at 16 bytes.
@@ -29,7 +83,8 @@ int64_t padded(int64_t vocab) { return (vocab + 7) / 8 * 8; }
 template <class S>
 struct ScoreRows {
   int64_t rows, vocab, pitch;
-  Tensor scores;  // [rows, pitch]; what lies behind the vocabulary is nobody's
+  Tensor scores;  // [rows, pitch], F16 where it says BF16; what lies behind the vocabulary is
+                  // nobody's
   const int32_t* targets;
   S scale;
   Numbers losses;
@@ -99,19 +154,21 @@ void any_rows(const Context& on, const ScoreRows<S>& a) {
 // and reads its own. It is read once for maximum and sum, as it arrives; and once for the
 // gradients, while the next row of this block arrives in its places. Bytes: scores and gradients
 // once.
-template <int Threads>
+template <class T, int Threads>
 struct HeldScores {
-  static constexpr int kSize = 4, kStep = Threads * kSize, kPlaces = 14;
+  static constexpr int kSize = 16 / sizeof(T), kStep = Threads * kSize;
+  static constexpr int kPlaces = 14, kAtOnce = 7;
+  static constexpr float kUnit = unit_of<T>, kLog2Unit = kLog2E * kUnit;
 
   int64_t rows;
   int vocab, pitch;
-  const float* scores;
+  const T* scores;
   const int32_t* targets;
   float scale;
   Numbers losses;
   Result<float> d_scores;
 
-  using Place = Pack<float, kSize>;
+  using Place = Pack<T, kSize>;
 
   __device__ static int index(int p) { return p * kStep + static_cast<int>(threadIdx.x) * kSize; }
   __device__ static Place& place(int p) {
@@ -125,9 +182,9 @@ struct HeldScores {
     end_group();
   }
 
-  /// -infinity behind the vocabulary.
+  /// In units of kUnit; -infinity behind the vocabulary.
   __device__ void read(int p, float (&v)[kSize]) const {
-    Typed<float>::unpack<kSize>(place(p), v);
+    widen(place(p), v);
     if (index(p) + kSize <= vocab) return;
 #pragma unroll
     for (int i = 0; i < kSize; ++i) {
@@ -135,17 +192,17 @@ struct HeldScores {
     }
   }
 
-  /// e^(x - largest), where `shift` is largest * log2(e).
+  /// e^(kUnit (x - largest)), where `shift` is largest * kLog2Unit.
   __device__ static float exponential(float x, float shift) {
-    return fast_exp2(fmaf(x, kLog2E, -shift));
+    return fast_exp2(fmaf(x, kLog2Unit, -shift));
   }
   /// Where all is -infinity so far, any finite shift gives 0.
   __device__ static float shift_of(float largest) {
-    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2E;
+    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2Unit;
   }
 
   struct Sum {
-    float largest = -std::numeric_limits<float>::infinity(), sum = 0;  // of e^(x - largest)
+    float largest = -std::numeric_limits<float>::infinity(), sum = 0;  // of exponentials
 
     __device__ void add(const float (&v)[kSize]) {
       float next = largest;
@@ -192,28 +249,39 @@ struct HeldScores {
     if (target < 0) {
       if (threadIdx.x == 0) losses.set(row, 0);
     } else if (target % kStep / kSize == static_cast<int>(threadIdx.x)) {
-      const float score = place(target / kStep).v[target % kSize];
-      losses.set(row, log(static_cast<double>(sum.sum)) + sum.largest - score);
+      const auto score = static_cast<float>(place(target / kStep).v[target % kSize]);
+      const double below = static_cast<double>(sum.largest) - score;
+      losses.set(row, log(static_cast<double>(sum.sum)) + kUnit * below);
     }
   }
 
-  __device__ void put_gradients(int64_t row, int32_t target, const Sum& sum, int p) const {
-    if (index(p) >= pitch) return;
-    float v[kSize];
-    read(p, v);
-    const float shift = shift_of(sum.largest), factor = scale / sum.sum;
+  /// Of the places from `first` on, which are all read before the first is written.
+  __device__ void put_gradients(int64_t row, int32_t target, const Sum& sum, int first) const {
+    Place read_places[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-      v[i] = target < 0 ? 0 : factor * exponential(v[i], shift);
-      if (index(p) + i == target) v[i] -= scale;
+    for (int p = 0; p < kAtOnce; ++p) {
+      if (index(first + p) < pitch) read_places[p] = place(first + p);
     }
-    d_scores.set(row * pitch + index(p), v);
+    const float shift = shift_of(sum.largest), factor = target < 0 ? 0 : scale / sum.sum;
+#pragma unroll
+    for (int p = 0; p < kAtOnce; ++p) {
+      const int at = index(first + p);
+      if (at >= pitch) return;
+      float v[kSize];
+      widen(read_places[p], v);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        v[i] = at + i < vocab ? factor * exponential(v[i], shift) : 0;
+        if (at + i == target) v[i] -= scale;
+      }
+      d_scores.set(row * pitch + at, v);
+    }
   }
 };
 
-template <int Threads>
-__global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<Threads> a) {
-  using Row = HeldScores<Threads>;
+template <class T, int Threads>
+__global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<T, Threads> a) {
+  using Row = HeldScores<T, Threads>;
   __shared__ float2 warps[2][32];
   int64_t row = blockIdx.x;
   for (int p = 0; p < Row::kPlaces; ++p) a.bring(row, p);
@@ -222,96 +290,136 @@ __global__ __launch_bounds__(Threads, 1024 / Threads) void held_rows(HeldScores<
     const auto sum = a.sum_of_row(warps[turn]);
     a.put_loss(row, target, sum);
 #pragma unroll
-    for (int p = 0; p < Row::kPlaces; ++p) {
-      if (a.d_scores) a.put_gradients(row, target, sum, p);
-      a.bring(row + gridDim.x, p);
+    for (int first = 0; first < Row::kPlaces; first += Row::kAtOnce) {
+      if (a.d_scores) a.put_gradients(row, target, sum, first);
+#pragma unroll
+      for (int p = 0; p < Row::kAtOnce; ++p) a.bring(row + gridDim.x, first + p);
     }
   }
 }
 
-/// False where a row does not fit.
-template <int Threads>
-bool fit(const Context& on, const ScoreRows<float>& a) {
-  using Row = HeldScores<Threads>;
-  const int64_t places = (a.pitch + Row::kStep - 1) / Row::kStep, bytes = places * Threads * 16;
+/// Shared memory of a block that holds a row; 0 where it does not fit.
+template <class T, int Threads>
+size_t bytes_to_hold(const Context& on, int64_t pitch) {
+  using Row = HeldScores<T, Threads>;
+  const int64_t places = (pitch + Row::kStep - 1) / Row::kStep, bytes = places * Threads * 16;
   int most = 0;
   require(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, on.device.index),
           "ask for the size of shared memory");
-  if (places > Row::kPlaces || bytes + 1024 > most) return false;
-  require(cudaFuncSetAttribute(held_rows<Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  return places > Row::kPlaces || bytes + 1024 > most ? 0 : static_cast<size_t>(bytes);
+}
+
+/// Whether the rows of scores of that type are held.
+template <class T>
+bool are_held(const Context& on, int64_t pitch) {
+  return bytes_to_hold<T, 512>(on, pitch) > 0 || bytes_to_hold<T, 1024>(on, pitch) > 0;
+}
+
+template <class T, int Threads>
+void hold_rows(const Context& on, const ScoreRows<float>& a) {
+  const size_t bytes = bytes_to_hold<T, Threads>(on, a.pitch);
+  require(cudaFuncSetAttribute(held_rows<T, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(bytes)),
           "ask for shared memory");
-  const Row rows = {.rows = a.rows,
-                    .vocab = static_cast<int>(a.vocab),
-                    .pitch = static_cast<int>(a.pitch),
-                    .scores = a.scores.data<float>(),
-                    .targets = a.targets,
-                    .scale = a.scale,
-                    .losses = a.losses,
-                    .d_scores = Result<float>(a.d_scores)};
+  const HeldScores<T, Threads> rows = {.rows = a.rows,
+                                       .vocab = static_cast<int>(a.vocab),
+                                       .pitch = static_cast<int>(a.pitch),
+                                       .scores = static_cast<const T*>(raw_of(a.scores)),
+                                       .targets = a.targets,
+                                       .scale = a.scale,
+                                       .losses = a.losses,
+                                       .d_scores = Result<float>(a.d_scores)};
   const int64_t blocks = std::min<int64_t>(a.rows, on.multiprocessors * (1024 / Threads));
-  held_rows<<<static_cast<unsigned>(blocks), Threads, static_cast<size_t>(bytes), on.stream>>>(
-      rows);
+  held_rows<<<static_cast<unsigned>(blocks), Threads, bytes, on.stream>>>(rows);
   require_launched("cross_entropy");
-  return true;
+}
+
+template <class T>
+void hold_rows(const Context& on, const ScoreRows<float>& a) {
+  if (bytes_to_hold<T, 512>(on, a.pitch) > 0) return hold_rows<T, 512>(on, a);
+  hold_rows<T, 1024>(on, a);
 }
 
 void losses_of(const Context& on, const ScoreRows<float>& a) {
-  if (!fit<512>(on, a) && !fit<1024>(on, a)) any_rows(on, a);
+  if (a.scores.dtype() == DType::BF16) return hold_rows<__half>(on, a);
+  are_held<float>(on, a.pitch) ? hold_rows<float>(on, a) : any_rows(on, a);
 }
 void losses_of(const Context& on, const ScoreRows<double>& a) { any_rows(on, a); }
 
-/// Rows [begin, begin + rows) of hidden [R, D], weight [vocab, D] of the same type.
-struct Slice {
-  const Context& on;
-  Matrices hidden, weight, scores, d_scores;
+/// Operands of the products of all slices: hidden [R, D], weight [vocab, D] of the same type.
+struct Head {
+  Tensor hidden, weight;
+  Tensor left, right;  // the same as operands of the scores
+  bool is_half;        // F16
 
-  void compute_scores() const {
-    multiply(on, {.a = hidden, .b = weight, .c = scores, .transpose_b = true});
+  Head(const Context& on, const CrossEntropyArgs& args, DType dtype)
+      : hidden(converted(args.hidden, dtype)), weight(converted(args.weight, dtype)) {
+    is_half = dtype == DType::BF16 && are_held<__half>(on, padded(weight.dim(0)));
+    left = is_half ? halved(on, hidden, 1 / kHalfUnit) : hidden;
+    right = is_half ? halved(on, weight, 1) : weight;
   }
 
-  void add_gradients(const Matrices& d_hidden, const Matrices& d_weight, bool is_first) const {
-    multiply(on, {.a = d_scores, .b = weight, .c = d_hidden});
-    multiply(
-        on,
-        {.a = d_scores, .b = hidden, .c = d_weight, .transpose_a = true, .accumulate = !is_first});
+  Matrices as_scores(Matrices x) const {
+    x.is_half = is_half;
+    return x;
   }
 };
 
-/// The first `rows` rows of a buffer [most, pitch], without what pads them.
-Matrices part_of(const Tensor& buffer, int64_t rows, int64_t columns) {
-  Matrices part = Matrices::of(buffer);
-  part.rows = rows;
-  part.columns = columns;
-  return part;
-}
+/// Rows [begin, end), whose scores and gradients lie in the first rows of buffers [most, pitch].
+struct Slice {
+  const Context& on;
+  const Head& head;
+  int64_t begin, end;
+  const Tensor &scores, &d_scores;
+
+  /// Without what pads the rows.
+  Matrices part_of(const Tensor& buffer) const {
+    Matrices part = Matrices::of(buffer);
+    part.rows = end - begin;
+    part.columns = head.weight.dim(0);
+    return part;
+  }
+
+  void compute_scores() const {
+    multiply(on, {.a = head.as_scores(Matrices::of(head.left.slice(begin, end))),
+                  .b = head.as_scores(Matrices::of(head.right)),
+                  .c = head.as_scores(part_of(scores)),
+                  .transpose_b = true});
+  }
+
+  void add_gradients(const Tensor& d_hidden, const Tensor& d_weight) const {
+    multiply(on, {.a = part_of(d_scores),
+                  .b = Matrices::of(head.weight),
+                  .c = Matrices::of(d_hidden.slice(begin, end))});
+    multiply(on, {.a = part_of(d_scores),
+                  .b = Matrices::of(head.hidden.slice(begin, end)),
+                  .c = Matrices::of(d_weight),
+                  .transpose_a = true,
+                  .accumulate = begin > 0});
+  }
+};
 
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
   const Context& on = context(losses);
-  const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0);
+  const int64_t R = args.hidden.dim(0), vocab = args.weight.dim(0), pitch = padded(vocab);
   const bool is_one_type = args.hidden.dtype() == args.weight.dtype();
   const DType dtype = is_one_type ? args.hidden.dtype() : DType::F32;
-  const Tensor hidden = converted(args.hidden, dtype), weight = converted(args.weight, dtype);
+  const Head head(on, args, dtype);
   for_sum_type(dtype, "cross_entropy", [&](auto tag) {
     using S = decltype(tag);
-    const int64_t pitch = padded(vocab);
-    const int64_t most = slice_rows(R, pitch * static_cast<int64_t>(sizeof(S)));
-    const Tensor scores = Tensor::empty({most, pitch}, dtype_of<S>, on.device);
-    Tensor d_scores;
-    if (d_hidden) {
-      d_scores = dtype == dtype_of<S> ? scores : Tensor::empty({most, pitch}, dtype, on.device);
-    }
+    const DType type = head.is_half ? DType::BF16 : dtype_of<S>;
+    const int64_t most = slice_rows(R, pitch);
+    const Tensor scores = Tensor::empty({most, pitch}, type, on.device);
+    const Tensor d_scores = !d_hidden       ? Tensor()
+                            : type == dtype ? scores
+                                            : Tensor::empty({most, pitch}, dtype, on.device);
     for (int64_t begin = 0; begin < R; begin += most) {
-      const int64_t rows = std::min(most, R - begin), end = begin + rows;
-      const Slice slice = {.on = on,
-                           .hidden = Matrices::of(hidden.slice(begin, end)),
-                           .weight = Matrices::of(weight),
-                           .scores = part_of(scores, rows, vocab),
-                           .d_scores = part_of(d_scores ? d_scores : scores, rows, vocab)};
+      const int64_t end = std::min(R, begin + most);
+      const Slice slice = {on, head, begin, end, scores, d_scores};
       slice.compute_scores();
-      losses_of(on, ScoreRows<S>{.rows = rows,
+      losses_of(on, ScoreRows<S>{.rows = end - begin,
                                  .vocab = vocab,
                                  .pitch = pitch,
                                  .scores = scores,
@@ -319,10 +427,7 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
                                  .scale = static_cast<S>(args.scale),
                                  .losses = Numbers(losses.slice(begin, end)),
                                  .d_scores = d_scores});
-      if (d_hidden) {
-        slice.add_gradients(Matrices::of(d_hidden.slice(begin, end)), Matrices::of(d_weight),
-                            begin == 0);
-      }
+      if (d_hidden) slice.add_gradients(d_hidden, d_weight);
     }
   });
 }

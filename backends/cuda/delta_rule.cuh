@@ -1,22 +1,21 @@
 #pragma once
 
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
+#include "backends/cuda/elements.cuh"
+#include "backends/kernels.h"
 
 namespace regla::cuda {
 
-/// The inputs of core/recurrences/delta_rule.h for all heads.
-template <class S>
-struct DeltaRuleInputs {
-  Heads heads;
-  Elements<S> q, k, v, g;
+/// Whether the forward pass runs in chunks of 64 tokens on tensor cores: BF16, K and V multiples of
+/// 16 up to 128, q, k and v on multiples of 16 bytes. Then `kept` is BF16 [B H, ceil(T / 64), K,
+/// V]: the state before each chunk, rounded. All else goes token by token.
+bool takes_chunks(const DeltaRuleArgs& args);
 
-  explicit DeltaRuleInputs(const DeltaRuleArgs& args)
-      : heads{args.q.dim(1), args.q.dim(2), args.q.dim(3), args.v.dim(3),
-              args.reset ? args.reset.data<int32_t>() : nullptr},
-        q(args.q),
-        k(args.k),
-        v(args.v),
-        g(args.g) {}
-};
+/// The forward pass of those.
+void delta_rule_chunks(const DeltaRuleArgs& args, RecurrenceResult& result);
+
+/// The backward pass of those, for gradients on multiples of 16 bytes.
+void delta_rule_backward_chunks(const DeltaRuleArgs& args, const RecurrenceResult& forward,
+                                const DeltaRuleGradients& to);
 
 }  // namespace regla::cuda

@@ -1,20 +1,17 @@
+#include "backends/cuda/dropout.cuh"
 #include "backends/cuda/elements.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/loops.cuh"
-#include "core/random.h"
 
 namespace regla::cuda {
 namespace {
 
 template <class S>
 struct Dropout {
-  int64_t count, first;
+  int64_t count;
+  DropoutMask<S> mask;
   Elements<S> x, residual;
   Result<S> y;
-  S scale;             // of what is kept
-  uint32_t threshold;  // of words: what is below it is dropped
-  uint64_t seed, place;
-  const int32_t* step;  // or null
 
   /// What is asked for before the first number is drawn.
   template <int W>
@@ -29,19 +26,14 @@ struct Dropout {
     return raw;
   }
 
-  /// W elements from x[i], which is number first + i; number n takes word n mod 4 of draw n / 4.
+  /// W elements from x[i].
   template <int W>
   __device__ void drop(const Random& random, int64_t i, const Fetched<W>& raw) const {
-    const auto n = static_cast<uint64_t>(first + i);
-    uint32_t words[4][1];
-    random.draw(n / 4, words);
-    S v[W], r[W] = {};
+    S f[W], v[W], r[W] = {};
+    mask.draw(random, i, f);
     x.template unpack<W>(raw.x, v);
     if (residual) residual.template unpack<W>(raw.residual, r);
-    for (int w = 0; w < W; ++w) {
-      const uint32_t word = W == 4 ? words[w][0] : words[n % 4][0];
-      v[w] = r[w] + (word >= threshold ? scale : S(0)) * v[w];
-    }
+    for (int w = 0; w < W; ++w) v[w] = r[w] + f[w] * v[w];
     y.put(i, v);
   }
 };
@@ -51,8 +43,7 @@ constexpr int kEach = 2;  // packs of a thread, a block's width apart
 // Bytes: x, residual and y once.
 template <int W, class S>
 __global__ __launch_bounds__(kThreads) void drop(Dropout<S> dropout) {
-  const auto step = static_cast<uint64_t>(dropout.step == nullptr ? 0 : *dropout.step);
-  const Random random(dropout.seed, step * 65536 + dropout.place);
+  const Random random = dropout.mask.random();
   const int64_t first = int64_t{blockIdx.x} * kThreads * kEach + threadIdx.x;
   const int64_t packs = dropout.count / W;
   typename Dropout<S>::template Fetched<W> raw[kEach];
@@ -78,15 +69,10 @@ void dropout(const DropoutArgs& args, Sink y) {
     using S = decltype(tag);
     const Context& on = context(y.tensor);
     const Dropout<S> dropout = {.count = args.x.numel(),
-                                .first = args.first,
+                                .mask = DropoutMask<S>(args),
                                 .x = Elements<S>(args.x),
                                 .residual = Elements<S>(args.residual),
-                                .y = Result<S>(y),
-                                .scale = static_cast<S>(1 / (1 - args.rate)),
-                                .threshold = static_cast<uint32_t>(args.rate * 0x1p32),
-                                .seed = args.seed,
-                                .place = args.place,
-                                .step = args.step ? args.step.data<int32_t>() : nullptr};
+                                .y = Result<S>(y)};
     for_width<S>(
         args.first,  // a draw's four numbers belong to four elements that lie together
         [&](auto width) {

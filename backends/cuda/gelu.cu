@@ -1,42 +1,10 @@
+#include "backends/cuda/columns.cuh"
+#include "backends/cuda/gelu.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/map.cuh"
-#include "backends/cuda/scalar_math.cuh"
 
 namespace regla::cuda {
 namespace {
-
-// The tanh form: gelu(x) = x/2 (1 + tanh(inner(x))) = x sigma(2 inner(x)),
-// inner(x) = sqrt(2/pi) (x + 0.044715 x^3)
-template <class S>
-__device__ S inner(S x) {
-  return S(0.79788456080286535588) * (x + S(0.044715) * x * x * x);
-}
-
-/// The standard normal's distribution function and density at x.
-template <class S>
-struct Normal {
-  S below, density;
-
-  __device__ explicit Normal(S x) {
-    const S e = exp_of(S(-0.5) * x * x);
-    density = e * S(0.39894228040143267794);
-    below = normal_cdf(x, e);
-  }
-};
-
-struct Gelu {
-  template <class S>
-  __device__ S operator()(S x) const {
-    return x * Normal<S>(x).below;
-  }
-};
-
-struct TanhGelu {
-  template <class S>
-  __device__ S operator()(S x) const {
-    return x * reciprocal(1 + exp_of(-2 * inner(x)));
-  }
-};
 
 struct GeluBackward {
   template <class S>
@@ -55,6 +23,26 @@ struct TanhGeluBackward {
   }
 };
 
+/// f(x, d_y) to d_x, and its sums over the rows. Bytes: x, d_y and d_x once.
+template <class Loads, class F>
+struct SummedGradient {
+  using S = typename Loads::View::S;
+  static constexpr int W = Loads::kWidth;
+
+  F f;
+  typename Loads::View x, d_y;
+  Result<S> d_x;
+  int64_t columns;
+
+  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+    S v[W], d[W];
+    x.load(r * columns + c, v);
+    d_y.load(r * columns + c, d);
+    for (int w = 0; w < W; ++w) total[0][w] += d[w] = f(v[w], d[w]);
+    d_x.put(r * columns + c, d);
+  }
+};
+
 }  // namespace
 
 void gelu(const Tensor& x, bool tanh, Tensor y) {
@@ -68,6 +56,29 @@ void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
   for_sum_type(x.dtype(), "gelu", [&](auto tag) {
     using S = decltype(tag);
     tanh ? map<S>(TanhGeluBackward{}, d_x, x, d_y) : map<S>(GeluBackward{}, d_x, x, d_y);
+  });
+}
+
+void gelu_backward_sums(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums) {
+  if (!sums) return gelu_backward(x, tanh, d_y, Sink{d_x});
+  for_sum_type(x.dtype(), "gelu", [&](auto tag) {
+    using S = decltype(tag);
+    const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
+    for_loads<S>(
+        N,
+        [&](auto loads) {
+          using Loads = decltype(loads);
+          const auto run = [&](const auto& slope) {
+            using View = typename Loads::View;
+            using F = std::remove_cvref_t<decltype(slope)>;
+            sum_columns<Loads::kWidth>(
+                context(x), R, N,
+                SummedGradient<Loads, F>{slope, View(x), View(d_y), Result<S>(d_x), N},
+                ColumnSums<S, 1>{{Result<S>(sums)}});
+          };
+          tanh ? run(TanhGeluBackward{}) : run(GeluBackward{});
+        },
+        x, d_y, d_x);
   });
 }
 

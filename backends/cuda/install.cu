@@ -30,12 +30,17 @@ Context make_context(Device device) {
              .workspace = nullptr,
              .workspace_bytes = kWorkspaceBytes,
              .multiprocessors = 0,
-             .allows_tf32 = false};
+             .allows_tf32 = false,
+             .chains_launches = false};
   require(cudaStreamCreateWithFlags(&on.stream, cudaStreamNonBlocking), "make a stream");
   require(cublasLtCreate(&on.products), "start cuBLASLt");
   require(cudaMalloc(&on.workspace, kWorkspaceBytes), "allocate the workspace of products");
   require(cudaDeviceGetAttribute(&on.multiprocessors, cudaDevAttrMultiProcessorCount, device.index),
           "count multiprocessors");
+  int major = 0;
+  require(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index),
+          "ask what the GPU can do");
+  on.chains_launches = major >= 9;
   return on;
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "backends/copies.h"
 #include "backends/cuda/columns.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/product.h"
@@ -27,58 +28,56 @@ struct Cuts {
   __device__ int64_t size(int part) const { return first[part + 1] - first[part]; }
 };
 
-template <class S>
-struct Sources {
-  Elements<S> at[kMostParts];
-};
-template <class S>
-struct Targets {
-  Result<S> at[kMostParts];
+/// Something of each part.
+template <class View>
+struct Views {
+  View at[kMostParts];
 };
 
 /// Columns [c, c + W) of row r of `to` [R, N], from the part's own row.
-template <class S, int W>
+template <class T, int W>
 struct SideBySide {
   Cuts cuts;
-  Sources<S> from;
-  Result<S> to;
+  Views<const Pack<T, W>*> from;
+  Result<float> to;
   int64_t pitch;
 
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+  __device__ void operator()(int64_t r, int64_t c, float (&total)[1][W]) const {
     const int part = cuts.part_of(c);
-    S v[W];
-    from.at[part].load(r * cuts.size(part) + c - cuts.first[part], v);
+    float v[W];
+    Typed<T>::template unpack<W>(from.at[part][(r * cuts.size(part) + c - cuts.first[part]) / W],
+                                 v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
     to.put(r * pitch + c, v);
   }
 };
 
 /// to[i, i + W), of all rows, from the part that has the row.
-template <class S, int W>
+template <class T, int W>
 struct OneBelowTheOther {
   Cuts cuts;  // elements
-  Sources<S> from;
-  Result<S> to;
+  Views<const Pack<T, W>*> from;
+  Result<float> to;
 
   __device__ void operator()(int64_t i) const {
     const int part = cuts.part_of(i);
-    S v[W];
-    from.at[part].load(i - cuts.first[part], v);
+    float v[W];
+    Typed<T>::template unpack<W>(from.at[part][(i - cuts.first[part]) / W], v);
     to.put(i, v);
   }
 };
 
 /// The other way: what was computed for all, to where each part's is wanted.
-template <class S, int W>
+template <int W>
 struct HandedOut {
   Cuts cuts;  // elements
-  Elements<S> from;
-  Targets<S> to;
+  Typed<float> from;
+  Views<Result<float>> to;
 
   __device__ void operator()(int64_t i) const {
     const int part = cuts.part_of(i);
     if (!to.at[part]) return;
-    S v[W];
+    float v[W];
     from.load(i, v);
     to.at[part].put(i - cuts.first[part], v);
   }
@@ -89,12 +88,29 @@ void for_each_pack(const Context& on, int64_t count, const F& f) {
   for_each(on, count / W, [=] __device__(int64_t pack) { f(pack * W); });
 }
 
-/// All parts at once.
-template <class S, int W>
+/// All parts at once; x, weights and d_y are T, of which W elements take 16 bytes.
+template <class T>
 class Joint {
  public:
-  Joint(const LinearGradients& args, DType dtype)
-      : args_(args), on_(context(args.x)), dtype_(dtype), rows_(args.x.dim(0)), D_(args.x.dim(1)) {
+  static constexpr int W = 16 / sizeof(T);
+
+  /// Whether there are several parts, all of whole packs.
+  static bool takes(const LinearGradients& args) {
+    const auto& parts = args.parts;
+    return parts.size() > 1 && parts.size() <= kMostParts && args.x.numel() > 0 &&
+           args.x.dim(1) % W == 0 &&
+           std::all_of(parts.begin(), parts.end(), [](const LinearGradients::Part& part) {
+             return part.weight.dim(0) % W == 0 &&
+                    are_aligned<W>(part.d_y, part.weight, part.d_weight.tensor, part.d_bias.tensor);
+           });
+  }
+
+  explicit Joint(const LinearGradients& args)
+      : args_(args),
+        on_(context(args.x)),
+        dtype_(args.x.dtype()),
+        rows_(args.x.dim(0)),
+        D_(args.x.dim(1)) {
     for (const LinearGradients::Part& part : args.parts) {
       columns_.first[columns_.count + 1] = columns_.total() + part.weight.dim(0);
       elements_.first[columns_.count + 1] = columns_.first[columns_.count + 1] * D_;
@@ -105,23 +121,23 @@ class Joint {
   void run(const Sink& d_x) const {
     const int64_t N = columns_.total();
     const Tensor d_y = Tensor::empty({rows_, N}, dtype_, on_.device);
-    const Tensor d_bias = Tensor::empty({N}, dtype_of<S>, on_.device);
+    const Tensor d_bias = Tensor::empty({N}, DType::F32, on_.device);
     sum_columns<W>(
         on_, rows_, N,
-        SideBySide<S, W>{columns_, sources(&LinearGradients::Part::d_y), Result<S>(d_y), N},
-        ColumnSums<S, 1>{{Result<S>(d_bias)}});
+        SideBySide<T, W>{columns_, sources(&LinearGradients::Part::d_y), Result<float>(d_y), N},
+        ColumnSums<float, 1>{{Result<float>(d_bias)}});
     hand_out(columns_, d_bias, &LinearGradients::Part::d_bias);
     if (d_x) {
       const Tensor weights = Tensor::empty({N, D_}, dtype_, on_.device);
       for_each_pack<W>(on_, N * D_,
-                       OneBelowTheOther<S, W>{elements_, sources(&LinearGradients::Part::weight),
-                                              Result<S>(weights)});
+                       OneBelowTheOther<T, W>{elements_, sources(&LinearGradients::Part::weight),
+                                              Result<float>(weights)});
       multiply(on_, {.a = Matrices::of(d_y),
                      .b = Matrices::of(weights),
                      .c = Matrices::of(d_x.tensor),
                      .accumulate = d_x.accumulate});
     }
-    const Tensor d_weights = Tensor::empty({N, D_}, dtype_of<S>, on_.device);
+    const Tensor d_weights = Tensor::empty({N, D_}, DType::F32, on_.device);
     multiply(on_, {.a = Matrices::of(d_y),
                    .b = Matrices::of(args_.x),
                    .c = Matrices::of(d_weights),
@@ -130,20 +146,20 @@ class Joint {
   }
 
  private:
-  Sources<S> sources(Tensor LinearGradients::Part::*which) const {
-    Sources<S> sources;
+  Views<const Pack<T, W>*> sources(Tensor LinearGradients::Part::*which) const {
+    Views<const Pack<T, W>*> sources = {};
     for (size_t i = 0; i < args_.parts.size(); ++i) {
-      sources.at[i] = Elements<S>(args_.parts[i].*which);
+      sources.at[i] = static_cast<const Pack<T, W>*>(storage_of<float>(args_.parts[i].*which));
     }
     return sources;
   }
 
   void hand_out(const Cuts& cuts, const Tensor& from, Sink LinearGradients::Part::*which) const {
-    Targets<S> targets;
+    Views<Result<float>> targets;
     for (size_t i = 0; i < args_.parts.size(); ++i) {
-      targets.at[i] = Result<S>(args_.parts[i].*which);
+      targets.at[i] = Result<float>(args_.parts[i].*which);
     }
-    for_each_pack<W>(on_, cuts.total(), HandedOut<S, W>{cuts, Elements<S>(from), targets});
+    for_each_pack<kWide>(on_, cuts.total(), HandedOut<kWide>{cuts, Typed<float>(from), targets});
   }
 
   const LinearGradients& args_;
@@ -153,26 +169,17 @@ class Joint {
   Cuts columns_, elements_;
 };
 
-/// Whether all parts are taken at once, W elements at a time: more than one, as whole packs.
-template <int W>
-bool are_joint(const LinearGradients& args) {
-  const auto& parts = args.parts;
-  return parts.size() > 1 && parts.size() <= kMostParts && args.x.numel() > 0 &&
-         args.x.dim(1) % W == 0 &&
-         std::all_of(parts.begin(), parts.end(), [](const LinearGradients::Part& part) {
-           return part.weight.dim(0) % W == 0 &&
-                  are_aligned<kWide>(part.d_y, part.weight, part.d_weight.tensor,
-                                     part.d_bias.tensor);
-         });
-}
-
 }  // namespace
 
 void linear_backward(const LinearGradients& args, Sink d_x) {
-  if (are_joint<kWide>(args) && args.x.dtype() != DType::F64) {
-    return Joint<float, kWide>(args, args.x.dtype()).run(d_x);
+  const DType dtype = args.x.dtype();
+  LinearGradients narrow = args;  // operands of products are, as they were in forward
+  for (LinearGradients::Part& part : narrow.parts) part.d_y = converted(part.d_y, dtype);
+  if (dtype == DType::BF16 && Joint<__nv_bfloat16>::takes(narrow)) {
+    return Joint<__nv_bfloat16>(narrow).run(d_x);
   }
-  linear_backward_by_parts(args, d_x);
+  if (dtype == DType::F32 && Joint<float>::takes(narrow)) return Joint<float>(narrow).run(d_x);
+  linear_backward_by_parts(narrow, d_x);
 }
 
 }  // namespace regla::cuda

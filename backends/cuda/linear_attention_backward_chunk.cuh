@@ -1,7 +1,6 @@
 #pragma once
 
 #include "backends/cuda/decays.cuh"
-#include "backends/cuda/elements.cuh"
 #include "backends/cuda/linear_attention_chunk.cuh"
 
 // What a block of the backward pass holds of a chunk of tokens in shared memory, and how it comes
@@ -27,21 +26,6 @@ struct ChunkedBackward {
   const float* d_ends;         // [B H, segments, K, V] gradients behind segments but the last one
   Result<float> d_log_s, d_first;
   int steps, chunks, segment, H;  // chunks of a segment
-};
-
-/// Where a head's tokens lie.
-struct HeadPlaces {
-  int H;
-  int64_t n, first_row, first_token;
-
-  __device__ HeadPlaces(const ChunkedBackward& p, int number) : H(p.H), n(number) {
-    first_token = int64_t{number / p.H} * p.steps;
-    first_row = first_token * p.H + number % p.H;
-  }
-  /// Of token t's row in tensors [B, T, H, size].
-  __device__ int64_t row(int t, int size) const {
-    return first_row * size + int64_t{t} * (H * size);
-  }
 };
 
 using Fragment = uint32_t[4];  // 16 x 16: A
@@ -70,10 +54,10 @@ __device__ inline void round_transposed(Pair& to, const Square& from) {
 }
 
 /// The scalar decay of token t, as its log to base 2.
-__device__ inline float scalar_log2(const ChunkedBackward& p, const HeadPlaces& head, int t) {
+__device__ inline float scalar_log2(const ChunkedBackward& p, const Head& head, int t) {
   if (t >= p.steps) return 0;
-  if (p.reset != nullptr && p.reset[head.first_token + t] != 0) return -INFINITY;
-  return p.log_s == nullptr ? 0 : p.log_s[head.row(t, 1)] * kLog2E;
+  return scalar_log2(p.reset != nullptr && p.reset[head.token + t] != 0,
+                     p.log_s == nullptr ? 0 : p.log_s[head.at(t, 1)]);
 }
 
 /// Decays of 16 components over 16 tokens; `logs` is their tile, and nothing where only scalars
@@ -98,26 +82,12 @@ __device__ inline RowDecays decays_of(const ChunkedBackward& p, const Lane& in, 
   return RowDecays(factors);
 }
 
-/// Begins to copy 16 bytes of every kStep-th row, kCount of them; only the first `rows` rows are
-/// there, the others become 0.
-template <int kCount, int kStep, int kPitch>
-__device__ void copy_pieces(Bf16* to, const Bf16* from, int stride, int rows) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    copy_ahead(to + i * kStep * kPitch, from + int64_t{i * kStep} * stride, i * kStep < rows);
-  }
-}
-
 /// Begins to copy tokens of a tensor of an axis to rows of N + 8; what is not there is 0.
 template <int N, int kTokens>
 __device__ void load_tokens(const ChunkedBackward& p, Bf16* to, const Bf16* from, int size,
-                            const HeadPlaces& head, int first) {
-  constexpr int kPieces = N / 8, kStep = 16;  // 2 N threads
-  const int row = static_cast<int>(threadIdx.x) / kPieces;
-  const int column = static_cast<int>(threadIdx.x) % kPieces * 8;
-  const int rows = column < size ? p.steps - first - row : 0;
-  copy_pieces<kTokens / kStep, kStep, N + 8>(
-      to + row * (N + 8) + column, from + head.row(first + row, size) + column, p.H * size, rows);
+                            const Head& head, int first) {
+  copy_rows<N, kTokens, 2 * N>(to, from + head.at(first, size), p.H * size, size, p.steps - first,
+                               static_cast<int>(threadIdx.x));
 }
 
 /// 16 rows [fading, steady] of a state for each warp.

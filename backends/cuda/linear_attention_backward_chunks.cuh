@@ -129,7 +129,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
   const int64_t n = blockIdx.x, size = int64_t{p.fading.size} * p.steady.size;
   const int begin = static_cast<int>(blockIdx.y) * p.segment;
   const int end = min(p.chunks, begin + p.segment);
-  const HeadPlaces head(p, static_cast<int>(blockIdx.x));
+  const Head head(static_cast<int>(blockIdx.x), p.H, p.steps);
   Warp warp(p, memory, head);
   const bool has_scalars = p.log_s != nullptr || p.reset != nullptr;
   constexpr bool kAhead = Memory::kBuffers > 1;

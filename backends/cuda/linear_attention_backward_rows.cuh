@@ -36,13 +36,13 @@ struct BackwardRows {
   const ChunkedBackward& p;
   Memory& memory;
   Lane in;
-  const HeadPlaces& head;
+  const Head& head;
   int warp, block, part;      // its tokens: 16 block, its components: 64 part
   uint32_t of_1, of_2, of_4;  // scores of 8 x 8 tokens that belong to blocks of so many
   bool wants_logs;            // d_log or d_log_s
   uint64_t cuts = 0;          // tokens of the chunk that nothing passes
 
-  __device__ BackwardRows(const ChunkedBackward& problem, Memory& shared, const HeadPlaces& places)
+  __device__ BackwardRows(const ChunkedBackward& problem, Memory& shared, const Head& places)
       : p(problem), memory(shared), head(places) {
     warp = static_cast<int>(threadIdx.x) / 32;
     block = warp % 4;
@@ -68,11 +68,9 @@ struct BackwardRows {
 
   /// This warp's tokens and components of a tensor of the fading axis.
   __device__ void load_own(Bf16* tile, const Bf16* from, int chunk) const {
-    const int row = in.lane / 8, column = in.lane % 8 * 8, size = p.fading.size;
-    const int t = chunk * kChunkTokens + 16 * block + row;
-    const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
-    copy_pieces<4, 4, kPitch>(own(tile) + row * kPitch + column,
-                              from + head.row(t, size) + 64 * part + column, p.H * size, rows);
+    const int size = p.fading.size, t = chunk * kChunkTokens + 16 * block;
+    copy_rows<64, 16, 32, kPitch>(own(tile), from + head.at(t, size) + 64 * part, p.H * size,
+                                  size - 64 * part, p.steps - t, in.lane);
   }
   __device__ void load_log(int chunk) const {
     if (p.fading.log != nullptr) load_own(memory.log, p.fading.log, chunk);
@@ -84,13 +82,8 @@ struct BackwardRows {
     const int columns = kTurned ? size : p.fading.size;
     load_tokens<N, kChunkTokens>(p, to.left, p.steady.left, size, head, chunk * kChunkTokens);
     load_tokens<N, kChunkTokens>(p, to.right, p.steady.right, size, head, chunk * kChunkTokens);
-    constexpr int kStep = 16;  // 2 N threads
-    const int row = static_cast<int>(threadIdx.x) / (N / 8);
-    const int column = static_cast<int>(threadIdx.x) % (N / 8) * 8;
-    const Bf16* const state = p.kept + (head.n * p.chunks + chunk) * rows * columns;
-    copy_pieces<N / kStep, kStep, kPitch>(to.state + row * kPitch + column,
-                                          state + row * columns + column, columns,
-                                          column < columns ? rows - row : 0);
+    copy_rows<N, N, 2 * N>(to.state, p.kept + (int64_t{head.n} * p.chunks + chunk) * rows * columns,
+                           columns, columns, rows, static_cast<int>(threadIdx.x));
   }
 
   /// Gradients from their place in shared memory.
@@ -100,7 +93,7 @@ struct BackwardRows {
     const int t = chunk * kChunkTokens + 16 * block + row;
     const int rows = 64 * part + column < size ? min(p.steps - t, 16 - row) : 0;
     const Bf16* const from = own(tile) + row * kPitch + column;
-    const int64_t place = head.row(t, size) + 64 * part + column, step = int64_t{4} * p.H * size;
+    const int64_t place = head.at(t, size) + 64 * part + column, step = int64_t{4} * p.H * size;
     if (Bf16* const plain = to.plain()) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -35,7 +35,7 @@ __global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p, f
   const int begin = (static_cast<int>(blockIdx.y) + 1) * p.segment * (kChunkTokens / kTokens);
   const int end =
       min((p.steps + kTokens - 1) / kTokens, begin + p.segment * (kChunkTokens / kTokens));
-  const HeadPlaces head(p, static_cast<int>(blockIdx.x));
+  const Head head(static_cast<int>(blockIdx.x), p.H, p.steps);
   const Lane in;
   const auto load = [&](int tile) {
     typename Memory::Tile& to = memory.tiles[tile % Memory::kBuffers];

@@ -379,7 +379,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     if (Bf16* const plain = to.plain()) {
       const int t = chunk * kChunkTokens + 16 * block + in.group;
       const int columns = p.steady.size - 64 * part;
-      Bf16* place = plain + head.row(t, p.steady.size) + 64 * part + 2 * in.member;
+      Bf16* place = plain + head.at(t, p.steady.size) + 64 * part + 2 * in.member;
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         if (t + 8 * row < p.steps) {
@@ -486,7 +486,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < Memory::kParts; ++i) sum += memory.row_sums[i][16 * block + in.lane];
-    p.d_log_s.put(head.row(t, 1), sum);
+    p.d_log_s.put(head.at(t, 1), sum);
   }
 };
 

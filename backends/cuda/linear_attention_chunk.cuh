@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backends/cuda/elements.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 
 // What a block holds of a tile of 32 tokens in shared memory, and how it comes there.
@@ -14,6 +15,10 @@ constexpr int kChunkTokens = 64;  // what `kept` has a state for
 constexpr int kTileTokens = 32;
 constexpr int kWarps = 4, kColumns = 16 * kWarps;  // of a state, per block and for each warp
 constexpr int kTileThreads = 32 * kWarps;
+
+inline const Bf16* narrow(const Tensor& x) {
+  return static_cast<const Bf16*>(storage_of<float>(x));
+}
 
 /// A launch: the tensors of LinearAttentionArgs and RecurrenceResult, null where undefined.
 struct ChunkedAttention {
@@ -34,30 +39,37 @@ struct ChunkedAttention {
 
 /// A head: its first token is row `row` of tensors [B, T, H, ...], token `token` of [B, T].
 struct Head {
-  int n;
+  int n, H;
   int64_t row, token;
 
-  __device__ Head(const ChunkedAttention& p, int number)
+  __device__ Head(int number, int heads, int64_t steps)
       : n(number),
-        row(number / p.H * p.steps * p.H + number % p.H),
-        token(number / p.H * p.steps) {}
+        H(heads),
+        row(number / heads * steps * heads + number % heads),
+        token(number / heads * steps) {}
+
+  /// The element where token t begins in tensors [B, T, H, size].
+  __device__ int64_t at(int64_t t, int size) const { return row * size + t * (H * size); }
 };
 
-/// Begins to copy 32 rows of `kWidth` elements, `there` of which exist, of `rows` rows that exist;
-/// the rest becomes 0. Rows in shared memory have 16 bytes more than they need: eight of them, one
-/// below the other, meet every bank once.
-template <int kWidth>
-__device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows) {
-  constexpr int kPieces = kWidth / 8, kStep = kTileThreads / kPieces;
-  const int thread = static_cast<int>(threadIdx.x), row = thread / kPieces,
-            at = thread % kPieces * 8;
+/// The log to base 2 of the factor that all of a token's decays have.
+__device__ inline float scalar_log2(bool resets, float log) {
+  return resets ? -INFINITY : log * kLog2E;
+}
+
+/// Begins to copy `kRows` rows of `kWidth` elements by `kThreads` threads; the first `there`
+/// elements of the first `rows` rows exist, the rest becomes 0. Rows in shared memory have 16 bytes
+/// more than they need: eight of them, one below the other, meet every bank once.
+template <int kWidth, int kRows, int kThreads, int kPitch = kWidth + 8>
+__device__ void copy_rows(Bf16* to, const Bf16* from, int stride, int there, int rows, int thread) {
+  constexpr int kPieces = kWidth / 8, kStep = kThreads / kPieces;
+  const int row = thread / kPieces, at = thread % kPieces * 8;
   const int end = at < there ? rows : 0;
-  to += row * (kWidth + 8) + at;
-  from += row * stride + at;
+  to += row * kPitch + at;
+  from += int64_t{row} * stride + at;
 #pragma unroll
-  for (int i = 0; i < kTileTokens / kStep; ++i) {
-    copy_ahead(to + i * kStep * (kWidth + 8), from + int64_t{i * kStep} * stride,
-               row + i * kStep < end);
+  for (int i = 0; i < kRows / kStep; ++i) {
+    copy_ahead(to + i * kStep * kPitch, from + int64_t{i * kStep} * stride, row + i * kStep < end);
   }
 }
 
@@ -94,18 +106,21 @@ struct Tile {
   /// Begins to load: tokens behind the last one are 0, with factors of 1.
   __device__ void load(const ChunkedAttention& p, const Head& head, int number,
                        int first_column) const {
-    const int64_t t0 = int64_t{number} * kTileTokens, row = head.row + t0 * p.H;
+    const int64_t t0 = int64_t{number} * kTileTokens, row = head.at(t0, 1);
     const int tokens = static_cast<int>(min(p.steps - t0, int64_t{kTileTokens}));
-    const int64_t keys = row * p.K, values = row * p.V + first_column;
-    const int key_stride = p.H * p.K, value_stride = p.H * p.V, columns = p.V - first_column;
-    copy_rows<K>(q, p.q + keys, key_stride, p.K, tokens);
-    copy_rows<K>(k, p.k + keys, key_stride, p.K, tokens);
-    if (kKey) copy_rows<K>(log_a, p.log_a + keys, key_stride, p.K, tokens);
-    copy_rows<kColumns>(u, p.u + values, value_stride, columns, tokens);
-    if (p.log_b != nullptr) {
-      copy_rows<kColumns>(log_b, p.log_b + values, value_stride, columns, tokens);
-    }
     const int t = static_cast<int>(threadIdx.x);
+    const auto copy_keys = [&](Bf16* to, const Bf16* from) {
+      copy_rows<K, kTileTokens, kTileThreads>(to, from + row * p.K, p.H * p.K, p.K, tokens, t);
+    };
+    const auto copy_values = [&](Bf16* to, const Bf16* from) {
+      copy_rows<kColumns, kTileTokens, kTileThreads>(to, from + row * p.V + first_column, p.H * p.V,
+                                                     p.V - first_column, tokens, t);
+    };
+    copy_keys(q, p.q);
+    copy_keys(k, p.k);
+    if (kKey) copy_keys(log_a, p.log_a);
+    copy_values(u, p.u);
+    if (p.log_b != nullptr) copy_values(log_b, p.log_b);
     if (p.has_scalars() && t < kTileTokens) {
       if (p.log_s != nullptr) copy_word_ahead(log_s + t, p.log_s + row + t * p.H, t < tokens);
       if (p.reset != nullptr) {
@@ -114,10 +129,8 @@ struct Tile {
     }
   }
 
-  /// The logs to base 2 of all that has one factor for a token.
-  __device__ float scalar_log2(int t) const {
-    return reset[t] != 0 ? -INFINITY : log_s[t] * kLog2E;
-  }
+  /// Of all that has one factor for token t.
+  __device__ float scalar_log2(int t) const { return cuda::scalar_log2(reset[t] != 0, log_s[t]); }
 };
 
 /// What a lane is in its warp's fragments.

@@ -86,12 +86,8 @@ void launch(const Context& on, int heads, const ChunkedAttention& p) {
 
 bool takes_chunks(const LinearAttentionArgs& args) {
   const auto fits = [](int64_t size) { return size % 16 == 0 && size > 0 && size <= 128; };
-  const auto is_aligned = [](const Tensor& x) {
-    return !x.defined() || reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
-  };
   return args.q.dtype() == DType::BF16 && fits(args.q.dim(3)) && fits(args.u.dim(3)) &&
-         is_aligned(args.q) && is_aligned(args.k) && is_aligned(args.u) && is_aligned(args.log_a) &&
-         is_aligned(args.log_b);
+         are_aligned<kWidest>(args.q, args.k, args.u, args.log_a, args.log_b);
 }
 
 void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& result) {
@@ -103,11 +99,11 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   }
   if (heads == 0) return;
   ChunkedAttention p = {};
-  p.q = address<Bf16>(args.q);
-  p.k = address<Bf16>(args.k);
-  p.u = address<Bf16>(args.u);
-  p.log_a = address<Bf16>(args.log_a);
-  p.log_b = address<Bf16>(args.log_b);
+  p.q = narrow(args.q);
+  p.k = narrow(args.k);
+  p.u = narrow(args.u);
+  p.log_a = narrow(args.log_a);
+  p.log_b = narrow(args.log_b);
   p.log_s = address<float>(args.log_s);
   p.reset = address<int32_t>(args.reset);
   p.first = address<float>(args.state);

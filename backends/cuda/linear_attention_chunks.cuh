@@ -160,7 +160,7 @@ struct TurnRunner {
   }
 
   __device__ void put_outputs(const TileOutputs& outputs, const Memory& tile, int64_t t0) const {
-    Bf16* const to = p.o + (head.row + t0 * p.H) * p.V + j0;
+    Bf16* const to = p.o + head.at(t0, p.V) + j0;
     const int pitch = p.H * p.V, rows = static_cast<int>(min(p.steps - t0, int64_t{kTileTokens}));
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
@@ -264,7 +264,7 @@ __global__ __launch_bounds__(kTileThreads, K <= 64 && kTiles == 1
   auto& shared = *reinterpret_cast<ChunkShared<K, kKey, kTiles>*>(bytes + p.buffers * kTurnBytes);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int rank = static_cast<int>(blockIdx.x) % p.ranks;
-  const Head head(p, static_cast<int>(blockIdx.x) / p.ranks);
+  const Head head(static_cast<int>(blockIdx.x) / p.ranks, p.H, p.steps);
   const int first_column = static_cast<int>(blockIdx.y) * kColumns;
   const auto memory = [&](int buffer, int tile) {
     return Memory(bytes + buffer * kTurnBytes + tile * Memory::kBytes);

@@ -34,6 +34,9 @@ bool for_line_loads(int64_t columns, int64_t lanes, F&& f) {
   }
 }
 
+/// Threads that share a line of so many columns.
+inline int lanes_of_line(int64_t columns) { return columns > 32 * 32 ? 256 : 32; }
+
 /// Whether the heads' rows are parts of a warp's loads of `kWidest` elements.
 inline bool are_heads(const NormArgs& args) {
   const int64_t N = args.x.dim(-1), R = args.x.numel() / N, G = args.gain.numel() / N;

@@ -241,7 +241,7 @@ void gradients_together(const NormGradients& a, int lanes) {
 
 template <class X, class D, int W, bool IsWhole>
 bool went_together(const NormGradients& a) {
-  const int lanes = a.columns > 32 * 32 ? 256 : 32;
+  const int lanes = lanes_of_line(a.columns);
   if (!IsWhole && lanes > 32) return false;
   return for_line_loads<W>(a.columns, lanes, [&](auto loads) {
     gradients_together<X, D, W, decltype(loads)::value, IsWhole>(a, lanes);

@@ -1,3 +1,4 @@
+#include "backends/cuda/chained.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/loops.cuh"
 
@@ -7,6 +8,8 @@ namespace {
 /// One warp per sequence: a running maximum of the places of resets, 32 tokens at a time.
 __global__ void wind_positions(int64_t steps, const int32_t* start, const int32_t* reset,
                                int32_t* positions, int32_t* next) {
+  let_next_begin();
+  await_before();
   const int64_t b = blockIdx.x;
   const int lane = static_cast<int>(threadIdx.x);
   // A token's position is its distance from here: the last reset, or before the first token.
@@ -29,10 +32,9 @@ __global__ void wind_positions(int64_t steps, const int32_t* start, const int32_
 void positions(const Tensor& start, const Tensor& reset, Tensor positions, Tensor next) {
   const int64_t B = positions.dim(0), steps = positions.dim(1);
   if (B == 0) return;
-  wind_positions<<<static_cast<unsigned>(B), 32, 0, context(positions).stream>>>(
-      steps, start ? start.data<int32_t>() : nullptr, reset ? reset.data<int32_t>() : nullptr,
-      positions.data<int32_t>(), next.data<int32_t>());
-  require_launched("positions");
+  launch_chained(context(positions), wind_positions, dim3(static_cast<unsigned>(B)), 32, 0, steps,
+                 start ? start.data<int32_t>() : nullptr, reset ? reset.data<int32_t>() : nullptr,
+                 positions.data<int32_t>(), next.data<int32_t>());
 }
 
 void first_keys(const Tensor& positions, int64_t past, Tensor first) {

@@ -23,12 +23,12 @@ using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
-cudaDataType_t type_of(DType dtype) {
-  switch (dtype) {
+cudaDataType_t type_of(const Matrices& x) {
+  switch (x.dtype) {
     case DType::F64:
       return CUDA_R_64F;
     case DType::BF16:
-      return CUDA_R_16BF;
+      return x.is_half ? CUDA_R_16F : CUDA_R_16BF;
     default:
       return CUDA_R_32F;
   }
@@ -37,7 +37,7 @@ cudaDataType_t type_of(DType dtype) {
 /// cuBLASLt counts columns: a row-major [rows, columns] is its column-major [columns, rows].
 Layout layout_of(const Matrices& x, int64_t count) {
   cublasLtMatrixLayout_t layout;
-  require(cublasLtMatrixLayoutCreate(&layout, type_of(x.dtype), static_cast<uint64_t>(x.columns),
+  require(cublasLtMatrixLayoutCreate(&layout, type_of(x), static_cast<uint64_t>(x.columns),
                                      static_cast<uint64_t>(x.rows), x.pitch),
           "describe a matrix");
   Layout owned(layout);
@@ -79,7 +79,7 @@ Description describe(const Context& on, const Product& product) {
   if (product.bias != nullptr) {
     set(owned, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(owned, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
-    set(owned, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(product.c.dtype));
+    set(owned, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(product.c));
   }
   return owned;
 }
@@ -157,6 +157,7 @@ struct Plan {
   Description description;
   Layout a, b, c;
   cublasLtMatmulAlgo_t algorithm;
+  size_t workspace_bytes = 0;
 
   Plan(const Context& on, const Product& product)
       : description(describe(on, product)),
@@ -164,22 +165,24 @@ struct Plan {
         b(layout_of(product.a, product.count)),
         c(layout_of(product.c, product.count)) {
     Offered offered;
-    // Without a workspace there are no counters in it to be cleared before each product.
+    // Without a workspace there are no counters in it to be cleared before each product: in a graph
+    // the kernels on both sides of that wait 6 us for it.
     if (fills(on, product)) ask(on, product, 0, offered);
     if (offered.count > 0) {
       algorithm = preferred(offered);
       return;
     }
-    require(ask(on, product, on.workspace_bytes, offered), "choose an algorithm for a product");
+    workspace_bytes = on.workspace_bytes;
+    require(ask(on, product, workspace_bytes, offered), "choose an algorithm for a product");
     check(offered.count > 0, "[cuda] cuBLASLt has no algorithm for a product");
     algorithm = offered.at[0].algo;
   }
 
  private:
-  cublasStatus_t ask(const Context& on, const Product& product, size_t workspace_bytes,
+  cublasStatus_t ask(const Context& on, const Product& product, size_t most_bytes,
                      Offered& offered) const {
     return cublasLtMatmulAlgoGetHeuristic(on.products, description.get(), a.get(), b.get(), c.get(),
-                                          c.get(), preference_of(product, workspace_bytes).get(),
+                                          c.get(), preference_of(product, most_bytes).get(),
                                           Offered::kMost, offered.at, &offered.count);
   }
 };
@@ -195,8 +198,8 @@ Form form_of(const Context& on, const Product& product) {
     *next++ = x;
   }
   for (const Matrices* x : {&product.a, &product.b, &product.c}) {
-    for (const int64_t number : {int64_t{alignment_of(*x)}, static_cast<int64_t>(x->dtype), x->rows,
-                                 x->columns, x->pitch, x->step}) {
+    for (const int64_t number : {int64_t{alignment_of(*x)}, static_cast<int64_t>(type_of(*x)),
+                                 x->rows, x->columns, x->pitch, x->step}) {
       *next++ = number;
     }
   }
@@ -271,11 +274,12 @@ void multiply(const Context& on, const Product& product) {
   }
   const auto run = [&](auto one) {
     const auto beta = static_cast<decltype(one)>(product.accumulate ? 1 : 0);
-    require(
-        cublasLtMatmul(on.products, plan.description.get(), &one, product.b.data, plan.a.get(),
-                       product.a.data, plan.b.get(), &beta, c.data, plan.c.get(), c.data,
-                       plan.c.get(), &plan.algorithm, on.workspace, on.workspace_bytes, on.stream),
-        "multiply");
+    require(cublasLtMatmul(on.products, plan.description.get(), &one, product.b.data, plan.a.get(),
+                           product.a.data, plan.b.get(), &beta, c.data, plan.c.get(), c.data,
+                           plan.c.get(), &plan.algorithm,
+                           plan.workspace_bytes > 0 ? on.workspace : nullptr, plan.workspace_bytes,
+                           on.stream),
+            "multiply");
   };
   c.dtype == DType::F64 ? run(1.0) : run(1.0F);
 }

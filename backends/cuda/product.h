@@ -10,6 +10,7 @@ struct Matrices {
   void* data;
   DType dtype;
   int64_t rows, columns, pitch, step = 0;
+  bool is_half = false;  // F16, which no tensor has, in the place of BF16
 
   /// A tensor of two axes.
   static Matrices of(const Tensor& x) {

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "backends/cuda/recurrence.cuh"
+#include "backends/cuda/block.cuh"
+#include "backends/cuda/elements.cuh"
 #include "backends/kernels.h"
 
 // Causal softmax attention, a warp per query (or, for the gradients of keys and values, per key)

@@ -1,6 +1,7 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/softmax_attention.cuh"
 #include "backends/cuda/softmax_attention_step_parts.cuh"
+#include "backends/step.h"
 
 // One token against a cache whose length only the device knows: a block per head, whose warps take
 // turns at 32 entries and put their sums together in order. For any sizes, and what the faster
@@ -103,6 +104,7 @@ __global__ void count_entry(int32_t* used) { ++*used; }
 void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
   if (o.numel() == 0) return;
   if (have_parts(args)) return attend_by_parts(args, o);
+  if (args.rotation.turns()) return softmax_attention_step(turned(args), o);
   const Context& on = context(o);
   Tensor used = args.used;
   for_sum_type(args.q.dtype(), "softmax_attention_step", [&](auto tag) {
@@ -121,7 +123,7 @@ void softmax_attention_step(const SoftmaxAttentionStepArgs& args, Tensor o) {
                           .new_values = Result<S>(args.values),
                           .o = Result<S>(o),
                           .used = used.data<int32_t>(),
-                          .positions = args.positions.data<int32_t>(),
+                          .positions = args.rotation.positions.data<int32_t>(),
                           .scale = static_cast<S>(args.scale)};
     const auto heads = static_cast<unsigned>(args.q.dim(0) * step.H);
     const size_t bytes = static_cast<size_t>(step.K + kAttentionWarps * (step.V + 2)) * sizeof(S);

@@ -1,3 +1,6 @@
+#include "backends/cuda/chained.cuh"
+#include "backends/cuda/last_block.cuh"
+#include "backends/cuda/rotation.cuh"
 #include "backends/cuda/softmax_attention_step_parts.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 
@@ -14,6 +17,7 @@ constexpr int kStepWarps = 8, kStepThreads = 32 * kStepWarps;
 constexpr int kStepBlocks = 3;  // of a multiprocessor
 constexpr int kAhead = 4;
 constexpr int kLeastEntries = 128;                 // of a part, unless there are fewer
+constexpr int kMostPairs = 64;                     // of a row that turns
 constexpr int kMostParts = 64, kMostHeads = 4096;  // of which there are several parts
 
 /// Blocks that are done, by head, and heads that are done: 0 between two launches, of which one at
@@ -26,6 +30,8 @@ struct StepParts {
   void *keys, *values;
   int32_t* used;
   const int32_t* positions;
+  int half;               // pairs that turn
+  double step;            // of their frequencies: rotation.cuh
   float scale2;           // of scores, for exponentials to base 2
   float *sums, *numbers;  // [parts, B, H, V]; [parts, B, H, 2]: the largest score, the total
   Result<float> o;
@@ -58,6 +64,44 @@ template <class T>
 __device__ uint4 raw_piece(const void* tensor, int64_t element, bool is_there) {
   if (!is_there) return make_uint4(0, 0, 0, 0);
   return *reinterpret_cast<const uint4*>(static_cast<const T*>(tensor) + element);
+}
+
+/// Sines and cosines of the pairs of a token, in shared memory.
+struct TurnOfToken {
+  float sines[kMostPairs], cosines[kMostPairs];
+
+  /// All threads of a block together; `frequency`: of the pair of this thread.
+  __device__ void wind(const StepParts& step, double frequency, int position) {
+    const int pair = static_cast<int>(threadIdx.x);
+    if (pair < step.half) sin_cos_of(frequency * position, sines[pair], cosines[pair]);
+    __syncthreads();
+  }
+};
+
+/// Elements [at, at + kCount) of row n of a query or key, turned and rounded.
+template <class T>
+__device__ uint4 turned_piece(const StepParts& step, const TurnOfToken& turn, const void* tensor,
+                              int n, int at, bool is_there) {
+  const int64_t first = int64_t{n} * step.K;
+  const uint4 raw = raw_piece<T>(tensor, first + at, is_there);
+  if (!is_there || at >= 2 * step.half) return raw;
+  const bool is_low = at < step.half;
+  const int pair = is_low ? at : at - step.half;
+  const Piece<T> own(raw),
+      other(raw_piece<T>(tensor, first + (is_low ? at + step.half : pair), true));
+  float y[Piece<T>::kCount];
+#pragma unroll
+  for (int i = 0; i < Piece<T>::kCount; ++i) {
+    const float across = other.at[i] * turn.sines[pair + i];
+    y[i] = own.at[i] * turn.cosines[pair + i] + (is_low ? -across : across);
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    return make_uint4(__float_as_uint(y[0]), __float_as_uint(y[1]), __float_as_uint(y[2]),
+                      __float_as_uint(y[3]));
+  } else {
+    return make_uint4(packed(y[0], y[1]), packed(y[2], y[3]), packed(y[4], y[5]),
+                      packed(y[6], y[7]));
+  }
 }
 
 /// What G lanes have seen: this lane's columns of the sum of weighted values, over 2^largest.
@@ -140,21 +184,6 @@ __device__ Joined join_warps(const PartSums<T, G>& seen, float& sum) {
   return all;
 }
 
-/// Whether this block is the last of `count` to come here; what the others wrote before is then
-/// seen by all its threads.
-__device__ bool is_last(int* done, int count) {
-  __shared__ bool answer;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    answer = atomicAdd(done, 1) == count - 1;
-    if (answer) *done = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return answer;
-}
-
 /// o of head n from its parts, in slices of parts that are put together in order.
 __device__ void join_parts(const StepParts& step, int n) {
   __shared__ float factors[kMostParts], slices[kStepThreads];
@@ -195,14 +224,15 @@ __device__ void join_parts(const StepParts& step, int n) {
 
 /// Entries [from, to) of a head, of which G lanes each meet every kGroups-th.
 template <class T, int G>
-__device__ PartSums<T, G> attend_entries(const StepParts& step, int n, int entry, int from,
-                                         int to) {
+__device__ PartSums<T, G> attend_entries(const StepParts& step, const TurnOfToken& turn, int n,
+                                         int entry, int from, int to) {
   constexpr int kCount = Piece<T>::kCount, kGroups = kStepThreads / G;
   const int at = static_cast<int>(threadIdx.x) % G * kCount;
   const int group = static_cast<int>(threadIdx.x) / G;
   const bool has_key = at < step.K, has_value = at < step.V;
   const int64_t row = step.row(n, from + group);
-  Piece<T> q(raw_piece<T>(step.q, int64_t{n} * step.K + at, has_key));
+  Piece<T> q(turned_piece<T>(step, turn, step.q, n, at, has_key));
+  const uint4 new_key = turned_piece<T>(step, turn, step.k, n, at, has_key);
   for (float& x : q.at) x *= step.scale2;
   PartSums<T, G> seen;
   for (int i = 0; i < to - from; i += kGroups * kAhead) {
@@ -212,7 +242,8 @@ __device__ PartSums<T, G> attend_entries(const StepParts& step, int n, int entry
       const int s = from + group + i + a * kGroups;
       const bool is_new = s == entry;
       const int64_t r = is_new ? n : row + int64_t{i + a * kGroups} * step.H;
-      keys[a] = raw_piece<T>(is_new ? step.k : step.keys, r * step.K + at, s < to && has_key);
+      keys[a] = raw_piece<T>(step.keys, r * step.K + at, s < to && has_key && !is_new);
+      if (is_new) keys[a] = new_key;
       values[a] = raw_piece<T>(is_new ? step.v : step.values, r * step.V + at, s < to && has_value);
     }
     float scores[kAhead];
@@ -237,12 +268,12 @@ __device__ PartSums<T, G> attend_entries(const StepParts& step, int n, int entry
 
 /// The token's key and value become entry `used`.
 template <class T, int G>
-__device__ void append(const StepParts& step, int n, int entry) {
+__device__ void append(const StepParts& step, const TurnOfToken& turn, int n, int entry) {
   const int at = static_cast<int>(threadIdx.x) * Piece<T>::kCount;
   const int64_t row = step.row(n, entry);
   if (at < step.K) {
     *reinterpret_cast<uint4*>(static_cast<T*>(step.keys) + row * step.K + at) =
-        raw_piece<T>(step.k, int64_t{n} * step.K + at, true);
+        turned_piece<T>(step, turn, step.k, n, at, true);
   }
   if (at < step.V) {
     *reinterpret_cast<uint4*>(static_cast<T*>(step.values) + row * step.V + at) =
@@ -253,14 +284,19 @@ __device__ void append(const StepParts& step, int n, int entry) {
 template <class T, int G>
 __global__ __launch_bounds__(kStepThreads, kStepBlocks) void attend_part(StepParts step) {
   const int n = static_cast<int>(blockIdx.x), part = static_cast<int>(blockIdx.y);
+  __shared__ TurnOfToken turn;
+  let_next_begin();
+  const double frequency = exp2(static_cast<int>(threadIdx.x) * step.step);
+  await_before();
+  turn.wind(step, frequency, step.positions[n / step.H]);
   const int entry = *step.used, end = min(entry + 1, step.capacity);
   const int document = entry - step.positions[n / step.H];
   const int begin = max(0, max(document, step.window > 0 ? end - step.window : 0));
   const int share = max((end - begin + step.parts - 1) / step.parts, kLeastEntries);
   const int from = begin + part * share, to = min(from + share, end);
-  if (from <= entry && entry < to) append<T, G>(step, n, entry);
+  if (from <= entry && entry < to) append<T, G>(step, turn, n, entry);
   float sum;
-  const Joined all = join_warps(attend_entries<T, G>(step, n, entry, from, to), sum);
+  const Joined all = join_warps(attend_entries<T, G>(step, turn, n, entry, from, to), sum);
   if (step.parts == 1) {
     if (static_cast<int>(threadIdx.x) < step.V) {
       step.o.put(int64_t{n} * step.V + threadIdx.x, sum / all.total);
@@ -271,7 +307,7 @@ __global__ __launch_bounds__(kStepThreads, kStepBlocks) void attend_part(StepPar
     if (threadIdx.x == 0) {
       reinterpret_cast<float2*>(step.numbers)[row] = make_float2(all.largest, all.total);
     }
-    if (!is_last(blocks_done + n, step.parts)) return;
+    if (!is_last_block(blocks_done + n, step.parts)) return;
     join_parts(step, n);
   }
   // Now every block of this head, and with the last head every block, knows which entry it is.
@@ -288,6 +324,7 @@ void launch(const SoftmaxAttentionStepArgs& args, const Tensor& o) {
   Tensor keys = args.keys, values = args.values, used = args.used;
   const int64_t heads = args.q.dim(0) * args.q.dim(2), V = args.v.dim(3);
   const int64_t capacity = args.keys.dim(1);
+  const int64_t half = args.rotation.turns() ? args.rotation.rotary / 2 : 0;
   const int64_t wanted = on.multiprocessors * kStepBlocks / heads;
   const int64_t most = std::min((capacity + kLeastEntries - 1) / kLeastEntries, wanted);
   const int64_t parts = heads > kMostHeads ? 1 : std::clamp<int64_t>(most, 1, kMostParts);
@@ -306,14 +343,15 @@ void launch(const SoftmaxAttentionStepArgs& args, const Tensor& o) {
                           .keys = keys.raw(),
                           .values = values.raw(),
                           .used = used.data<int32_t>(),
-                          .positions = args.positions.data<int32_t>(),
+                          .positions = args.rotation.positions.data<int32_t>(),
+                          .half = static_cast<int>(half),
+                          .step = half > 0 ? -std::log2(args.rotation.base) / half : 0,
                           .scale2 = static_cast<float>(args.scale) * kLog2E,
                           .sums = sums.data<float>(),
                           .numbers = numbers.data<float>(),
                           .o = Result<float>(o)};
   const dim3 grid(static_cast<unsigned>(heads), static_cast<unsigned>(parts));
-  attend_part<T, G><<<grid, kStepThreads, 0, on.stream>>>(step);
-  require_launched("softmax_attention_step");
+  launch_chained(on, attend_part<T, G>, grid, kStepThreads, 0, step);
 }
 
 }  // namespace
@@ -324,8 +362,11 @@ bool have_parts(const SoftmaxAttentionStepArgs& args) {
     return bytes % 16 == 0 && x.dim(3) <= 128 && reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
   };
   constexpr int64_t kMostEntries = int64_t{1} << 30;
-  return args.q.dtype() != DType::F64 && args.keys.dim(1) <= kMostEntries && fits(args.q) &&
-         fits(args.k) && fits(args.v) && fits(args.keys) && fits(args.values);
+  // A piece turns as a whole.
+  const int64_t half = args.rotation.turns() ? args.rotation.rotary / 2 : 0;
+  const bool turns_whole = half * static_cast<int64_t>(size_of(args.q.dtype())) % 16 == 0;
+  return turns_whole && args.q.dtype() != DType::F64 && args.keys.dim(1) <= kMostEntries &&
+         fits(args.q) && fits(args.k) && fits(args.v) && fits(args.keys) && fits(args.values);
 }
 
 void attend_by_parts(const SoftmaxAttentionStepArgs& args, const Tensor& o) {

@@ -1,3 +1,4 @@
+#include "backends/cuda/loops.cuh"
 #include "backends/cuda/softmax_attention_tiles_backward.cuh"
 
 // Backward, by the equations of softmax_attention_backward.cu, in three launches without atomics:

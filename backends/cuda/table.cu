@@ -15,11 +15,13 @@ constexpr KernelTable make_table() {
   table.sum = sum;
   table.matmul = matmul;
   table.linear_backward = linear_backward;
+  table.linear_step = linear_step;
   table.column_sums = column_sums;
   table.norm = norm;
   table.norm_backward = norm_backward;
   table.gelu = gelu;
   table.gelu_backward = gelu_backward;
+  table.gelu_backward_sums = gelu_backward_sums;
   table.softmax = softmax;
   table.softmax_backward = softmax_backward;
   table.embedding = embedding;
@@ -28,6 +30,8 @@ constexpr KernelTable make_table() {
   table.first_keys = first_keys;
   table.rope = rope;
   table.dropout = dropout;
+  table.dropout_norm = dropout_norm;
+  table.dropout_norm_backward = dropout_norm_backward;
   table.cross_entropy = cross_entropy;
   table.sigmoid = sigmoid;
   table.sigmoid_backward = sigmoid_backward;
@@ -62,6 +66,7 @@ constexpr KernelTable make_table() {
   table.linear_attention = linear_attention;
   table.linear_attention_backward = linear_attention_backward;
   table.linear_attention_step = linear_attention_step;
+  table.regla_step = regla_step;
   table.delta_rule = delta_rule;
   table.delta_rule_backward = delta_rule_backward;
   table.delta_rule_step = delta_rule_step;

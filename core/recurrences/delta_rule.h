@@ -1,6 +1,8 @@
 #pragma once
 
-#include <cstdint>
+#include "core/recurrences/cell.h"
+
+namespace regla::recurrence {
 
 /// The delta rule of fast weights (Schlag et al. 2021; Eq. 8), for one head:
 ///
@@ -10,59 +12,77 @@
 ///
 /// The state is asked for what it holds under k_t, and the difference e_t to what it should hold is
 /// written with strength g_t in (0, 1). K features, V values, S is [K, V].
-namespace regla::recurrence {
+struct DeltaRule {
+  static constexpr const char* kName = "delta_rule";
+  static constexpr Count kKeys = {2}, kValues = {1}, kScalars = {1};
+  static constexpr int kRoom = 2;  // e, d_u
 
-/// e = v - S^T k
-template <class T>
-void delta_rule_error(int64_t K, int64_t V, const T* k, const T* v, const T* S, T* e) {
-  for (int64_t j = 0; j < V; ++j) e[j] = v[j];
-  for (int64_t i = 0; i < K; ++i) {
-    for (int64_t j = 0; j < V; ++j) e[j] -= k[i] * S[i * V + j];
-  }
-}
+  template <class Key, class Value, class Scalar>
+  struct Token {
+    Key q, k;  // [K]
+    Value v;   // [V]
+    Scalar g;
+  };
 
-/// One token: updates S in place and writes o. `e` [V] is scratch.
-template <class T>
-void delta_rule_step(int64_t K, int64_t V, const T* q, const T* k, const T* v, T g, T* S, T* e,
-                     T* o) {
-  delta_rule_error(K, V, k, v, S, e);
-  for (int64_t j = 0; j < V; ++j) o[j] = 0;
-  for (int64_t i = 0; i < K; ++i) {
-    T* row = S + i * V;
-    for (int64_t j = 0; j < V; ++j) {
-      row[j] += k[i] * (g * e[j]);
-      o[j] += q[i] * row[j];
+  /// e = v - S^T k
+  template <class T>
+  static constexpr void error(const Sizes& n, const T* k, const T* v, const T* S, T* e) {
+    for (int64_t j = 0; j < n.V; ++j) e[j] = v[j];
+    for (int64_t i = 0; i < n.K; ++i) {
+      for (int64_t j = 0; j < n.V; ++j) e[j] -= k[i] * S[i * n.pitch + j];
     }
   }
-}
 
-/// Reverses one token. `S` is the state before it; `d_S` comes in as the gradient of the state
-/// after it and leaves as that of the state before it. The other gradients are added to. `e` and
-/// `d_u` [V] are scratch.
-template <class T>
-void delta_rule_step_backward(int64_t K, int64_t V, const T* q, const T* k, const T* v, T g,
-                              const T* S, const T* d_o, T* d_S, T* d_q, T* d_k, T* d_v, T* d_g,
-                              T* e, T* d_u) {
-  delta_rule_error(K, V, k, v, S, e);
-  for (int64_t j = 0; j < V; ++j) d_u[j] = 0;
-  for (int64_t i = 0; i < K; ++i) {
-    for (int64_t j = 0; j < V; ++j) {
-      d_q[i] += d_o[j] * (S[i * V + j] + k[i] * (g * e[j]));  // o = S_t^T q
-      d_S[i * V + j] += q[i] * d_o[j];
-      d_k[i] += d_S[i * V + j] * (g * e[j]);  // S_t = S + k u^T
-      d_u[j] += d_S[i * V + j] * k[i];
+  /// One token: updates S in place and writes o.
+  template <class T>
+  static constexpr void step(const Sizes& n, const Token<const T*, const T*, T>& x, T* S, T* o,
+                             T* e) {
+    error(n, x.k, x.v, S, e);
+    for (int64_t j = 0; j < n.V; ++j) o[j] = 0;
+    for (int64_t i = 0; i < n.K; ++i) {
+      T* row = S + i * n.pitch;
+      for (int64_t j = 0; j < n.V; ++j) {
+        row[j] += x.k[i] * (x.g * e[j]);
+        o[j] += x.q[i] * row[j];
+      }
     }
   }
-  for (int64_t j = 0; j < V; ++j) {
-    *d_g += d_u[j] * e[j];
-    d_v[j] += g * d_u[j];
-  }
-  for (int64_t i = 0; i < K; ++i) {
-    for (int64_t j = 0; j < V; ++j) {
-      d_k[i] -= S[i * V + j] * (g * d_u[j]);  // e = v - S^T k
-      d_S[i * V + j] -= k[i] * (g * d_u[j]);
+
+  /// Reverses one token. `S` is the state before it; `d_S` comes in as the gradient of the state
+  /// after it and leaves as that of the state before it. The other gradients are added to.
+  template <class T>
+  static constexpr void step_backward(const Sizes& n, const Token<const T*, const T*, T>& x,
+                                      const T* S, const T* d_o, T* d_S,
+                                      const Token<Spaced<T>, T*, T&>& d, T* room) {
+    T *e = room, *d_u = room + n.V;
+    error(n, x.k, x.v, S, e);
+    for (int64_t j = 0; j < n.V; ++j) d_u[j] = 0;
+    for (int64_t i = 0; i < n.K; ++i) {
+      T d_q_i = 0, d_k_i = 0;
+      for (int64_t j = 0; j < n.V; ++j) {
+        const int64_t at = i * n.pitch + j;
+        d_q_i += d_o[j] * (S[at] + x.k[i] * (x.g * e[j]));  // o = S_t^T q
+        d_S[at] += x.q[i] * d_o[j];
+        d_k_i += d_S[at] * (x.g * e[j]);  // S_t = S + k u^T
+        d_u[j] += d_S[at] * x.k[i];
+      }
+      d.q[i] += d_q_i;
+      d.k[i] += d_k_i;
+    }
+    for (int64_t j = 0; j < n.V; ++j) {
+      d.g += d_u[j] * e[j];
+      d.v[j] += x.g * d_u[j];
+    }
+    for (int64_t i = 0; i < n.K; ++i) {
+      T d_k_i = 0;
+      for (int64_t j = 0; j < n.V; ++j) {
+        const int64_t at = i * n.pitch + j;
+        d_k_i += S[at] * (x.g * d_u[j]);  // e = v - S^T k
+        d_S[at] -= x.k[i] * (x.g * d_u[j]);
+      }
+      d.k[i] -= d_k_i;
     }
   }
-}
+};
 
 }  // namespace regla::recurrence

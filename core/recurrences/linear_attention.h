@@ -1,57 +1,70 @@
 #pragma once
 
-#include <cstdint>
+#include "core/recurrences/cell.h"
+
+namespace regla::recurrence {
 
 /// The recurrence behind every gated linear attention (docs/math.md, "The recurrence"), one head:
 ///
-///     S_t[i,j] = a_t[i] * b_t[j] * S_{t-1}[i,j] + k_t[i] * u_t[j]
+///     S_t[i,j] = s_t * a_t[i] * b_t[j] * S_{t-1}[i,j] + k_t[i] * u_t[j]
 ///     o_t[j]   = sum_i q_t[i] * S_t[i,j]
 ///
-/// ReGLA (Eq. 15) is a = 1, b = F_t (Eq. 16), u = v. K features, V values, S is [K, V]. In row form
-/// the inner loop runs over j and has no reduction, so it vectorises by itself.
-namespace regla::recurrence {
+/// ReGLA (Eq. 15) is s = a = 1, b = F_t (Eq. 16), u = v. K features, V values, S is [K, V]. In row
+/// form the inner loop runs over j and has no reduction, so it vectorises by itself.
+struct LinearAttention {
+  static constexpr const char* kName = "linear_attention";
+  static constexpr Count kKeys = {2, 1}, kValues = {1, 1}, kScalars = {0, 1};
+  static constexpr int kRoom = 0;
 
-/// A decay factor that may be absent, which means 1.
-template <class T>
-T factor_at(const T* factors, int64_t i) {
-  return factors == nullptr ? T(1) : factors[i];
-}
+  template <class Key, class Value, class Scalar>
+  struct Token {
+    Key q, k, a;  // [K]
+    Value u, b;   // [V]
+    Scalar s;
+  };
 
-/// One token: updates S in place and writes o.
-template <class T>
-void linear_attention_step(int64_t K, int64_t V, const T* q, const T* k, const T* u, const T* a,
-                           const T* b, T* S, T* o) {
-  for (int64_t j = 0; j < V; ++j) o[j] = 0;
-  for (int64_t i = 0; i < K; ++i) {
-    const T a_i = factor_at(a, i), k_i = k[i], q_i = q[i];
-    T* row = S + i * V;
-    for (int64_t j = 0; j < V; ++j) {
-      row[j] = a_i * factor_at(b, j) * row[j] + k_i * u[j];
-      o[j] += q_i * row[j];
+  /// One token: updates S in place and writes o.
+  template <class T>
+  static constexpr void step(const Sizes& n, const Token<const T*, const T*, T>& x, T* S, T* o,
+                             T* = nullptr) {
+    for (int64_t j = 0; j < n.V; ++j) o[j] = 0;
+    for (int64_t i = 0; i < n.K; ++i) {
+      const T a_i = x.s * x.a[i], k_i = x.k[i], q_i = x.q[i];
+      T* row = S + i * n.pitch;
+      for (int64_t j = 0; j < n.V; ++j) {
+        row[j] = a_i * x.b[j] * row[j] + k_i * x.u[j];
+        o[j] += q_i * row[j];
+      }
     }
   }
-}
 
-/// Reverses one token. `S` is the state before it; `d_S` comes in as the gradient of the state
-/// after it and leaves as that of the state before it. Gradients are added to, and those of the
-/// decays are taken with respect to their logs.
-template <class T>
-void linear_attention_step_backward(int64_t K, int64_t V, const T* q, const T* k, const T* u,
-                                    const T* a, const T* b, const T* S, const T* d_o, T* d_S,
-                                    T* d_q, T* d_k, T* d_u, T* d_log_a, T* d_log_b) {
-  for (int64_t i = 0; i < K; ++i) {
-    const T a_i = factor_at(a, i);
-    for (int64_t j = 0; j < V; ++j) {
-      const T decayed = a_i * factor_at(b, j) * S[i * V + j];  // the first term of S_t
-      d_q[i] += d_o[j] * (decayed + k[i] * u[j]);              // o_t[j] = sum_i q[i] S_t[i,j]
-      const T d_S_t = d_S[i * V + j] + q[i] * d_o[j];
-      d_k[i] += d_S_t * u[j];
-      d_u[j] += d_S_t * k[i];
-      d_log_a[i] += d_S_t * decayed;
-      d_log_b[j] += d_S_t * decayed;
-      d_S[i * V + j] = d_S_t * a_i * factor_at(b, j);
+  /// Reverses one token. `S` is the state before it; `d_S` comes in as the gradient of the state
+  /// after it and leaves as that of the state before it. Gradients are added to, and those of the
+  /// decays are taken with respect to their logs.
+  template <class T>
+  static constexpr void step_backward(const Sizes& n, const Token<const T*, const T*, T>& x,
+                                      const T* S, const T* d_o, T* d_S,
+                                      const Token<Spaced<T>, T*, T&>& d, T* = nullptr) {
+    for (int64_t i = 0; i < n.K; ++i) {
+      const T a_i = x.s * x.a[i], k_i = x.k[i], q_i = x.q[i];
+      T d_q_i = 0, d_k_i = 0, d_log_a_i = 0;
+      for (int64_t j = 0; j < n.V; ++j) {
+        const int64_t at = i * n.pitch + j;
+        const T factor = a_i * x.b[j], decayed = factor * S[at];  // the first term of S_t
+        d_q_i += d_o[j] * (decayed + k_i * x.u[j]);               // o_t[j] = sum_i q[i] S_t[i,j]
+        const T d_S_t = d_S[at] + q_i * d_o[j];
+        d_k_i += d_S_t * x.u[j];
+        d.u[j] += d_S_t * k_i;
+        d_log_a_i += d_S_t * decayed;
+        d.b[j] += d_S_t * decayed;
+        d_S[at] = d_S_t * factor;
+      }
+      d.q[i] += d_q_i;
+      d.k[i] += d_k_i;
+      d.a[i] += d_log_a_i;
+      d.s += d_log_a_i;
     }
   }
-}
+};
 
 }  // namespace regla::recurrence

@@ -32,11 +32,11 @@ Var DeltaNetMixer::chunked(const Var& x, const Segment& segment, MixerState* sta
   return output_(result.o, x);
 }
 
-Tensor DeltaNetMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
-  const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const Inputs in = prepare(token, {.positions = positions});
+Tensor DeltaNetMixer::step(const Token& token, const Tensor& positions, MixerState& state) {
+  const Var x = token.read().reshape({token.x.dim(0), 1, token.x.dim(1)});
+  const Inputs in = prepare(x, {.positions = positions});
   const Tensor o = delta_rule_step(in.q, in.k, in.v, in.g, {}, state.S.value);
-  return output_(o, token).value.reshape(x.shape());
+  return token.added(output_(o, x).value.reshape(token.x.shape()));
 }
 
 MixerState DeltaNetMixer::initial_state(int64_t batch) const {

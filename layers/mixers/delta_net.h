@@ -25,7 +25,7 @@ class DeltaNetMixer : public Mixer {
                 const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
+  Tensor step(const Token& token, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
   void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }

@@ -29,13 +29,37 @@ Var LinearAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSta
   return finish(result.o, x);
 }
 
-Tensor LinearAttentionMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
+Tensor LinearAttentionMixer::step(const Token& token, const Tensor& positions, MixerState& state) {
   check_step_form(config_, "mixer");
-  const Var token = x.reshape({x.dim(0), 1, x.dim(1)});
-  const Inputs in = prepare(token, {.positions = positions}, &state);
+  if (is_paper_form(config_)) return paper_step(token, positions, state);
+  const Var x = token.read().reshape({token.x.dim(0), 1, token.x.dim(1)});
+  const Inputs in = prepare(x, {.positions = positions}, &state);
   const Tensor o = linear_attention_step(in.q, in.k, in.u, in.decays, {}, state.S.value);
   if (state.m.defined()) state.m.value.copy_from(in.m.value);
-  return finish(o, token).value.reshape(x.shape());
+  return token.added(finish(o, x).value.reshape(token.x.shape()));
+}
+
+Tensor LinearAttentionMixer::paper_step(const Token& token, const Tensor& positions,
+                                        MixerState& state) {
+  StepLayers layers;
+  project_.add_layers(layers);
+  gate_.add_layers(layers);
+  output_.add_layers(layers);
+  const Tensors z = linear_step(token, layers);
+  const int64_t B = token.x.dim(0);
+  const auto heads = [&](size_t layer) {
+    return z[layer].reshape({B, 1, heads_, z[layer].dim(1) / heads_});
+  };
+  const ReglaToken of_heads = {.z_q = heads(0),
+                               .z_k = heads(1),
+                               .v = heads(2),
+                               .z_g = heads(3),
+                               .z_r = heads(4),
+                               .z_o = z.size() > 5 ? Var(heads(5)) : Var{},
+                               .rotation = project_.rotation(positions),
+                               .scale = score_scale(resolved_score_scale(config_), K_)};
+  const Tensor y = regla_step(of_heads, output_.norm(), state.m.value, state.S.value);
+  return output_.step(Token(y.reshape(token.x.shape()), nullptr, token.residual));
 }
 
 LinearAttentionMixer::Inputs LinearAttentionMixer::prepare(const Var& x, const Segment& segment,

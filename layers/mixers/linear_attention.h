@@ -25,7 +25,7 @@ class LinearAttentionMixer : public Mixer {
                        const ParameterFactory& make, const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
+  Tensor step(const Token& token, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   void parameters(ParameterList& list) override;
   void begin_step(int64_t updates_done) override { phi_.begin_step(updates_done); }
@@ -41,6 +41,8 @@ class LinearAttentionMixer : public Mixer {
   };
   Inputs prepare(const Var& x, const Segment& segment, MixerState* state);
   Var finish(const Var& o, const Var& x);
+  /// `step` of the paper's own form, in three passes.
+  Tensor paper_step(const Token& token, const Tensor& positions, MixerState& state);
   /// Columns of the state: the values, and with a sum norm the normaliser.
   int64_t columns() const { return V_ + (config_.sum_norm ? 1 : 0); }
 

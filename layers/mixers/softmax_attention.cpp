@@ -59,17 +59,15 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
   return finish(o);
 }
 
-Tensor SoftmaxAttentionMixer::step(const Tensor& x, const Tensor& positions, MixerState& state) {
-  const int64_t B = x.dim(0);
-  const Var token = x.reshape({B, 1, x.dim(1)});
-  const HeadProjections::Result in = project_(token, {.positions = positions});
+Tensor SoftmaxAttentionMixer::step(const Token& token, const Tensor& positions, MixerState& state) {
+  const int64_t B = token.x.dim(0);
+  const HeadProjections::Result in = project_.step(token, positions);
   if (steps_ahead(state) == 0) make_room(state, B, std::max<int64_t>(kLeastRoom, 2 * state.length));
-  const Var q = rope(in.q, in.rotation), k = rope(in.k, in.rotation);
   const Tensor o =
-      softmax_attention_step(q, k, in.v, {state.keys.value, state.values.value, state.used},
-                             positions, config_.window, score_scale(ScoreScale::SqrtD, K_));
+      softmax_attention_step(in.q, in.k, in.v, {state.keys.value, state.values.value, state.used},
+                             in.rotation, config_.window, score_scale(ScoreScale::SqrtD, K_));
   ++state.length;
-  return finish(o).value.reshape(x.shape());
+  return linear_step(Token(o.reshape({B, heads_ * V_}), nullptr, token.residual), output_);
 }
 
 Var SoftmaxAttentionMixer::finish(const Var& o) {

@@ -15,7 +15,7 @@ class SoftmaxAttentionMixer : public Mixer {
                         const ParameterFactory& make, const std::string& name);
 
   Var chunked(const Var& x, const Segment& segment, MixerState* state) override;
-  Tensor step(const Tensor& x, const Tensor& positions, MixerState& state) override;
+  Tensor step(const Token& token, const Tensor& positions, MixerState& state) override;
   MixerState initial_state(int64_t batch) const override;
   MixerState initial_carried_state(int64_t batch) const override;
   void reserve(MixerState& state, int64_t batch, int64_t tokens) const override;

@@ -28,7 +28,7 @@ double weighted_sum(const OpSample& sample, const Tensors& values, const Tensors
 std::set<std::string> declared_ops() {
   std::ifstream file(std::string(REGLA_SOURCE_DIR) + "/autograd/ops.h");
   const std::string text(std::istreambuf_iterator<char>(file), {});
-  const std::regex declaration("\n(?:Var|Tensor|SafeExp|Recurrence) ([a-z_]+)\\(");
+  const std::regex declaration("\n(?:Vars?|Tensors?|SafeExp|SumAndNorm|Recurrence) ([a-z_]+)\\(");
   std::set<std::string> names;
   for (std::sregex_iterator match(text.begin(), text.end(), declaration), end; match != end;
        ++match) {

@@ -51,7 +51,8 @@ void check_attention(const HeadSizes& n, int64_t past, int64_t window, bool docu
   }
 }
 
-void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, Device device) {
+void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, int64_t rotary,
+                          Device device) {
   check_case({"softmax_attention_step",
               "AAAI",
               {floats({2, 1, 3, K}, 1), floats({2, 1, 3, K}, 2), floats({2, 1, 3, V}, 3),
@@ -66,7 +67,7 @@ void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, De
                                            .keys = out[1],
                                            .values = out[2],
                                            .used = out[3],
-                                           .positions = in[3],
+                                           .rotation = {in[3], rotary},
                                            .window = window,
                                            .scale = 0.2},
                                           out[0]);
@@ -92,7 +93,7 @@ TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a
     for (const int32_t used : {0, 1, 40, 299}) {
       for (const int64_t window : {0, 24}) {
         INFO("K " << K << ", " << used << " entries, window " << window);
-        check_attention_step(K, K == 20 ? 36 : 64, used, window, *device);
+        check_attention_step(K, K == 20 ? 36 : 64, used, window, K / 4 * 2, *device);
       }
     }
   }

@@ -216,6 +216,94 @@ TEST_CASE("a GPU drops what the CPU drops", "[cuda]") {
   }
 }
 
+TEST_CASE("a GPU drops and norms in one pass as the CPU does in two", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const Tensor step = Tensor::of({1}, std::vector<int32_t>{70'000});
+  struct Case {
+    int64_t N, first;
+    double rate;
+  };
+  for (const auto& [N, first, rate] : std::vector<Case>{{768, 0, 0.1},
+                                                        {768, 8, 0.5},
+                                                        {256, 768, 0.3},
+                                                        {1024, 4, 0.3},
+                                                        {2048, 0, 0.3},
+                                                        {768, 3, 0.3},
+                                                        {768, 0, 0},
+                                                        {300, 0, 0.3},
+                                                        {33, 1, 0.3}}) {
+    constexpr int64_t R = 301;
+    INFO("N " << N << ", first " << first << ", rate " << rate);
+    const Tensor x = floats({R, N}, 1), residual = floats({R, N}, 2), rows = floats({R}, 3);
+    const Tensor gain = floats({N}, 4), bias = floats({N}, 5), d_y = floats({R, N}, 6);
+    const auto drop = [=, n = first, p = rate](const Tensors& in) {
+      return DropoutArgs{.x = in[0],
+                         .residual = in[1],
+                         .step = in[2],
+                         .rate = p,
+                         .seed = 5,
+                         .place = 11,
+                         .first = n};
+    };
+    const auto norm = [](const Tensor& sum, const Tensors& in) {
+      return NormArgs{.x = sum, .gain = in[3], .bias = in[4], .epsilon = 1e-5, .center = true};
+    };
+    check_case({"dropout_norm",
+                "ASISS",
+                {x, residual, step, gain, bias},
+                "SASS",
+                {x, x, rows, rows},
+                [=](const auto& on, const auto& in, const auto& out) {
+                  on.dropout_norm(drop(in), norm(out[0], in), out[1], out[2], out[3]);
+                },
+                5e-6},
+               *device);
+    for (const bool adds : {false, true}) {
+      check_case({"dropout_norm_backward",
+                  "ASISSA",
+                  {x, residual, step, gain, bias, d_y},
+                  "SASS",
+                  {d_y, x, gain, bias},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    const auto empty = [&](const Tensor& like) { return Tensor::empty_like(like); };
+                    const Tensor sum = empty(in[1]), y = empty(in[0]);
+                    const Tensor mean = Tensor::empty({R}, sum.dtype(), sum.device());
+                    const Tensor inverse = empty(mean);
+                    const NormArgs normed = norm(sum, in);
+                    on.dropout_norm(drop(in), normed, y, mean, inverse);
+                    DropoutArgs mask = drop(in);
+                    mask.x = mask.residual = {};
+                    on.dropout_norm_backward(mask, normed, mean, inverse, in[5], {out[0], adds},
+                                             out[1], {out[2], adds}, {out[3], adds});
+                  },
+                  1e-5},
+                 *device);
+    }
+  }
+}
+
+TEST_CASE("a GPU's gradients of GELU come with the sums of their columns", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t N : {1, 8, 33, 256, 3072}) {
+    for (const bool tanh : {false, true}) {
+      INFO("N " << N << ", tanh " << tanh);
+      const Tensor x = floats({519, N}, 1, 2), d_y = floats({519, N}, 2), sums = floats({N}, 3);
+      check_case({"gelu_backward_sums",
+                  "AA",
+                  {x, d_y},
+                  "AS",
+                  {x, sums},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.gelu_backward_sums(in[0], tanh, in[1], out[0], {out[1], true});
+                  },
+                  1e-5},
+                 *device);
+    }
+  }
+}
+
 TEST_CASE("a GPU turns pairs as the CPU does, at any position", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;

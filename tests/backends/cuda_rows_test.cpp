@@ -338,6 +338,46 @@ TEST_CASE("a GPU looks up rows and adds gradients to them in the order of tokens
   }
 }
 
+TEST_CASE("a GPU draws from large vocabularies what the CPU draws", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  constexpr int64_t kIds = 50304;
+  // Spread out; far apart; in few values; all alike: bins that hold few ids, many, and all.
+  std::vector<Tensor> rows = {floats({2, kIds}, 1, 2), floats({2, kIds}, 2, 1e4),
+                              floats({2, kIds}, 3, 3), Tensor::full({2, kIds}, 1.5, DType::F32)};
+  for (int64_t i = 0; i < 2 * kIds; ++i) {
+    auto& score = rows[2].data<float>()[i];
+    score = std::floor(score);
+  }
+  for (size_t kind = 0; kind < rows.size(); ++kind) {
+    for (const double temperature : {0.0, 0.8, 50.0}) {
+      for (const int64_t top_k : {0, 50, 30000}) {
+        for (const double top_p : {1.0, 0.9}) {
+          INFO("kind " << kind << ", temperature " << temperature << ", top_k " << top_k
+                       << ", top_p " << top_p);
+          check_case({"sample",
+                      "SI",
+                      {rows[kind], Tensor::full({1}, 5, DType::I32)},
+                      "I",
+                      {Tensor::zeros({2}, DType::I32)},
+                      [=](const auto& on, const auto& in, const auto& out) {
+                        on.sample({.scores = in[0],
+                                   .draw = in[1],
+                                   .temperature = temperature,
+                                   .top_k = top_k,
+                                   .top_p = top_p,
+                                   .seed = 3,
+                                   .vocab = kIds - 47},
+                                  out[0]);
+                      },
+                      0},
+                     DType::F32, *device);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
   const std::optional<Device> device = gpu();
   if (!device) return;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "autograd/ops.h"
+#include "backends/cpu/cells.h"
 #include "tests/backends/delta_rule_oracle.h"
 #include "tests/catch.h"
 #include "tests/sequence.h"
@@ -138,53 +139,46 @@ void check_step(const Problem& original, const Results& wanted, DType dtype) {
   check_results({{"o", joined(o).values()}, {"state", state.values()}}, wanted, dtype);
 }
 
-/// The recurrence of core/ run forwards and backwards by hand.
-void check_cell(const Problem& p, const Results& wanted) {
-  const int64_t steps = p.q.dim(1), H = p.q.dim(2), K = p.q.dim(3), V = p.v.dim(3);
-  const DeltaRuleInputs in = oracle_inputs(p);
-  Numbers o(in.v.size()), last(in.d_state.size()), d_q(in.q.size()), d_k(in.k.size());
-  Numbers d_v(in.v.size()), d_g(in.g.size()), d_state(in.d_state), e(V), d_u(V);
-  for (int64_t n = 0; n < in.B * H; ++n) {
-    const auto token = [&](int64_t t) { return (n / H * steps + t) * H + n % H; };
-    const auto resets = [&](int64_t t) {
-      return !in.reset.empty() && in.reset[n / H * steps + t] != 0;
-    };
-    std::vector<Numbers> before;  // the state that each token finds
-    Numbers S(K * V);
-    if (!in.state.empty()) std::copy_n(&in.state[n * K * V], K * V, S.data());
-    for (int64_t t = 0; t < steps; ++t) {
-      const int64_t r = token(t);
-      if (resets(t)) std::fill(S.begin(), S.end(), 0);
-      before.push_back(S);
-      recurrence::delta_rule_step(K, V, &in.q[r * K], &in.k[r * K], &in.v[r * V], in.g[r], S.data(),
-                                  e.data(), &o[r * V]);
-    }
-    std::copy_n(S.data(), K * V, &last[n * K * V]);
-    double* d_S = &d_state[n * K * V];
-    for (int64_t t = steps - 1; t >= 0; --t) {
-      const int64_t r = token(t);
-      recurrence::delta_rule_step_backward(K, V, &in.q[r * K], &in.k[r * K], &in.v[r * V], in.g[r],
-                                           before[t].data(), &in.d_o[r * V], d_S, &d_q[r * K],
-                                           &d_k[r * K], &d_v[r * V], &d_g[r], e.data(), d_u.data());
-      if (resets(t)) std::fill_n(d_S, K * V, 0);
-    }
-  }
+/// The cell, token by token.
+void check_cell(const Problem& original, const Results& wanted, DType dtype) {
+  const Problem p = original.to(dtype);
+  const CellArgs args = cell_args({.q = p.q,
+                                   .k = p.k,
+                                   .v = p.v,
+                                   .g = p.g,
+                                   .reset = p.reset,
+                                   .state = p.state,
+                                   .chunk = 1,
+                                   .keep = true});
+  RecurrenceResult result = {Tensor::empty_like(p.v), Tensor::empty_like(p.d_state), {}};
+  cpu::run_cell<recurrence::DeltaRule>(args, result);
+  const auto like = [](const Tensor& x) { return x ? Tensor::empty_like(x) : Tensor{}; };
+  const Tensor d_q = like(p.q), d_k = like(p.k), d_v = like(p.v), d_g = like(p.g);
+  const Tensor d_state0 = like(p.state);
+  cpu::reverse_cell<recurrence::DeltaRule>(args, result,
+                                           cell_gradients({.d_o = p.d_o,
+                                                           .d_state = p.d_state,
+                                                           .d_q = {d_q},
+                                                           .d_k = {d_k},
+                                                           .d_v = {d_v},
+                                                           .d_g = {d_g},
+                                                           .d_state0 = {d_state0}}));
   INFO("cell");
-  check_results({{"o", o},
-                 {"state", last},
-                 {"d_q", d_q},
-                 {"d_k", d_k},
-                 {"d_v", d_v},
-                 {"d_g", d_g},
-                 {"d_state0", in.state.empty() ? Numbers{} : d_state}},
-                wanted, DType::F64);
+  check_results({{"o", result.o.values()},
+                 {"state", result.state.values()},
+                 {"d_q", d_q.values()},
+                 {"d_k", d_k.values()},
+                 {"d_v", d_v.values()},
+                 {"d_g", d_g.values()},
+                 {"d_state0", d_state0 ? d_state0.values() : Numbers{}}},
+                wanted, dtype);
 }
 
 void check_problem(const Problem& p, const std::vector<int64_t>& chunks) {
   const DeltaRuleInputs inputs = oracle_inputs(p);
   const Results wanted = results_of(DeltaRuleOracle(inputs));
-  check_cell(p, wanted);
   for (DType dtype : {DType::F64, DType::F32}) {
+    check_cell(p, wanted, dtype);
     check_step(p, wanted, dtype);
     for (int64_t chunk : chunks) {
       INFO("chunk " << chunk);

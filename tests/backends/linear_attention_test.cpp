@@ -4,6 +4,7 @@
 #include <string>
 
 #include "autograd/ops.h"
+#include "backends/cpu/cells.h"
 #include "tests/catch.h"
 #include "tests/oracle.h"
 #include "tests/sequence.h"
@@ -146,71 +147,47 @@ void check_step(const Problem& original, const OracleResult& expected, DType dty
   CHECK(relative_error(state.values(), expected.state) < bound);
 }
 
-/// The recurrence of core/ run forwards and backwards by hand, in T.
-template <class T>
-void check_cell(const Problem& p, const OracleResult& expected) {
-  const int64_t B = p.q.dim(0), steps = p.q.dim(1), H = p.q.dim(2), K = p.q.dim(3);
-  const int64_t V = p.u.dim(3);
-  const auto numbers = [](const Tensor& x) {
-    const Numbers values = x ? x.values() : Numbers{};
-    return std::vector<T>(values.begin(), values.end());
-  };
-  const auto q = numbers(p.q), k = numbers(p.k), u = numbers(p.u), log_a = numbers(p.log_a);
-  const auto log_b = numbers(p.log_b), log_s = numbers(p.log_s), d_o = numbers(p.d_o);
-  const auto state = numbers(p.state), reset = numbers(p.reset), d_state = numbers(p.d_state);
-  const auto size = [](int64_t n) { return static_cast<size_t>(n); };
-  std::vector<T> o(u.size()), last(d_state.size()), d_q(q.size()), d_k(k.size()), d_u(u.size());
-  std::vector<T> d_log_a(q.size()), d_log_b(u.size()), d_state0(d_state);
-  for (int64_t n = 0; n < B * H; ++n) {
-    const int64_t b = n / H, h = n % H;
-    const auto token = [&](int64_t t) { return (b * steps + t) * H + h; };
-    std::vector<std::vector<T>> S(size(steps + 1), std::vector<T>(size(K * V), T(0)));
-    std::vector<T> a(size(steps * K)), c(size(steps * V));
-    if (!state.empty()) std::copy_n(&state[size(n * K * V)], K * V, S[0].data());
-    for (int64_t t = 0; t < steps; ++t) {
-      const bool cut = !reset.empty() && reset[size(b * steps + t)] != 0;
-      const T scalar = cut ? T(0) : log_s.empty() ? T(1) : std::exp(log_s[size(token(t))]);
-      for (int64_t i = 0; i < K; ++i) {
-        a[size(t * K + i)] =
-            scalar * (log_a.empty() ? T(1) : std::exp(log_a[size(token(t) * K + i)]));
-      }
-      for (int64_t j = 0; j < V; ++j) {
-        c[size(t * V + j)] = log_b.empty() ? T(1) : std::exp(log_b[size(token(t) * V + j)]);
-      }
-      S[size(t + 1)] = S[size(t)];
-      recurrence::linear_attention_step(K, V, &q[size(token(t) * K)], &k[size(token(t) * K)],
-                                        &u[size(token(t) * V)], &a[size(t * K)], &c[size(t * V)],
-                                        S[size(t + 1)].data(), &o[size(token(t) * V)]);
-    }
-    std::copy_n(S[size(steps)].data(), K * V, &last[size(n * K * V)]);
-    for (int64_t t = steps - 1; t >= 0; --t) {
-      recurrence::linear_attention_step_backward(
-          K, V, &q[size(token(t) * K)], &k[size(token(t) * K)], &u[size(token(t) * V)],
-          &a[size(t * K)], &c[size(t * V)], S[size(t)].data(), &d_o[size(token(t) * V)],
-          &d_state0[size(n * K * V)], &d_q[size(token(t) * K)], &d_k[size(token(t) * K)],
-          &d_u[size(token(t) * V)], &d_log_a[size(token(t) * K)], &d_log_b[size(token(t) * V)]);
-    }
+/// The cell, token by token.
+void check_cell(const Problem& original, const OracleResult& expected, DType dtype) {
+  const Problem p = original.to(dtype);
+  const CellArgs args = cell_args({.q = p.q,
+                                   .k = p.k,
+                                   .u = p.u,
+                                   .log_a = p.log_a,
+                                   .log_b = p.log_b,
+                                   .log_s = p.log_s,
+                                   .reset = p.reset,
+                                   .state = p.state,
+                                   .chunk = 1,
+                                   .keep = true});
+  RecurrenceResult result = {Tensor::empty_like(p.u), Tensor::empty_like(p.d_state), {}};
+  cpu::run_cell<recurrence::LinearAttention>(args, result);
+  const auto like = [](const Tensor& x) { return x ? Tensor::empty_like(x) : Tensor{}; };
+  const Tensors got = {result.o,      result.state,  like(p.q),     like(p.k),    like(p.u),
+                       like(p.log_a), like(p.log_b), like(p.log_s), like(p.state)};
+  cpu::reverse_cell<recurrence::LinearAttention>(args, result,
+                                                 cell_gradients({.d_o = p.d_o,
+                                                                 .d_state = p.d_state,
+                                                                 .d_q = {got[2]},
+                                                                 .d_k = {got[3]},
+                                                                 .d_u = {got[4]},
+                                                                 .d_log_a = {got[5]},
+                                                                 .d_log_b = {got[6]},
+                                                                 .d_log_s = {got[7]},
+                                                                 .d_state0 = {got[8]}}));
+  const std::vector<const Numbers*> wanted = parts(expected);
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (!got[i]) continue;
+    INFO("cell, " << name_of(dtype) << ", result " << i);
+    CHECK(error(got[i].values(), *wanted[i]) < (dtype == DType::F64 ? 1e-10 : 1e-4));
   }
-  const double bound = std::is_same_v<T, double> ? 1e-10 : 1e-4;
-  const auto same = [&](const std::vector<T>& got, const Numbers& wanted) {
-    CHECK(error(Numbers(got.begin(), got.end()), wanted) < bound);
-  };
-  same(o, expected.o);
-  same(last, expected.state);
-  same(d_q, expected.d_q);
-  same(d_k, expected.d_k);
-  same(d_u, expected.d_u);
-  same(d_log_a, expected.d_log_a);
-  same(d_log_b, expected.d_log_b);
-  if (!state.empty()) same(d_state0, expected.d_state0);
 }
 
 void check_problem(const Problem& p, const std::vector<int64_t>& chunks) {
   const OracleInputs inputs = oracle_inputs(p);
   const Oracle oracle(inputs);
-  check_cell<double>(p, oracle.result());
-  check_cell<float>(p, oracle.result());
   for (DType dtype : {DType::F64, DType::F32}) {
+    check_cell(p, oracle.result(), dtype);
     check_step(p, oracle.result(), dtype);
     for (int64_t chunk : chunks) check_chunked(p, oracle.result(), dtype, chunk);
   }

@@ -100,9 +100,9 @@ TEST_CASE("one token after those in a cache is the naive sum, and is in the cach
                                        Tensor::full({1}, used, DType::I32)};
           copy_rows(keys, 0, used, cache.keys, 0);
           copy_rows(values, 0, used, cache.values, 0);
-          const Tensor o =
-              softmax_attention_step(converted(q, dtype), tokens(keys, used, used + 1),
-                                     tokens(values, used, used + 1), cache, positions, window, 0.4);
+          const Tensor o = softmax_attention_step(converted(q, dtype), tokens(keys, used, used + 1),
+                                                  tokens(values, used, used + 1), cache,
+                                                  {positions}, window, 0.4);
           INFO("used " << used << ", window " << window << ", hidden " << hidden << ", "
                        << name_of(dtype));
           CHECK(relative_error(o.values(), expected.o) < (dtype == DType::F64 ? 1e-10 : 1e-4));
@@ -121,7 +121,7 @@ TEST_CASE("a cache that is full takes no token") {
                                Tensor::zeros({1, 3, 1, 2}, DType::F32),
                                Tensor::full({1}, 3, DType::I32)};
   const Tensor position = Tensor::full({1, 1}, 3, DType::I32);
-  CHECK(error_of([&] { softmax_attention_step(x, x, x, cache, position, 0, 1); }) ==
+  CHECK(error_of([&] { softmax_attention_step(x, x, x, cache, {position}, 0, 1); }) ==
         "[softmax_attention_step] expected fewer than 3 entries in use, got 3");
 }
 

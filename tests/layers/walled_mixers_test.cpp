@@ -3,7 +3,6 @@
 #include <string>
 
 #include "tests/layers/mixer_contract.h"
-#include "tests/layers/toy/moving_average_mixer.h"
 #include "tests/walled_device.h"
 
 namespace regla::test {
@@ -29,13 +28,6 @@ TEST_CASE("every mixer keeps the contract behind the wall") {
     INFO(name);
     check_mixer_contract(config, false, {.T = 13, .past = 3, .device = walled_device()});
   }
-}
-
-TEST_CASE("the toy mixer keeps the contract behind the wall") {
-  const auto make = [](const MixerSizes& sizes, const ParameterFactory& factory) {
-    return std::make_unique<MovingAverageMixer>(sizes, factory, "mixer");
-  };
-  check_mixer_contract(make, false, {.device = walled_device()});
 }
 
 TEST_CASE("every mixer computes the CPU's bits behind the wall") {

@@ -116,6 +116,17 @@ TEST_CASE("what is written is resolved and reads as the same") {
   CHECK(from_json(defaults.to_json()).model.mixer[0].score_scale == ScoreScale::Variance);
 }
 
+TEST_CASE("activation checkpointing was true or false once") {
+  const auto read = [](const char* json) { return from_json(json).activation_checkpointing; };
+  CHECK(read("{}") == ActivationCheckpointing::Cheap);
+  CHECK(read(R"({"activation_checkpointing": false})") == ActivationCheckpointing::Cheap);
+  CHECK(read(R"({"activation_checkpointing": true})") == ActivationCheckpointing::Blocks);
+  CHECK(read(R"({"activation_checkpointing": "none"})") == ActivationCheckpointing::None);
+  CHECK(read(apply_override("{}", "activation_checkpointing=true").c_str()) ==
+        ActivationCheckpointing::Blocks);
+  CHECK_THAT(error_of(R"({"activation_checkpointing": 1})"), Contains("activation_checkpointing"));
+}
+
 TEST_CASE("precision was called dtype once") {
   CHECK(from_json("{}").precision == Precision::Fp32);
   for (const auto& [json, wanted] : {std::pair(R"({"dtype": "f32"})", Precision::Fp32),

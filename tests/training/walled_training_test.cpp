@@ -41,7 +41,8 @@ std::vector<TrainingConfig> walled_configs() {
   for (const auto& model : models) {
     configs.push_back(walled_config(model.mixers, 3));
     configs.back().carry_state = model.carries;
-    configs.back().activation_checkpointing = model.recomputes;
+    configs.back().activation_checkpointing =
+        model.recomputes ? ActivationCheckpointing::Blocks : ActivationCheckpointing::None;
     configs.back().model.tie_embeddings = model.ties;
   }
   return configs;
@@ -72,7 +73,7 @@ std::string name_of(const TrainingConfig& config) {
     name += std::string(name_of(mixer.type)) + " ";
   }
   return name + (config.carry_state ? "carried " : "") +
-         (config.activation_checkpointing ? "recomputed" : "");
+         std::string(name_of(config.activation_checkpointing));
 }
 
 void check_same_weights(const Decoder& a, const Decoder& b) {

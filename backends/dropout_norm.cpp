@@ -1,0 +1,32 @@
+#include "backends/dropout_norm.h"
+
+namespace regla {
+
+void dropout_norm_by_parts(const DropoutArgs& drop, const NormArgs& norm, const Tensor& y,
+                           const Tensor& mean, const Tensor& inverse) {
+  const KernelTable& kernel = kernels(y.device());
+  if (drop.rate > 0) {
+    kernel.dropout(drop, Sink{norm.x});
+  } else {
+    kernel.add(drop.residual, drop.x, norm.x);
+  }
+  kernel.norm(norm, y, mean, inverse);
+}
+
+void dropout_norm_backward_by_parts(const DropoutArgs& drop, const NormArgs& norm,
+                                    const Tensor& mean, const Tensor& inverse, const Tensor& d_y,
+                                    const Sink& d_sum, const Tensor& d_x, const Sink& d_gain,
+                                    const Sink& d_bias) {
+  const KernelTable& kernel = kernels(d_y.device());
+  kernel.norm_backward(norm, mean, inverse, d_y, d_sum, d_gain, d_bias);
+  if (!d_x) return;
+  if (drop.rate > 0) {
+    DropoutArgs same_mask = drop;
+    same_mask.x = d_sum.tensor;
+    kernel.dropout(same_mask, Sink{d_x});
+  } else {
+    kernel.convert(d_sum.tensor, d_x);
+  }
+}
+
+}  // namespace regla
