@@ -242,10 +242,29 @@ void add_narrow(const Context& on, Product product) {
 
 }  // namespace
 
+namespace {
+
+/// Initcheck does not see what kernels of cuBLASLt store by bulk copies.
+void mark_written([[maybe_unused]] const Context& on, [[maybe_unused]] const Product& product) {
+#ifdef REGLA_WATCHED_MEMORY
+  const Matrices& c = product.c;
+  const auto bytes = [&](int64_t n) { return static_cast<size_t>(n) * size_of(c.dtype); };
+  for (int64_t i = 0; i < product.count && !product.accumulate; ++i) {
+    char* const matrix = static_cast<char*>(c.data) + bytes(i * c.step);
+    require(cudaMemset2DAsync(matrix, bytes(c.pitch), 0, bytes(c.columns),
+                              static_cast<size_t>(c.rows), on.stream),
+            "clear a product");
+  }
+#endif
+}
+
+}  // namespace
+
 void multiply(const Context& on, const Product& product) {
   const Matrices& c = product.c;
   if (c.rows == 0 || c.columns == 0 || product.count == 0) return;
   if (product.accumulate && c.dtype == DType::BF16) return add_narrow(on, product);
+  mark_written(on, product);
   static std::mutex mutex;
   static Plans& plans = *new Plans;  // outlives the driver
   const std::lock_guard lock(mutex);

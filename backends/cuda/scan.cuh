@@ -56,6 +56,7 @@ __device__ X joined_before(const X& start, X x, F joined) {
   __syncthreads();
   if (warp == 0) {  // lanes from kWarps on repeat the last, and nobody reads them
     const X total = joined_to_lane(of_warps[min(lane, kWarps - 1)], joined);
+    __syncwarp();  // all have read
     if (lane < kWarps) of_warps[lane] = total;
   }
   __syncthreads();
