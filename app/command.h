@@ -27,6 +27,8 @@ void add_inspect(CLI::App& program, Action& action);
 void add_analyse(CLI::App& program, Action& action);
 void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
+void add_import(CLI::App& program, Action& action);
+void add_export(CLI::App& program, Action& action);
 void add_devices(CLI::App& program, Action& action);
 void add_completion(CLI::App& program, Action& action);
 

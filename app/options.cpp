@@ -121,6 +121,11 @@ CLI::Option* add_number(CLI::App& command, const std::string& name, double& valu
   return add_one(command, name, value, help, "X");
 }
 
+CLI::Option* add_number(CLI::App& command, const std::string& name, std::optional<double>& value,
+                        const std::string& help) {
+  return add_one(command, name, value, help, "X");
+}
+
 CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector<int64_t>& values,
                          const std::string& help, int64_t least, int64_t most) {
   return add_several(command, name, values, help, "N", least, most);

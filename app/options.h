@@ -31,6 +31,8 @@ CLI::Option* add_number(CLI::App& command, const std::string& name, uint64_t& va
                         const std::string& help);
 CLI::Option* add_number(CLI::App& command, const std::string& name, double& value,
                         const std::string& help);
+CLI::Option* add_number(CLI::App& command, const std::string& name, std::optional<double>& value,
+                        const std::string& help);
 // Lists of them: `--name 1 2` and `--name 1 --name 2`.
 CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector<int64_t>& values,
                          const std::string& help, int64_t least, int64_t most);

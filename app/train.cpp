@@ -95,21 +95,26 @@ std::vector<std::string> overrides(const TrainArguments& arguments) {
 /// was.
 Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
+  const bool is_begun = read_training_state(folder).is_begun();
   const std::string file =
-      arguments.config.empty() ? (folder / "config.json").string() : arguments.config;
-  TrainingConfig config = read_config(file, overrides(arguments)).resolved();
+      arguments.config.empty() || !is_begun ? (folder / "config.json").string() : arguments.config;
+  std::vector<std::string> assignments;
+  if (!is_begun && !arguments.config.empty()) assignments = assignments_in(arguments.config);
+  const std::vector<std::string> more = overrides(arguments);
+  assignments.insert(assignments.end(), more.begin(), more.end());
+  TrainingConfig config = read_config(file, assignments).resolved();
   Model model = load_model(folder, opened_device(config.device), config.precision);
   before = model.config;
   before.precision = read_config(folder / "config.json", {}, NamedBy::Program).precision;
   if (config.model.vocab == 0) config.model.vocab = model.config.model.vocab;
   std::string changed;
-  for (const std::string& key : changed_keys(before, config)) {
+  for (const std::string& key : changed_keys(before, config, is_begun)) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   check(changed.empty(), "[train] --resume with other values than the run's for ", changed,
-        "; only steps, threads, device, precision and the keys of logging, validation and "
-        "checkpoints may "
-        "change");
+        is_begun ? "; only steps, threads, device, precision and the keys of logging, validation "
+                   "and checkpoints may change"
+                 : "; the model and its tokenizer are what they are");
   model.config = config;
   return model;
 }
@@ -236,10 +241,16 @@ Job prepare(const TrainArguments& arguments) {
   return {corpus, std::move(model), text, valid, before};
 }
 
+/// Where a training begins.
+TrainingState beginning(const Job& job) {
+  return {.seed = job.model.config.seed, .text = fingerprint(job.text)};
+}
+
 /// Brings the trainer to where the run stands.
 TrainingState resume(const TrainArguments& arguments, const Job& job, Trainer& trainer) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
   const TrainingState state = read_training_state(folder);
+  if (!state.is_begun()) return beginning(job);  // of imported weights
   check(state.text == fingerprint(job.text), "[train] ", job.corpus.file(Split::Train),
         " is another text than the run was trained on");
   restore_training(folder, trainer, state);
@@ -290,10 +301,11 @@ int train(const TrainArguments& arguments) {
   const Job job = prepare(arguments);
   Trainer trainer(job.model.config, *job.model.decoder, job.text,
                   job.model.tokenizer->end_of_text());
-  TrainingState state{.seed = job.model.config.seed, .text = fingerprint(job.text)};
+  TrainingState state;
   if (run) {
     state = resume(arguments, job, trainer);
   } else {
+    state = beginning(job);
     run.emplace(create_run(arguments.out));
   }
   print_job(job, trainer);

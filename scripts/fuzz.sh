@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 seconds=${1:-20}
 
-targets=(safetensors tokenizer config state)
+targets=(safetensors tokenizer config state gpt_neox)
 build_preset fuzz "${targets[@]/#/fuzz_}"
 
 # A seed per format: fuzzing then starts behind the first checks.
@@ -35,6 +35,9 @@ cat >$seeds/tokenizer/seed <<'JSON'
 JSON
 
 cp configs/*.json $seeds/config/
+for folder in tests/fixtures/gpt_neox/*/; do
+  cp "$folder/config.json" "$seeds/gpt_neox/$(basename "$folder")"
+done
 # A whole optimizer.safetensors, which the target itself writes, and a state.json.
 REGLA_FUZZ_SEED=$seeds/state/optimizer build/fuzz/tests/fuzz/fuzz_state -runs=1 >"$scratch/log" 2>&1
 cat >$seeds/state/state <<'JSON'

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "core/check.h"
+#include "core/float16.h"
 #include "storage/json_fields.h"
 
 namespace regla {
@@ -24,11 +25,43 @@ constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeader = 100'000'000;
 constexpr const char* kMetadata = "__metadata__";
 
-std::optional<DType> dtype_named(std::string_view name) {
-  for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::I32}) {
-    if (name == name_of(dtype)) return dtype;
+/// A type of elements, and that of the tensor it is read into if it can be.
+struct StoredType {
+  std::string_view name;
+  int64_t bytes;
+  std::optional<DType> dtype;
+};
+constexpr std::array<StoredType, 17> kTypes = {{{"F32", 4, DType::F32},
+                                                {"F64", 8, DType::F64},
+                                                {"BF16", 2, DType::BF16},
+                                                {"I32", 4, DType::I32},
+                                                {"F16", 2, DType::F32},
+                                                {"BOOL", 1, {}},
+                                                {"U8", 1, {}},
+                                                {"I8", 1, {}},
+                                                {"F8_E4M3", 1, {}},
+                                                {"F8_E5M2", 1, {}},
+                                                {"F8_E8M0", 1, {}},
+                                                {"I16", 2, {}},
+                                                {"U16", 2, {}},
+                                                {"U32", 4, {}},
+                                                {"I64", 8, {}},
+                                                {"U64", 8, {}},
+                                                {"C64", 8, {}}}};
+constexpr const char* kFloat16 = "F16";
+
+std::span<const StoredType> known(StoredTypes types) {
+  const std::span all(kTypes);
+  return types == StoredTypes::All ? all : all.first(4);
+}
+
+const StoredType& type_from(const Json& value, StoredTypes types, const std::string& where) {
+  std::string list;
+  for (const StoredType& type : known(types)) {
+    if (value.is_string() && value.get_ref<const std::string&>() == type.name) return type;
+    list += (list.empty() ? "" : ", ") + std::string(type.name);
   }
-  return std::nullopt;
+  fail(where, " expected a dtype of ", list, ", got ", shown(value));
 }
 
 using Entry = TensorSource::Entry;  // a tensor's line of the header
@@ -64,17 +97,15 @@ Shape shape_from(const Json& value, const std::string& where) {
   return Shape(std::span<const int64_t>(sizes));
 }
 
-Entry entry_from(const std::string& name, const Json& value, int64_t data_bytes,
+Entry entry_from(const std::string& name, const Json& value, int64_t data_bytes, StoredTypes types,
                  const std::string& where) {
   const char* const keys[] = {"dtype", "shape", "data_offsets"};
   check(value.is_object() && value.size() == 3 &&
             std::all_of(std::begin(keys), std::end(keys),
                         [&](const char* key) { return value.contains(key); }),
         where, " expected dtype, shape and data_offsets, got ", shown(value));
-  const Json& type = value["dtype"];
-  const auto dtype = type.is_string() ? dtype_named(type.get<std::string>()) : std::nullopt;
-  check(dtype.has_value(), where, " expected a dtype of F32, F64, BF16, I32, got ", shown(type));
-  Entry entry{name, *dtype, shape_from(value["shape"], where), 0, 0};
+  const StoredType& type = type_from(value["dtype"], types, where);
+  Entry entry{name, std::string(type.name), type.dtype, shape_from(value["shape"], where), 0, 0};
   const Json& offsets = value["data_offsets"];
   check(offsets.is_array() && offsets.size() == 2, where, " expected two data_offsets, got ",
         shown(offsets));
@@ -82,9 +113,9 @@ Entry entry_from(const std::string& name, const Json& value, int64_t data_bytes,
   entry.end = size_from(offsets[1]);
   check(entry.begin >= 0 && entry.begin <= entry.end && entry.end <= data_bytes, where,
         " expected data_offsets within the ", data_bytes, " bytes of data, got ", shown(offsets));
-  const int64_t bytes = entry.shape.numel() * static_cast<int64_t>(size_of(entry.dtype));
-  check(entry.end - entry.begin == bytes, where, " expected ", bytes, " bytes for ",
-        name_of(entry.dtype), " ", entry.shape, ", got ", entry.end - entry.begin);
+  const int64_t bytes = entry.shape.numel() * type.bytes;
+  check(entry.end - entry.begin == bytes, where, " expected ", bytes, " bytes for ", entry.type,
+        " ", entry.shape, ", got ", entry.end - entry.begin);
   return entry;
 }
 
@@ -138,14 +169,15 @@ void check_layout(std::vector<Entry>& entries, int64_t data_bytes, std::string_v
 
 /// The tensors that a header names, in the order of their `data_bytes` bytes.
 std::vector<Entry> entries_of(std::span<const std::byte> header_bytes, int64_t data_bytes,
-                              std::string_view source, Metadata& metadata) {
+                              std::string_view source, StoredTypes types, Metadata& metadata) {
   const Json header = header_json(header_bytes, source);
   std::vector<Entry> entries;
   for (const auto& item : header.items()) {
     if (item.key() == kMetadata) {
       metadata = metadata_from(item.value(), source);
     } else {
-      entries.push_back(entry_from(item.key(), item.value(), data_bytes, at(source, item.key())));
+      entries.push_back(
+          entry_from(item.key(), item.value(), data_bytes, types, at(source, item.key())));
     }
   }
   check_layout(entries, data_bytes, source);
@@ -162,6 +194,17 @@ void read_at(const Descriptor& file, int64_t offset, std::span<std::byte> to,
     check(count > 0, "[safetensors] ", source, ": cut off after ", offset, " bytes");
     offset += count;
     to = to.subspan(static_cast<size_t>(count));
+  }
+}
+
+/// Writes the floats that numbers of 16 bits stand for, each before those that are still to be
+/// read: `from` is the second half of what begins at `to`.
+void widen(std::span<const std::byte> from, std::byte* to) {
+  for (size_t at = 0; at < from.size(); at += 2) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, from.data() + at, sizeof bits);
+    const float value = widened_float16(bits);
+    std::memcpy(to + 2 * at, &value, sizeof value);
   }
 }
 
@@ -196,9 +239,10 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view 
   const uint64_t length = header_length(bytes, bytes.size(), source);
   const auto data = bytes.subspan(kLengthBytes + length);
   TensorFile file;
-  for (const Entry& entry : entries_of(bytes.subspan(kLengthBytes, length),
-                                       static_cast<int64_t>(data.size()), source, file.metadata)) {
-    Tensor tensor = Tensor::empty(entry.shape, entry.dtype);
+  for (const Entry& entry :
+       entries_of(bytes.subspan(kLengthBytes, length), static_cast<int64_t>(data.size()), source,
+                  StoredTypes::OfTensors, file.metadata)) {
+    Tensor tensor = Tensor::empty(entry.shape, *entry.dtype);
     const auto part = data.subspan(static_cast<size_t>(entry.begin),
                                    static_cast<size_t>(entry.end - entry.begin));
     if (!part.empty()) std::memcpy(tensor.raw(), part.data(), part.size());
@@ -207,7 +251,7 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view 
   return file;
 }
 
-TensorSource::TensorSource(const std::filesystem::path& path)
+TensorSource::TensorSource(const std::filesystem::path& path, StoredTypes types)
     : path_(path), file_(open_file(path, O_RDONLY)) {
   const std::string source = path.string();
   struct stat status {};
@@ -219,15 +263,19 @@ TensorSource::TensorSource(const std::filesystem::path& path)
   std::vector<std::byte> header(header_length(there, size, source));
   read_at(file_, kLengthBytes, header, source);
   header_end_ = static_cast<int64_t>(kLengthBytes + header.size());
-  entries_ = entries_of(header, status.st_size - header_end_, source, metadata_);
+  entries_ = entries_of(header, status.st_size - header_end_, source, types, metadata_);
 }
 
 void TensorSource::read(const Entry& entry, Tensor& tensor) const {
   check(tensor.dtype() == entry.dtype && tensor.shape() == entry.shape,
         at(path_.string(), entry.name), " expected a place of its type and shape");
-  Tensor here = tensor.device().is_cpu() ? tensor : Tensor::empty(entry.shape, entry.dtype);
-  const std::span to(static_cast<std::byte*>(here.raw()), static_cast<size_t>(here.bytes()));
+  Tensor here = tensor.device().is_cpu() ? tensor : Tensor::empty(entry.shape, *entry.dtype);
+  const auto bytes = static_cast<size_t>(entry.end - entry.begin);
+  // Numbers of half the width fill the back of the tensor first and are widened from the front on.
+  std::byte* const end = static_cast<std::byte*>(here.raw()) + here.bytes();
+  const std::span to(end - bytes, bytes);
   read_at(file_, header_end_ + entry.begin, to, path_.string());
+  if (entry.type == kFloat16) widen(to, static_cast<std::byte*>(here.raw()));
   if (!tensor.device().is_cpu()) tensor.copy_from(here);
 }
 
@@ -235,7 +283,7 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
   const TensorSource source(path);
   TensorFile file{.tensors = {}, .metadata = source.metadata()};
   for (const Entry& entry : source.entries()) {
-    file.tensors.push_back({entry.name, Tensor::empty(entry.shape, entry.dtype)});
+    file.tensors.push_back({entry.name, Tensor::empty(entry.shape, *entry.dtype)});
     source.read(entry, file.tensors.back().tensor);
   }
   return file;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,23 +32,28 @@ struct TensorFile {
   const Tensor* find(std::string_view name) const;
 };
 
+/// Which types of elements a file may have: those of tensors, or whatever other programs write.
+enum class StoredTypes { OfTensors, All };
+
 /// A file whose header is read and found right, so that a tensor can be judged by its type and
 /// shape before there is memory for its elements. Errors are those of `parse_safetensors`.
 class TensorSource {
  public:
   struct Entry {
     std::string name;
-    DType dtype;
+    std::string type;            ///< as the header calls it: F32, F16, BOOL, ...
+    std::optional<DType> dtype;  ///< of the tensor that `read` fills, F32 for F16; none: unreadable
     Shape shape;
     int64_t begin, end;  ///< bytes from the end of the header
   };
 
-  explicit TensorSource(const std::filesystem::path& path);
+  explicit TensorSource(const std::filesystem::path& path,
+                        StoredTypes types = StoredTypes::OfTensors);
 
   /// In the order of their bytes.
   const std::vector<Entry>& entries() const { return entries_; }
   const Metadata& metadata() const { return metadata_; }
-  /// Fills a tensor of the entry's type and shape, on any device.
+  /// Fills a tensor of the entry's dtype and shape, on any device.
   void read(const Entry& entry, Tensor& tensor) const;
 
  private:

@@ -102,7 +102,7 @@ class TensorReader {
     check(entry.shape == shape, where(name), " expected the shape ", shape, " by config.json, got ",
           entry.shape);
     check(entry.dtype == dtype, where(name), " expected ", name_of(dtype), " by config.json, got ",
-          name_of(entry.dtype));
+          entry.type);
     found->second.is_taken = true;
     return entry;
   }
@@ -180,16 +180,33 @@ void check_state(const TrainingState& state, const fs::path& folder, const std::
         state.best_loss);
 }
 
+void check_vocab(int64_t vocab, const Tokenizer& tokenizer) {
+  check(vocab >= tokenizer.vocab_size(), "[config] expected a vocab of at least the ",
+        tokenizer.vocab_size(), " entries of the tokenizer, got ", vocab);
+}
+
 Model assembled(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokenizer,
                 const ParameterFactory& make) {
   Model model{config.resolved(), std::move(tokenizer), nullptr};
   int64_t& vocab = model.config.model.vocab;
   if (vocab == 0) vocab = padded_vocab(model.tokenizer->vocab_size());
-  check(vocab >= model.tokenizer->vocab_size(), "[config] expected a vocab of at least the ",
-        model.tokenizer->vocab_size(), " entries of the tokenizer, got ", vocab);
+  check_vocab(vocab, *model.tokenizer);
   allow_tf32(make.device(), config.precision == Precision::Tf32);
   model.decoder = std::make_unique<Decoder>(model.config.model, make);
   return model;
+}
+
+/// Whether a key may have another value than the run's when that goes on.
+bool may_change(const std::string& key, bool is_begun) {
+  if (std::find(kFreeKeys.begin(), kFreeKeys.end(), key) != kFreeKeys.end()) return true;
+  if (is_begun || key == "tokenizer" || key == "vocab_size") return false;
+  if (key == "dropout" || key == "sequence_length") return true;
+  bool is_of_model = false;
+  const ModelConfig model;
+  fields(model, [&](const char* name, const auto&, const char*) {
+    is_of_model = is_of_model || key == name || key.starts_with(name + std::string("."));
+  });
+  return !is_of_model;
 }
 
 }  // namespace
@@ -223,12 +240,37 @@ Model load_model(const fs::path& run, Device device, std::optional<Precision> pr
   return model;
 }
 
-void write_training(const fs::path& folder, const Model& model, Trainer& trainer,
-                    const TrainingState& state) {
-  std::vector<NamedTensor> weights, rest;
+Model model_of(TrainingConfig config, std::unique_ptr<Tokenizer> tokenizer,
+               std::unique_ptr<Decoder> decoder) {
+  check_vocab(decoder->config().vocab, *tokenizer);
+  config.model = decoder->config();
+  return {config.resolved(), std::move(tokenizer), std::move(decoder)};
+}
+
+void write_model(const fs::path& folder, const Model& model) {
+  std::vector<NamedTensor> weights;
   for (const Parameter* parameter : model.decoder->parameters()) {
     weights.push_back({parameter->name, parameter->value});
   }
+  write_file(folder / "config.json", model.config.to_json());
+  write_file(folder / "tokenizer.json", model.tokenizer->to_json());
+  write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
+}
+
+void create_run_of(const fs::path& path, const Model& model) {
+  RunFolder run = create_run(path);
+  const TrainingState state{.seed = model.config.seed, .text = ""};
+  const auto write = [&](const fs::path& folder) {
+    write_model(folder, model);
+    write_safetensors(folder / "optimizer.safetensors", {}, {{"format", "regla"}});
+    write_state(folder, state);
+  };
+  save_checkpoint(run, state.step, write, false);
+}
+
+void write_training(const fs::path& folder, const Model& model, Trainer& trainer,
+                    const TrainingState& state) {
+  std::vector<NamedTensor> rest;
   trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
     rest.push_back({name, moment});
   });
@@ -236,9 +278,7 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
   carried.for_each([&](const std::string& name, Tensor& tensor) {
     rest.push_back({kCarried + name, tensor});
   });
-  write_file(folder / "config.json", model.config.to_json());
-  write_file(folder / "tokenizer.json", model.tokenizer->to_json());
-  write_safetensors(folder / "model.safetensors", weights, {{"format", "regla"}});
+  write_model(folder, model);
   write_safetensors(folder / "optimizer.safetensors", rest, {{"format", "regla"}});
   write_state(folder, state);
 }
@@ -284,7 +324,8 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
   trainer.resume(state.step, carried);
 }
 
-std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config) {
+std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config,
+                                      bool is_begun) {
   // Flat, so that a key inside a mixer has its own name.
   const Json before = write_fields(run.resolved()).flatten();
   const Json after = write_fields(config.resolved()).flatten();
@@ -293,7 +334,7 @@ std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingC
     for (const auto& item : from.items()) {
       std::string key = item.key().substr(1);
       std::replace(key.begin(), key.end(), '/', '.');
-      const bool is_free = std::find(kFreeKeys.begin(), kFreeKeys.end(), key) != kFreeKeys.end();
+      const bool is_free = may_change(key, is_begun);
       const bool is_known = std::find(keys.begin(), keys.end(), key) != keys.end();
       const auto other = with.find(item.key());
       const bool is_same = other != with.end() && *other == item.value();

@@ -26,7 +26,10 @@ struct TrainingState {
   int64_t best_step = -1;       ///< of the best validation so far; -1: none yet
   double best_loss = 0;         ///< its loss
   int64_t evaluated_step = -1;  ///< of the last validation that came to its end
-  std::string text;             ///< fingerprint of the training tokens
+  std::string text;             ///< fingerprint of the training tokens; empty: none yet
+
+  /// Whether a training wrote it: not that of a run that was made of weights from elsewhere.
+  bool is_begun() const { return step > 0 || !text.empty(); }
 };
 
 template <class State, class Visitor>
@@ -64,6 +67,19 @@ Model make_model(const TrainingConfig& config, std::unique_ptr<Tokenizer> tokeni
 Model load_model(const std::filesystem::path& run, Device device = {},
                  std::optional<Precision> precision = {});
 
+/// The model of a decoder that was made elsewhere, whose configuration `config` takes on. An Error
+/// when the tokenizer has more entries than its `vocab`.
+Model model_of(TrainingConfig config, std::unique_ptr<Tokenizer> tokenizer,
+               std::unique_ptr<Decoder> decoder);
+
+/// Writes config.json, tokenizer.json and model.safetensors into a folder, in this order; that is
+/// all that `load_model` reads.
+void write_model(const std::filesystem::path& folder, const Model& model);
+
+/// Makes a run of a model from elsewhere. Its one checkpoint, of step 0, is what a training begins
+/// from that goes on with the run. Errors are those of create_run and save_checkpoint.
+void create_run_of(const std::filesystem::path& path, const Model& model);
+
 /// Writes all files of a checkpoint into a folder (training/run_folder.h makes them a whole):
 /// weights under the names of their parameters, moments as `m.<name>` and `v.<name>`, a carried
 /// state as `state.<layer>.<tensor>` and `state.position`. All are in the type of sums, but for
@@ -84,7 +100,9 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
 /// may change: steps, logging, validation, checkpoints, threads, device, precision and
-/// activation_checkpointing.
-std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config);
+/// activation_checkpointing; before the first training all but the tokenizer and what the weights
+/// belong to, the model without `dropout` and `sequence_length`.
+std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config,
+                                      bool is_begun = true);
 
 }  // namespace regla

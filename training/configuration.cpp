@@ -232,6 +232,17 @@ std::string apply_override(std::string_view text, std::string_view assignment) {
   return dumped(with_precision(std::move(config)), 2);
 }
 
+std::vector<std::string> assignments_in(const std::filesystem::path& path) {
+  const std::string where = "[config] " + path.string() + ":";
+  const Json json = parse_json(read_file(path, kSizeLimit, NamedBy::User), where);
+  check(json.is_object(), where, " expected an object, got ", shown(json));
+  std::vector<std::string> assignments;
+  for (const auto& item : json.items()) {
+    assignments.push_back(item.key() + "=" + dumped(item.value()));
+  }
+  return assignments;
+}
+
 TrainingConfig read_config(const std::filesystem::path& path,
                            std::span<const std::string> overrides, NamedBy named_by) {
   std::string text = read_file(path, kSizeLimit, named_by);

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/dtype.h"
 #include "models/configuration.h"
@@ -138,6 +139,10 @@ TrainingConfig from_json(std::string_view text);
 /// `mixer.gate_axis=key`, `mixer.0.window=64`. A key inside a list of mixers without an index is
 /// set in all of them. The value is JSON where it parses as such, else a string.
 std::string apply_override(std::string_view text, std::string_view assignment);
+
+/// The keys of a configuration file as such assignments, in their order: it may leave out whatever
+/// another configuration says.
+std::vector<std::string> assignments_in(const std::filesystem::path& path);
 
 /// Reads a configuration file, then sets the overrides in order.
 TrainingConfig read_config(const std::filesystem::path& path,

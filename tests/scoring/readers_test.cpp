@@ -121,9 +121,8 @@ TEST_CASE("TruthfulQA brings its own examples, and reads JSON and its table alik
   CHECK(one.gold == 0);
   const TaskDocument two = only("truthfulqa_mc2", one_line(kTrue));
   CHECK(two.is_true == std::vector<bool>{false, true, true});
-  const TaskDocument library =
-      only("truthfulqa_mc2", R"({"question": "q", "mc2_targets": {"choices": ["A", "B", "C"],
-      "labels": [0, 1, 1]}})" + std::string());
+  const TaskDocument library = only("truthfulqa_mc2", one_line(R"({"question": "q", "mc2_targets":
+      {"choices": ["A", "B", "C"], "labels": [0, 1, 1]}})"));
   CHECK(library.continuations == two.continuations);
   CHECK(library.is_true == two.is_true);
   const std::string table =

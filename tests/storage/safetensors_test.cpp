@@ -97,6 +97,33 @@ TEST_CASE("safetensors of another order of names are read in the order of bytes"
   CHECK(file.tensors[1].name == "b");
 }
 
+TEST_CASE("files of other programs have numbers of 16 bits and tensors that nobody reads") {
+  const TemporaryFolder folder;
+  std::string bytes = file_of(
+      "{" + entry("h", "F16", "[2,2]", "[0,8]") + "," + entry("b", "BOOL", "[3]", "[8,11]") + "," +
+          entry("q", "F8_E4M3", "[1]", "[11,12]") + "," + entry("f", "F32", "[1]", "[12,16]") + "}",
+      0);
+  const uint16_t halves[] = {0x3c00, 0xc000, 0x0001, 0x7bff};  // 1, -2, 2^-24, 65504
+  bytes.append(reinterpret_cast<const char*>(halves), sizeof halves);
+  bytes += std::string(4, '\1') + std::string("\0\0\x80\x3f", 4);
+  write_file(folder / "x", bytes);
+  CHECK_THROWS_WITH(TensorSource(folder / "x"), Contains("F32, F64, BF16, I32, got \"F16\""));
+  const TensorSource source(folder / "x", StoredTypes::All);
+  REQUIRE(source.entries().size() == 4);
+  const TensorSource::Entry &h = source.entries()[0], &b = source.entries()[1],
+                            &f = source.entries()[3];
+  CHECK(h.dtype == DType::F32);
+  CHECK(h.type == "F16");
+  Tensor read = Tensor::empty({2, 2}, DType::F32);
+  source.read(h, read);
+  CHECK(read.values() == std::vector<double>{1, -2, 0x1p-24, 65504});
+  CHECK_FALSE(b.dtype.has_value());
+  CHECK_THROWS_WITH(source.read(b, read), Contains("expected a place"));
+  Tensor one = Tensor::empty({1}, DType::F32);
+  source.read(f, one);
+  CHECK(one.values() == std::vector<double>{1});
+}
+
 TEST_CASE("damaged safetensors are one clear error") {
   const auto one = [](const std::string& dtype, const std::string& shape,
                       const std::string& offsets, size_t bytes) {

@@ -234,6 +234,14 @@ TEST_CASE("what changed in a configuration is named, except what may change") {
   other.learning_rate = 1;
   other.model.mixer[0].gate_axis = GateAxis::Key;
   CHECK(changed_keys(run, other) == std::vector<std::string>{"learning_rate", "mixer.0.gate_axis"});
+  // Before the first training only what the weights and the tokenizer are counts.
+  other.model.sequence_length = 7;
+  other.model.dropout = 0.3;
+  other.model.layer_norm_epsilon = 1e-6;
+  other.seed = 4;
+  other.tokenizer = "other.json";
+  CHECK(changed_keys(run, other, false) ==
+        std::vector<std::string>{"tokenizer", "mixer.0.gate_axis", "layer_norm_epsilon"});
 }
 
 }  // namespace regla
