@@ -142,6 +142,8 @@ void TaskArguments::add_to(CLI::App& command) {
   add_text(command, "--task-data", folder, "folder with a folder for each task", "FOLDER");
   add_number(command, "--shots", shots, "examples in front of each document; default: 0", 0);
   add_number(command, "--limit", limit, "documents of each task; default: all", 1);
+  command.add_flag("--whole-texts", whole_texts,
+                   "score each choice from the beginning of its text: the same, more slowly");
   add_text(command, "--samples", samples,
            "write requests and scores of each document as JSON lines", "FILE");
 }
@@ -151,8 +153,8 @@ void TaskArguments::check_given(bool has_split) const {
   if (are_given()) {
     check(!folder.empty(), "[eval] expected --task-data FOLDER beside --tasks");
   } else {
-    check(folder.empty() && samples.empty() && !shots && !limit,
-          "[eval] --task-data, --shots, --limit and --samples need --tasks");
+    check(folder.empty() && samples.empty() && !shots && !limit && !whole_texts,
+          "[eval] --task-data, --shots, --limit, --whole-texts and --samples need --tasks");
   }
 }
 
@@ -160,7 +162,8 @@ int eval_tasks(const TaskArguments& arguments, const Model& model, bool json) {
   const std::vector<TaskData> tasks = opened_tasks(arguments.tasks, arguments.folder);
   const TaskOptions options = {.shots = arguments.shots.value_or(0),
                                .limit = arguments.limit.value_or(0),
-                               .length = model.config.model.sequence_length};
+                               .length = model.config.model.sequence_length,
+                               .shares = !arguments.whole_texts};
   Json results = {{"follows", "lm-evaluation-harness " + std::string(kHarnessVersion)},
                   {"length", options.length},
                   {"precision", std::string(name_of(model.config.precision))},

@@ -13,6 +13,7 @@ namespace regla::app {
 struct TaskArguments {
   std::string tasks, folder, samples;
   std::optional<int64_t> shots, limit;
+  bool whole_texts = false;
 
   void add_to(CLI::App& command);
   bool are_given() const { return !tasks.empty(); }

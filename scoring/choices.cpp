@@ -259,6 +259,7 @@ std::vector<std::vector<TextScore>> score_choices(
     Decoder& decoder, std::span<const std::vector<ScoredText>> groups, const ChoiceOptions& options,
     ChoiceCounts* counts, const std::function<void(int64_t, int64_t)>& progress) {
   check_groups(groups);
+  decoder.config().require_step_form();
   const NoGrad guard;
   ChoiceCounts unused;
   return ChoiceScorer(decoder, groups, options, counts ? *counts : unused, progress).score();

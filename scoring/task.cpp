@@ -11,7 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using Names = std::vector<std::string_view>;
 
-constexpr uint64_t kMostBytes = uint64_t{1} << 32;  // of a task's file
+constexpr uint64_t kMostBytes = uint64_t{1} << 30;  // of a task's file
 
 const std::vector<Task>& list() {
   static const Names truthfulqa = {"mc_task.json",     "TruthfulQA_data_mc_task.json",

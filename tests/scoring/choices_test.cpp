@@ -152,6 +152,8 @@ TEST_CASE("progress ends with all texts, and texts without a context are refused
   CHECK(score_choices(decoder, {}).empty());
   CHECK_THROWS_AS(score_choices(decoder, Groups{{{{1, 2}, 2}}}), Error);
   CHECK_THROWS_AS(score_choices(decoder, Groups{{{{1, 2}, 0}}}), Error);
+  Decoder sees_all(small_config(R"({"key_max": "sequence"})").model, 3, DType::F64);
+  CHECK_THROWS_WITH(score_choices(sees_all, groups), Contains("key_max = sequence"));
 }
 
 }  // namespace regla

@@ -1,7 +1,7 @@
 """Compares `regla eval --tasks` with lm-evaluation-harness on the same local files, offline.
 
     python3 harness_comparison.py REGLA DATA [--limit N] [--shots 0 5] [--tasks ...]
-                                  [--table FILE] [--checkpoint]
+                                  [--parts requests models] [--table FILE]
 
 REGLA is the program, DATA a folder as $REGLA_DATA in CONTRIBUTING.md: eval/, tokenizer/ and
 wikitext-2/. Each task is scored by the program, with `--samples`, and then by the harness with its
@@ -11,9 +11,9 @@ continuations, tokens, metrics and errors are all compared, without a model in P
 for the files as they were published and for the same in the form of data set libraries, with
 documents in between that test the rules: white space, empty texts, documents that come twice.
 
-With --checkpoint a GPT-NeoX checkpoint is made, imported by the program, and scored by the
-harness's own model of transformers: log-likelihoods agree to 1e-3, and so do all choices between
-two that differ by more.
+With the part `models` two models are scored by the harness's own model of transformers as well, a GPT-NeoX
+checkpoint that the program imports and a trained model that it exports: log-likelihoods agree to
+1e-3 (those of whole texts to 1e-6 of them), and so do all choices between two that differ by more.
 
 Exits with 77 where Python lacks a package, 1 where something differs.
 """
@@ -36,6 +36,9 @@ try:
     from lm_eval import utils
     from lm_eval.api.model import TemplateLM
     import transformers
+    if "models" in sys.argv:  # these need more: accelerate
+        from lm_eval.models.huggingface import HFLM
+        import torch
 except ImportError as error:
     print(f"SKIPPED: {error}")
     sys.exit(77)
@@ -44,6 +47,7 @@ VERSION = "0.4.13"
 TASKS = ["boolq", "piqa", "hellaswag", "winogrande", "truthfulqa_mc1", "truthfulqa_mc2", "lambada",
          "wikitext"]
 LENGTH = 192  # of the models: some requests are longer
+VOCABULARY = 4096  # of the models whose log-likelihoods are compared
 END = "<|endoftext|>"
 TOLERANCE = 1e-3
 
@@ -104,7 +108,8 @@ def awkward(documents):
     odd["piqa"] = [{"goal": "twice ", "sol1": " a", "sol2": "b ", "label": 0}] * 3
     odd["winogrande"] = [
         {"sentence": "Nothing follows _", "option1": "it", "option2": "them ", "answer": "1"},
-        {"sentence": "_ \u2003 began.\u00a0", "option1": "\u00c9mile", "option2": "", "answer": "2"},
+        {"sentence": "_ \u2003 began.\u00a0", "option1": "\u00c9mile", "option2": "",
+         "answer": "2"},
         {"sentence": "a _ b _ c", "option1": "x", "option2": "y", "answer": "1"}]
     odd["lambada"] = [{"text": "word"}, {"text": "two  words"}, {"text": "a line\nand another"},
                       {"text": " \u00a0 nothing before"}, {"text": "wor\u00f0 \U0001f600"}]
@@ -117,8 +122,8 @@ def awkward(documents):
     odd["truthfulqa_mc2"] = odd["truthfulqa_mc1"]
     odd["hellaswag"] = [
         {"activity_label": " Ba\u00dftle", "ctx_a": "A [header] x [title] How\n[open ", "ctx_b":
-         "\u01c6A B\u03a3 [substeps] c", "endings": ["a [b  c] d", "[title] e  f ", "g   h", "[i\n]"],
-         "label": "3"},
+         "\u01c6A B\u03a3 [substeps] c", "label": "3",
+         "endings": ["a [b  c] d", "[title] e  f ", "g   h", "[i\n]"]},
         {"activity_label": "C", "ctx_a": "D", "ctx_b": "", "endings": ["e", "f", "g", "h"],
          "label": "0"}]
     for document in documents["hellaswag"][:200]:
@@ -234,23 +239,55 @@ class Comparison:
     def __init__(self, options, workshop):
         self.options, self.workshop = options, workshop
         self.tokenizer_file = options.data / "tokenizer/20B_tokenizer.json"
-        self.tokenizer = transformers.PreTrainedTokenizerFast(
-            tokenizer_file=str(self.tokenizer_file), eos_token=END, bos_token=END, unk_token=END)
+        self.tokenizer = self.loaded_tokenizer(self.tokenizer_file)
+        text = (options.data / "wikitext-2/wiki.valid.raw").read_text(encoding="utf-8")
+        (workshop / "text").mkdir()
+        (workshop / "text/t.train.txt").write_text(text[:400000], encoding="utf-8")
         self.table, self.differences = [], 0
 
-    def trained_run(self):
-        """A small model of each kind of mixer, hardly trained."""
-        folder, out = self.workshop / "text", self.workshop / "run"
-        folder.mkdir()
-        text = (self.options.data / "wikitext-2/wiki.valid.raw").read_text(encoding="utf-8")
-        (folder / "t.train.txt").write_text(text[:200000], encoding="utf-8")
-        config = {"steps": 2, "batch_size": 1, "tokenizer": str(self.tokenizer_file), "layers": 2,
-                  "hidden": 32, "heads": 2, "sequence_length": LENGTH, "eval_every": 0,
-                  "mixer": ["regla", "softmax"]}
+    @staticmethod
+    def loaded_tokenizer(path):
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_file=str(path), eos_token=END, bos_token=END, unk_token=END)
+
+    def small_tokenizer(self):
+        path = self.workshop / "tokenizer.json"
+        if not path.exists():
+            run([self.options.regla, "tokenizer", "train", "--data", str(self.workshop / "text"),
+                 "--out", str(path), "--vocab-size", str(VOCABULARY)])
+        return path
+
+    def trained_run(self, mixer, steps, tokenizer, **more):
+        """A small model that was trained for some steps."""
+        folder, out = self.workshop / "text", self.workshop / f"run-{steps}"
+        config = {"steps": steps, "batch_size": 4, "tokenizer": str(tokenizer),
+                  "layers": 2, "hidden": 32, "heads": 2, "sequence_length": LENGTH, "eval_every": 0,
+                  "mixer": mixer, **more}
         (self.workshop / "config.json").write_text(json.dumps(config))
         run([self.options.regla, "train", "--config", str(self.workshop / "config.json"), "--data",
              str(folder), "--out", str(out)])
         return out
+
+    def imported(self):
+        """A GPT-NeoX checkpoint with random weights, as transformers writes it, and as a run."""
+        folder, out = self.workshop / "checkpoint", self.workshop / "imported"
+        tokenizer = self.loaded_tokenizer(self.small_tokenizer())
+        torch.manual_seed(1)
+        config = transformers.GPTNeoXConfig(
+            vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=128, max_position_embeddings=LENGTH, initializer_range=0.1,
+            bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id)
+        transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        run([self.options.regla, "import", str(folder), "--out", str(out)])
+        return folder, out
+
+    def exported(self):
+        """A model that was trained here, and as GPT-NeoX."""
+        out = self.workshop / "exported"
+        model = self.trained_run("softmax", 60, self.small_tokenizer(), learning_rate=0.01)
+        run([self.options.regla, "export", str(model), "--out", str(out)])
+        return out, model
 
     def ours(self, model, name, folder, shots):
         samples = self.workshop / "samples.jsonl"
@@ -297,6 +334,39 @@ class Comparison:
         self.report(f"{title} {name} {shots}-shot", ok,
                     f"{len(samples)} documents, {len(lm.known)} requests, {text}")
 
+    def models(self, kind, folder, model, name, ours_folder, library_folder, shots):
+        """Log-likelihoods of the program's model beside those of the same in transformers."""
+        ours, samples = self.ours(model, name, ours_folder, shots)
+        lm = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
+        assert lm.max_length == LENGTH
+        theirs = self.theirs(lm, name, library_folder, shots)
+        others = sorted(next(iter(theirs["samples"].values())), key=lambda s: s["doc_id"])
+        largest, different, close = 0.0, 0, 0
+        for sample, other in zip(samples, others, strict=True):
+            mine = [request["log_likelihood"] for request in sample["requests"]]
+            if name == "wikitext":  # a text's windows together
+                mine, his = [sum(mine)], [other["resps"][0][0]]
+            else:
+                his = [response[0][0] for response in other["resps"]]
+            # 1e-3 is for a request; in a text of many windows F32 alone makes 1e-6 of the whole.
+            scale = 1 if name != "wikitext" else max(1.0, abs(his[0]) * 1e-3)
+            largest = max([largest] + [abs(a - b) / scale for a, b in zip(mine, his, strict=True)])
+            best = sorted(his, reverse=True)
+            is_close = len(best) > 1 and best[0] - best[1] <= TOLERANCE
+            close += is_close
+            different += not is_close and mine.index(max(mine)) != his.index(max(his))
+        metrics = next(iter(theirs["results"].values()))
+        same, text = self.metrics_agree(ours, theirs, 1e-3)
+        ok = largest <= TOLERANCE and different == 0 and (same or close > 0)
+        self.report(f"{kind} {name} {shots}-shot", ok,
+                    f"{len(samples)} documents, {ours['requests']} requests, {ours['truncated']} "
+                    f"truncated, largest difference {largest:.1e}, {different} other choices, "
+                    f"{close} too close to call, {text}")
+        for metric, score in ours["scores"].items():
+            self.table.append(
+                f"| {kind} | {name} | {ours['shots']} | {len(samples)} | {metric} | "
+                f"{score['value']:.6g} | {metrics[metric + ',none']:.6g} | {largest:.1e} |")
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -305,6 +375,8 @@ def main():
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 5])
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--parts", nargs="+", default=["requests"], choices=["requests", "models"])
+    parser.add_argument("--table", type=pathlib.Path, help="write what models gave as Markdown")
     options = parser.parse_args()
     if options.data is None:
         print("SKIPPED: no folder of data is given and REGLA_DATA is not set")
@@ -318,16 +390,27 @@ def main():
         workshop = pathlib.Path(folder)
         os.environ["HF_HOME"] = str(workshop / "hf")
         comparison = Comparison(options, workshop)
-        model = comparison.trained_run()
-        published = library_form(options.data)
-        write_folder(workshop / "library", published)
+        published, library = library_form(options.data), workshop / "library"
+        write_folder(library, published)
         write_folder(workshop / "awkward", awkward(published))
+        model, models = None, []
+        if "requests" in options.parts:
+            model = comparison.trained_run(["regla", "softmax"], 2, comparison.tokenizer_file)
+        if "models" in options.parts:
+            models = [("imported", *comparison.imported()), ("exported", *comparison.exported())]
         for name in options.tasks:
             upstream = options.data if name == "wikitext" else options.data / "eval"
             for shots in options.shots:
-                comparison.requests(model, name, upstream, workshop / "library", shots, "published")
-                comparison.requests(model, name, workshop / "awkward", workshop / "awkward", shots,
-                                    "library")
+                if model:
+                    comparison.requests(model, name, upstream, library, shots, "published")
+                    comparison.requests(model, name, workshop / "awkward", workshop / "awkward",
+                                        shots, "library")
+                for kind, folder, run_folder in models:
+                    comparison.models(kind, folder, run_folder, name, upstream, library, shots)
+        if options.table:
+            head = ["| model | task | shots | documents | | here | harness | largest difference |",
+                    "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+            options.table.write_text("\n".join(head + comparison.table) + "\n")
     print(f"{comparison.differences} differences")
     sys.exit(1 if comparison.differences else 0)
 
