@@ -110,6 +110,10 @@ void show_scoring(int64_t done, int64_t total) {
   show_live("scored " + grouped(done) + " of " + grouped(total) + " tokens");
 }
 
+void show_requests(const std::string& task, int64_t done, int64_t total) {
+  show_live(task + ": scored " + grouped(done) + " of " + grouped(total) + " requests");
+}
+
 void show_steps(int64_t done, int64_t total) {
   show_live("step " + grouped(done) + " of " + grouped(total));
 }

@@ -88,6 +88,8 @@ std::string memory_text(const Json& memory);
 
 /// Shows on a terminal, in a line that is written over, how far an evaluation is.
 void show_scoring(int64_t done, int64_t total);
+/// The same for the requests of a task.
+void show_requests(const std::string& task, int64_t done, int64_t total);
 /// The same for the steps of a training.
 void show_steps(int64_t done, int64_t total);
 /// Clears that line.

@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "app/eval_tasks.h"
 #include "app/options.h"
 #include "core/parallel.h"
 #include "models/finite.h"
@@ -11,6 +12,7 @@ namespace {
 
 struct EvalArguments {
   std::string run, data, split = "test", text, context;
+  TaskArguments tasks;
   InferenceArguments inference;
   bool json = false;
 };
@@ -42,8 +44,10 @@ void print_result(const EvalArguments& arguments, const std::string& file, const
 }
 
 int eval(const EvalArguments& arguments) {
+  arguments.tasks.check_given(!arguments.data.empty());
   const Model model = arguments.inference.load(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
+  if (arguments.tasks.are_given()) return eval_tasks(arguments.tasks, model, arguments.json);
   const Corpus corpus =
       Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
   const Split split = split_named(arguments.split);
@@ -68,16 +72,16 @@ int eval(const EvalArguments& arguments) {
 
 void add_eval(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<EvalArguments>();
-  CLI::App* command = program.add_subcommand("eval", "Score every token of a split once");
+  CLI::App* command = program.add_subcommand("eval", "Score every token of a split once, or tasks");
   add_run(*command, arguments->run)->required();
   add_text(*command, "--data", arguments->data, "folder with the files of splits, or one file",
-           "FILE")
-      ->required();
+           "FILE");
   add_split(*command, arguments->split);
   add_choice(*command, "--context", arguments->context, {"window", "carried"},
              "window: windows of length T every T/2; carried: one pass with carried state; "
              "default: what training did");
   add_kind(*command, arguments->text);
+  arguments->tasks.add_to(*command);
   arguments->inference.add_to(*command);
   add_json(*command, arguments->json);
   command->callback([arguments, &action] { action = [arguments] { return eval(*arguments); }; });

@@ -45,6 +45,20 @@ DecoderState DecoderState::rows(int64_t begin, int64_t end) const {
   return part;
 }
 
+DecoderState DecoderState::gathered(std::span<const int64_t> indices) const {
+  DecoderState chosen = detached();
+  const auto count = static_cast<int64_t>(indices.size());
+  chosen.for_each([&](const std::string&, Tensor& tensor) {
+    Tensor to = Tensor::empty(tensor.shape().with(0, count), tensor.dtype(), tensor.device());
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = indices[static_cast<size_t>(i)];
+      to.slice(i, i + 1).copy_from(tensor.slice(row, row + 1));
+    }
+    tensor = to;
+  });
+  return chosen;
+}
+
 void DecoderState::copy_from(const DecoderState& other) {
   with_those_of(other, [](Tensor& to, const Tensor& from) { to.copy_from(from); });
 }

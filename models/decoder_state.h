@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ struct DecoderState {
   DecoderState clone() const;
   /// Sequences [begin, end) of the batch, sharing memory.
   DecoderState rows(int64_t begin, int64_t end) const;
+  /// Sequences of the batch by their index, each as often as it is named, in memory of their own.
+  DecoderState gathered(std::span<const int64_t> indices) const;
   /// Copies the values of a state with tensors of the same names and shapes.
   void copy_from(const DecoderState& other);
   /// The same as a state without tokens, in place, where flag [1] I32 is 1.

@@ -1,6 +1,7 @@
 #include "text/unicode.h"
 
 #include <unicode/bytestream.h>
+#include <unicode/casemap.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
 #include <unicode/utf8.h>
@@ -49,6 +50,29 @@ void append_nfc(std::string_view valid, std::string& out) {
   if (status == U_MEMORY_ALLOCATION_ERROR) throw std::bad_alloc();
   check(U_SUCCESS(status), "[tokenizer] expected ICU to normalise the text, got ",
         u_errorName(status));
+}
+
+std::string lower_case(std::string_view text) {
+  std::string out;
+  UErrorCode status = U_ZERO_ERROR;
+  icu::StringByteSink<std::string> sink(&out);
+  icu::CaseMap::utf8ToLower("", 0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())),
+                            sink, nullptr, status);
+  check(U_SUCCESS(status), "[text] expected ICU to change the case, got ", u_errorName(status));
+  return out;
+}
+
+/// A character alone.
+std::string title_case(std::string_view character) {
+  std::string out;
+  UErrorCode status = U_ZERO_ERROR;
+  icu::StringByteSink<std::string> sink(&out);
+  icu::CaseMap::utf8ToTitle(
+      "", U_TITLECASE_WHOLE_STRING | U_TITLECASE_NO_BREAK_ADJUSTMENT, nullptr,
+      icu::StringPiece(character.data(), static_cast<int32_t>(character.size())), sink, nullptr,
+      status);
+  check(U_SUCCESS(status), "[text] expected ICU to change the case, got ", u_errorName(status));
+  return out;
 }
 
 bool is_printable(int32_t code) {
@@ -142,6 +166,15 @@ std::string printable(std::string_view text, std::string_view kept) {
     }
   }
   return out;
+}
+
+std::string capitalized(std::string_view text) {
+  if (text.empty()) return "";
+  check(text.size() < size_t{1} << 30, "[text] expected less than a gigabyte, got ", text.size(),
+        " bytes");
+  const std::string_view first = text.substr(0, utf8_char(text, 0).bytes);
+  // A Σ looks at what stands before it, the first character too.
+  return title_case(first) + lower_case(text).substr(lower_case(first).size());
 }
 
 std::string nfc(std::string_view text) {

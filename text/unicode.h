@@ -42,6 +42,10 @@ std::string replace_invalid_utf8(std::string_view text);
 /// are.
 std::string printable(std::string_view text, std::string_view kept = "");
 
+/// The first character in title case and the others in lower case, by Unicode's full mappings: "ǆ"
+/// and "ß" become "ǅ" and "Ss", a final Σ becomes ς. What Python calls `capitalize`.
+std::string capitalized(std::string_view text);
+
 /// Normalisation form C of the valid parts; invalid bytes stay where they are.
 std::string nfc(std::string_view text);
 

@@ -54,3 +54,15 @@ TEST_CASE("printable text holds nothing that moves a cursor or ends a line") {
   CHECK(printable("a\n\033", "\n") == "a\n\\u001b");
   CHECK(printable(printable("\033\xFF\n")) == printable("\033\xFF\n"));
 }
+
+// As Python's str.capitalize.
+TEST_CASE("a text is capitalized by Unicode's full mappings", "[text]") {
+  CHECK(capitalized("") == "");
+  CHECK(capitalized("aB cD") == "Ab cd");
+  CHECK(capitalized("1AB") == "1ab");
+  CHECK(capitalized("\u00e9COLE") == "\u00c9cole");
+  CHECK(capitalized("\u00dftle") == "Sstle");
+  CHECK(capitalized("\ufb01X") == "Fix");
+  CHECK(capitalized("\u01c6A B\u03a3 \u03a3") == "\u01c5a b\u03c2 \u03c3");
+  CHECK(capitalized("\u03a3\u0391\u03a3") == "\u03a3\u03b1\u03c2");
+}

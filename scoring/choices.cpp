@@ -1,0 +1,268 @@
+#include "scoring/choices.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace regla {
+namespace {
+
+/// A text of a group and the row of the state from which it goes on.
+struct Member {
+  size_t group, text;
+  int64_t row = 0;
+};
+
+/// A prediction: which row of hidden values it is made from, what is right, and whose it is.
+struct Prediction {
+  int64_t row;
+  int32_t target;
+  const Member* member;
+};
+
+/// A group and how many tokens of its contexts are the same.
+struct Shared {
+  size_t group;
+  int64_t length;
+};
+
+int64_t size_of(const ScoredText& text) { return static_cast<int64_t>(text.ids.size()); }
+
+/// The tokens that all contexts of a group begin with.
+int64_t shared_length(const std::vector<ScoredText>& group) {
+  int64_t length = size_of(group[0]) - group[0].scored;
+  for (const ScoredText& text : group) {
+    length = std::min(length, size_of(text) - text.scored);
+    const auto end = text.ids.begin() + length;
+    length = std::mismatch(text.ids.begin(), end, group[0].ids.begin()).first - text.ids.begin();
+  }
+  return length;
+}
+
+class ChoiceScorer {
+ public:
+  ChoiceScorer(Decoder& decoder, std::span<const std::vector<ScoredText>> groups,
+               const ChoiceOptions& options, ChoiceCounts& counts,
+               const std::function<void(int64_t, int64_t)>& progress)
+      : decoder_(decoder),
+        groups_(groups),
+        options_(options),
+        counts_(counts),
+        progress_(progress) {
+    for (const auto& group : groups) {
+      auto& scores = scores_.emplace_back(group.size());
+      for (TextScore& score : scores) score.is_greedy = options.greedy;
+      total_ += static_cast<int64_t>(group.size());
+    }
+  }
+
+  std::vector<std::vector<TextScore>> score() {
+    std::vector<Shared> shared;
+    std::vector<Member> apart;
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const int64_t length =
+          groups_[g].size() > 1 && options_.shares ? shared_length(groups_[g]) : 0;
+      if (length > 0) {
+        shared.push_back({g, length});
+        ++counts_.shared;
+        continue;
+      }
+      for (size_t i = 0; i < groups_[g].size(); ++i) apart.push_back({g, i});
+      if (groups_[g].size() > 1) ++counts_.apart;
+    }
+    // The longest first: what does not fit into the memory is known soon.
+    std::stable_sort(shared.begin(), shared.end(),
+                     [](const Shared& a, const Shared& b) { return a.length > b.length; });
+    for (size_t begin = 0; begin < shared.size();) {
+      const size_t end = end_of_batch(shared, begin);
+      score_shared(std::span(shared).subspan(begin, end - begin));
+      begin = end;
+    }
+    score_members(std::move(apart), 0, nullptr);
+    return std::move(scores_);
+  }
+
+ private:
+  const ScoredText& text(const Member& member) const { return groups_[member.group][member.text]; }
+  /// Inputs of a text from `begin` on; the last token is only predicted.
+  int64_t inputs(const Member& member, int64_t begin) const {
+    return size_of(text(member)) - 1 - begin;
+  }
+
+  /// Groups that share nearly as many tokens, as many as a batch takes. A cache grows with all
+  /// tokens of all texts, so that these have a bound, too.
+  size_t end_of_batch(std::span<const Shared> shared, size_t begin) const {
+    const int64_t longest = shared[begin].length;
+    int64_t texts = 0, longest_text = 0;
+    for (size_t end = begin; end < shared.size(); ++end) {
+      const auto& group = groups_[shared[end].group];
+      texts += static_cast<int64_t>(group.size());
+      for (const ScoredText& text : group) longest_text = std::max(longest_text, size_of(text));
+      const auto count = static_cast<int64_t>(end - begin + 1);
+      const int64_t length = shared[end].length;
+      const bool fits = count * length <= options_.batch_tokens &&
+                        texts * (longest_text - length) <= options_.batch_tokens &&
+                        texts * longest_text <= 4 * options_.batch_tokens;
+      if (end > begin && (!fits || longest - length > longest / 16)) return end;
+    }
+    return shared.size();
+  }
+
+  void score_shared(std::span<const Shared> batch) {
+    const int64_t length = batch.back().length, B = static_cast<int64_t>(batch.size());
+    std::vector<int32_t> ids;
+    std::vector<Member> members;
+    for (int64_t row = 0; row < B; ++row) {
+      const size_t g = batch[static_cast<size_t>(row)].group;
+      const auto& beginning = groups_[g][0].ids;
+      ids.insert(ids.end(), beginning.begin(), beginning.begin() + length);
+      for (size_t i = 0; i < groups_[g].size(); ++i) members.push_back({g, i, row});
+    }
+    counts_.tokens += B * length;
+    DecoderState state = decoder_.initial_state(B);
+    const Tensor hidden = decoder_.hidden(decoder_.ids({B, length}, ids), {}, &state).value;
+    std::vector<Prediction> predictions;
+    std::vector<Member> longer;
+    for (const Member& member : members) {
+      const ScoredText& one = text(member);
+      if (size_of(one) - one.scored == length) {
+        predictions.push_back(
+            {(member.row + 1) * length - 1, one.ids[static_cast<size_t>(length)], &member});
+      }
+      if (inputs(member, length) > 0) {
+        longer.push_back(member);
+      } else {
+        done_ += 1;
+      }
+    }
+    add(hidden, predictions);
+    score_members(std::move(longer), length, &state);
+  }
+
+  /// Goes on with texts from token `begin` on, from rows of a state, in batches of like length.
+  void score_members(std::vector<Member> members, int64_t begin, const DecoderState* state) {
+    std::stable_sort(members.begin(), members.end(), [&](const Member& a, const Member& b) {
+      return inputs(a, begin) > inputs(b, begin);
+    });
+    for (size_t first = 0; first < members.size();) {
+      const int64_t longest = inputs(members[first], begin);
+      size_t last = first + 1;
+      for (; last < members.size(); ++last) {
+        const int64_t tokens = static_cast<int64_t>(last - first + 1) * longest;
+        const bool is_much_shorter = 4 * inputs(members[last], begin) < 3 * longest;
+        if (tokens > options_.batch_tokens || (is_much_shorter && tokens > kSmallBatch)) break;
+      }
+      score_batch(std::span(members).subspan(first, last - first), begin, state);
+      first = last;
+    }
+    report();
+  }
+
+  void score_batch(std::span<const Member> members, int64_t begin, const DecoderState* state) {
+    const auto B = static_cast<int64_t>(members.size());
+    const int64_t longest = inputs(members[0], begin);
+    // Nothing follows a text in its row but padding, which nothing before sees.
+    std::vector<int32_t> ids(static_cast<size_t>(B * longest), 0);
+    std::vector<int64_t> rows;
+    std::vector<Prediction> predictions;
+    for (int64_t b = 0; b < B; ++b) {
+      const Member& member = members[static_cast<size_t>(b)];
+      const ScoredText& one = text(member);
+      const int64_t count = inputs(member, begin);
+      const auto from = one.ids.begin() + begin;
+      std::copy(from, from + count, ids.begin() + b * longest);
+      rows.push_back(member.row);
+      counts_.tokens += count;
+      for (int64_t t = std::max<int64_t>(0, count - one.scored); t < count; ++t) {
+        predictions.push_back({b * longest + t, *(from + t + 1), &member});
+      }
+    }
+    DecoderState copy;
+    if (state) copy = state->gathered(rows);
+    const Tensor hidden =
+        decoder_.hidden(decoder_.ids({B, longest}, ids), {}, state ? &copy : nullptr).value;
+    add(hidden, predictions);
+    done_ += B;
+    if (state == nullptr) report();
+  }
+
+  /// Adds predictions from hidden values [B, T, D] to the scores of their texts.
+  void add(const Tensor& hidden, std::span<const Prediction> predictions) {
+    const int64_t D = hidden.dim(2);
+    const Tensor all = hidden.reshape({hidden.dim(0) * hidden.dim(1), D});
+    // Scores over the vocabulary exist only where the likeliest token is asked for.
+    const size_t most = options_.greedy ? kMostScores : predictions.size();
+    for (size_t first = 0; first < predictions.size();) {
+      const auto part = predictions.subspan(first, std::min(most, predictions.size() - first));
+      const auto count = static_cast<int64_t>(part.size());
+      Tensor rows = Tensor::empty({count, D}, hidden.dtype(), hidden.device());
+      std::vector<int32_t> targets;
+      for (int64_t i = 0; i < count;) {
+        const int64_t from = part[static_cast<size_t>(i)].row;
+        int64_t run = 1;  // of rows that stand one after the other
+        while (i + run < count && part[static_cast<size_t>(i + run)].row == from + run) ++run;
+        rows.slice(i, i + run).copy_from(all.slice(from, from + run));
+        i += run;
+      }
+      for (const Prediction& prediction : part) targets.push_back(prediction.target);
+      const std::vector<double> losses =
+          decoder_.losses(rows, decoder_.ids({count}, targets)).values();
+      for (size_t i = 0; i < part.size(); ++i) score_of(part[i]).log_likelihood -= losses[i];
+      if (options_.greedy) compare_with_likeliest(rows, part);
+      first += part.size();
+    }
+  }
+
+  void compare_with_likeliest(const Tensor& rows, std::span<const Prediction> predictions) {
+    const std::vector<double> scores = decoder_.logits(rows).value.values();
+    const auto vocab = static_cast<std::ptrdiff_t>(scores.size() / predictions.size());
+    auto row = scores.begin();
+    for (const Prediction& prediction : predictions) {
+      const auto likeliest = std::max_element(row, row + vocab) - row;
+      if (likeliest != prediction.target) score_of(prediction).is_greedy = false;
+      row += vocab;
+    }
+  }
+
+  TextScore& score_of(const Prediction& prediction) {
+    return scores_[prediction.member->group][prediction.member->text];
+  }
+
+  void report() const {
+    if (progress_) progress_(done_, total_);
+  }
+
+  static constexpr int64_t kSmallBatch = 256;  // tokens for which padding costs nothing
+  static constexpr size_t kMostScores = 64;    // rows of scores over the vocabulary at once
+
+  Decoder& decoder_;
+  std::span<const std::vector<ScoredText>> groups_;
+  const ChoiceOptions& options_;
+  ChoiceCounts& counts_;
+  const std::function<void(int64_t, int64_t)>& progress_;
+  std::vector<std::vector<TextScore>> scores_;
+  int64_t done_ = 0, total_ = 0;
+};
+
+void check_groups(std::span<const std::vector<ScoredText>> groups) {
+  for (const auto& group : groups) {
+    for (const ScoredText& text : group) {
+      check(text.scored > 0 && text.scored < size_of(text),
+            "[eval] expected tokens to score and one before them, got ", text.scored, " of ",
+            size_of(text));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<TextScore>> score_choices(
+    Decoder& decoder, std::span<const std::vector<ScoredText>> groups, const ChoiceOptions& options,
+    ChoiceCounts* counts, const std::function<void(int64_t, int64_t)>& progress) {
+  check_groups(groups);
+  decoder.config().require_step_form();
+  const NoGrad guard;
+  ChoiceCounts unused;
+  return ChoiceScorer(decoder, groups, options, counts ? *counts : unused, progress).score();
+}
+
+}  // namespace regla
