@@ -25,7 +25,7 @@ struct StepProduct {
   float epsilon;
   bool narrows;  // what the norm gives is rounded
   Activation activation;
-  Part parts[kMostStepParts];
+  Part parts[kMostStepParts] = {};
 
   __device__ const Part& owner(int n) const {
     int part = count - 1;

@@ -19,8 +19,9 @@ const std::vector<StepSizes> kStepSizes = {
 void check_linear_step(const StepSizes& n, bool with_norm, Activation activation, bool adds,
                        DType weights, Device device) {
   const auto parts = static_cast<int64_t>(adds ? 1 : n.widths.size());
-  KernelCase c = {.name = "linear_step of " + std::to_string(n.R) + " x " + std::to_string(n.D),
-                  .in_types = "SSSS"};
+  KernelCase c;
+  c.name = "linear_step of " + std::to_string(n.R) + " x " + std::to_string(n.D);
+  c.in_types = "SSSS";
   c.in = {floats({n.R, n.D}, 1), floats({n.D}, 2), floats({n.D}, 3), floats({n.R, n.widths[0]}, 4)};
   const bool is_stored = weights == DType::BF16;  // beside F32
   for (int64_t i = 0; i < parts; ++i) {
@@ -71,7 +72,8 @@ void check_regla_step(const HeadSizes& n, bool gated, int64_t rotary, bool seen,
                          floats(values, 4, 2), floats(values, 5, 2), floats(values, 6),
                          random_ids({n.B, 1}, 7, 5000), floats({n.H, n.V}, 8)},
                   .out_types = "SSA",
-                  .out = {m, state, floats(values, 11)}};
+                  .out = {m, state, floats(values, 11)},
+                  .call = {}};
   c.call = [=](const auto& on, const Tensors& in, const Tensors& out) {
     on.regla_step({.z_q = in[0],
                    .z_k = in[1],
