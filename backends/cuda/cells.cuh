@@ -259,7 +259,7 @@ void run_cell(const CellArgs& args, RecurrenceResult& result) {
     }
     int columns = 32, tile = kMostTile;
     const auto bytes = [&] {
-      return static_cast<size_t>(CellTile<A, Cell>::size(K, columns, tile) + K * columns) *
+      return static_cast<size_t>(CellTile<A, Cell>::size(K, columns, tile) + odd(K) * columns) *
              sizeof(S);
     };
     constexpr size_t kMost = size_t{96} << 10;
