@@ -231,7 +231,7 @@ class ChoiceScorer {
     if (progress_) progress_(done_, total_);
   }
 
-  static constexpr int64_t kSmallBatch = 256;  // tokens for which padding costs nothing
+  static constexpr int64_t kSmallBatch = 128;  // tokens for which padding costs nothing
   static constexpr size_t kMostScores = 64;    // rows of scores over the vocabulary at once
 
   Decoder& decoder_;

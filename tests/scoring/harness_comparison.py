@@ -11,9 +11,10 @@ continuations, tokens, metrics and errors are all compared, without a model in P
 for the files as they were published and for the same in the form of data set libraries, with
 documents in between that test the rules: white space, empty texts, documents that come twice.
 
-With the part `models` two models are scored by the harness's own model of transformers as well, a GPT-NeoX
-checkpoint that the program imports and a trained model that it exports: log-likelihoods agree to
-1e-3 (those of whole texts to 1e-6 of them), and so do all choices between two that differ by more.
+With the part `models` two models are scored by the harness's own model of transformers as well, a
+GPT-NeoX checkpoint that the program imports and a trained model that it exports: log-likelihoods
+agree to 1e-3 (those of whole texts to 1e-6 of them), and so do all choices between two that differ
+by more.
 
 Exits with 77 where Python lacks a package, 1 where something differs.
 """
@@ -46,7 +47,6 @@ except ImportError as error:
 VERSION = "0.4.13"
 TASKS = ["boolq", "piqa", "hellaswag", "winogrande", "truthfulqa_mc1", "truthfulqa_mc2", "lambada",
          "wikitext"]
-LENGTH = 192  # of the models: some requests are longer
 VOCABULARY = 4096  # of the models whose log-likelihoods are compared
 END = "<|endoftext|>"
 TOLERANCE = 1e-3
@@ -181,9 +181,9 @@ def harness_task(name, folder, training):
 class Replay(TemplateLM):
     """Answers with the log-likelihoods that the program computed for the same tokens."""
 
-    def __init__(self, tokenizer, samples):
+    def __init__(self, tokenizer, length, samples):
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.length = tokenizer, length
         self.known, self.asked = {}, set()
         for sample in samples:
             for request in sample["requests"]:
@@ -220,7 +220,7 @@ class Replay(TemplateLM):
         for request in requests:
             windows = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]), prefix_token=self.prefix_token_id,
-                max_seq_len=LENGTH, context_len=1)
+                max_seq_len=self.length, context_len=1)
             sums.append(sum(self.answer(*utils.make_disjoint_window(w))[0] for w in windows))
         return sums
 
@@ -261,8 +261,8 @@ class Comparison:
         """A small model that was trained for some steps."""
         folder, out = self.workshop / "text", self.workshop / f"run-{steps}"
         config = {"steps": steps, "batch_size": 4, "tokenizer": str(tokenizer),
-                  "layers": 2, "hidden": 32, "heads": 2, "sequence_length": LENGTH, "eval_every": 0,
-                  "mixer": mixer, **more}
+                  "layers": 2, "hidden": 32, "heads": 2, "mixer": mixer, "eval_every": 0,
+                  "sequence_length": self.options.length, **more}
         (self.workshop / "config.json").write_text(json.dumps(config))
         run([self.options.regla, "train", "--config", str(self.workshop / "config.json"), "--data",
              str(folder), "--out", str(out)])
@@ -275,7 +275,8 @@ class Comparison:
         torch.manual_seed(1)
         config = transformers.GPTNeoXConfig(
             vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-            intermediate_size=128, max_position_embeddings=LENGTH, initializer_range=0.1,
+            intermediate_size=128, max_position_embeddings=self.options.length,
+            initializer_range=0.1,
             bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id)
         transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -323,7 +324,7 @@ class Comparison:
 
     def requests(self, model, name, ours_folder, library_folder, shots, title, training=False):
         ours, samples = self.ours(model, name, ours_folder, shots)
-        lm = Replay(self.tokenizer, samples)
+        lm = Replay(self.tokenizer, self.options.length, samples)
         theirs = self.theirs(lm, name, library_folder, shots, training)
         ok, text = self.metrics_agree(ours, theirs, 1e-9)
         texts = {(request.get("context", sample["requests"][0].get("context")),
@@ -338,7 +339,7 @@ class Comparison:
         """Log-likelihoods of the program's model beside those of the same in transformers."""
         ours, samples = self.ours(model, name, ours_folder, shots)
         lm = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
-        assert lm.max_length == LENGTH
+        assert lm.max_length == self.options.length
         theirs = self.theirs(lm, name, library_folder, shots)
         others = sorted(next(iter(theirs["samples"].values())), key=lambda s: s["doc_id"])
         largest, different, close = 0.0, 0, 0
@@ -374,6 +375,7 @@ def main():
     parser.add_argument("data", type=pathlib.Path, nargs="?", default=os.environ.get("REGLA_DATA"))
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 5])
+    parser.add_argument("--length", type=int, default=192, help="inputs that the models take")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--parts", nargs="+", default=["requests"], choices=["requests", "models"])
     parser.add_argument("--table", type=pathlib.Path, help="write what models gave as Markdown")
