@@ -272,7 +272,7 @@ void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t
 
 void print_job(const Job& job, const Trainer& trainer) {
   print_machine();
-  print_device(job.model.config, job.before);
+  print_device(job.model.config, trainer.steps_done() > 0 ? job.before : std::nullopt);
   print_text("train", job.corpus.file(Split::Train), job.text);
   if (job.valid) {
     print_text("valid", job.corpus.file(Split::Valid), *job.valid);

@@ -244,6 +244,29 @@ TEST_CASE("folders that cannot be imported are refused in one line and leave no 
   CHECK_THAT(refused({"export", shop / "nowhere", "--out", shop / "x"}), Contains("nowhere"));
 }
 
+TEST_CASE("a full disk leaves neither half a run nor half a model") {
+  const Workshop shop;
+  const auto cramped = [](const std::vector<std::string>& arguments) {
+    const Outcome outcome = Process(command(arguments), [] {
+                              const rlimit small = {40'000, 40'000};
+                              ::setrlimit(RLIMIT_FSIZE, &small);
+                            }).wait();
+    CHECK(outcome.code == 2);
+    CHECK(outcome.err.find('\n') + 1 == outcome.err.size());
+    return outcome.err;
+  };
+  const std::vector<std::string> import = {"import", fixture("parallel_f32"), "--out",
+                                           shop / "run"};
+  CHECK_THAT(cramped(import), Contains("was not saved"));
+  CHECK_THAT(refused({"inspect", shop / "run"}), Contains("no complete checkpoint"));
+  done(import);
+  CHECK_THAT(cramped({"export", shop / "run", "--out", shop / "there"}),
+             Contains("model.safetensors"));
+  CHECK_FALSE(fs::exists(shop / "there/config.json"));
+  CHECK_THAT(cramped({"linearise", shop / "run", "--mixer", "gla", "--out", shop / "gla"}),
+             Contains("was not saved"));
+}
+
 TEST_CASE("a checkpoint is read otherwise than it says only when asked to, with a warning") {
   const Workshop shop;
   const Outcome plain = regla({"import", fixture("parallel_f32"), "--out", shop / "plain"});

@@ -189,6 +189,9 @@ TEST_CASE("a folder without safetensors says what it has instead") {
   CHECK_THAT(message_of(copy.path), Contains("only pytorch_model.bin, which is not read"));
   fs::create_directory(copy / "model.safetensors");
   CHECK_THAT(message_of(copy.path), Contains("expected a regular file"));
+  fs::remove(copy / "model.safetensors");
+  REQUIRE(::mkfifo((copy / "model.safetensors").c_str(), 0600) == 0);
+  CHECK_THAT(message_of(copy.path), Contains("expected a regular file"));
 }
 
 }  // namespace regla::test
