@@ -180,7 +180,8 @@ def train(arguments):
         rates[name] = tokens / seconds, torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.empty_cache()
     if arguments.program:
-        sizes = ["--set", f"batch_size={arguments.batch}", "--set", f"sequence_length={arguments.length}"]
+        sizes = ["--set", f"batch_size={arguments.batch}", f"sequence_length={arguments.length}",
+                 "activation_checkpointing=none"]  # PyTorch keeps all activations, too
         mixer = json.loads(Path(arguments.config).read_text()).get("mixer", "regla")
         named = mixer if isinstance(mixer, str) else mixer["type"]
         for which, options in ((named, []), ("softmax", ["--set", "mixer=softmax"])):
