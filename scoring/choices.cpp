@@ -16,7 +16,7 @@ struct Member {
 struct Prediction {
   int64_t row;
   int32_t target;
-  const Member* member;
+  Member member;
 };
 
 /// A group and how many tokens of its contexts are the same.
@@ -78,6 +78,7 @@ class ChoiceScorer {
       begin = end;
     }
     score_members(std::move(apart), 0, nullptr);
+    add_kept();
     return std::move(scores_);
   }
 
@@ -126,7 +127,7 @@ class ChoiceScorer {
       const ScoredText& one = text(member);
       if (size_of(one) - one.scored == length) {
         predictions.push_back(
-            {(member.row + 1) * length - 1, one.ids[static_cast<size_t>(length)], &member});
+            {(member.row + 1) * length - 1, one.ids[static_cast<size_t>(length)], member});
       }
       if (inputs(member, length) > 0) {
         longer.push_back(member);
@@ -173,7 +174,7 @@ class ChoiceScorer {
       rows.push_back(member.row);
       counts_.tokens += count;
       for (int64_t t = std::max<int64_t>(0, count - one.scored); t < count; ++t) {
-        predictions.push_back({b * longest + t, *(from + t + 1), &member});
+        predictions.push_back({b * longest + t, *(from + t + 1), member});
       }
     }
     DecoderState copy;
@@ -185,31 +186,52 @@ class ChoiceScorer {
     if (state == nullptr) report();
   }
 
-  /// Adds predictions from hidden values [B, T, D] to the scores of their texts.
-  void add(const Tensor& hidden, std::span<const Prediction> predictions) {
-    const int64_t D = hidden.dim(2);
+  /// Keeps the hidden values [B, T, D] that predictions are made from. The output projection, whose
+  /// weights are many, waits until there are enough.
+  void add(const Tensor& hidden, const std::vector<Prediction>& predictions) {
+    const int64_t D = hidden.dim(2), count = static_cast<int64_t>(predictions.size());
+    if (count == 0) return;
     const Tensor all = hidden.reshape({hidden.dim(0) * hidden.dim(1), D});
-    // Scores over the vocabulary exist only where the likeliest token is asked for.
-    const size_t most = options_.greedy ? kMostScores : predictions.size();
-    for (size_t first = 0; first < predictions.size();) {
-      const auto part = predictions.subspan(first, std::min(most, predictions.size() - first));
-      const auto count = static_cast<int64_t>(part.size());
-      Tensor rows = Tensor::empty({count, D}, hidden.dtype(), hidden.device());
-      std::vector<int32_t> targets;
-      for (int64_t i = 0; i < count;) {
-        const int64_t from = part[static_cast<size_t>(i)].row;
-        int64_t run = 1;  // of rows that stand one after the other
-        while (i + run < count && part[static_cast<size_t>(i + run)].row == from + run) ++run;
-        rows.slice(i, i + run).copy_from(all.slice(from, from + run));
-        i += run;
-      }
-      for (const Prediction& prediction : part) targets.push_back(prediction.target);
-      const std::vector<double> losses =
-          decoder_.losses(rows, decoder_.ids({count}, targets)).values();
-      for (size_t i = 0; i < part.size(); ++i) score_of(part[i]).log_likelihood -= losses[i];
-      if (options_.greedy) compare_with_likeliest(rows, part);
-      first += part.size();
+    const Tensor rows = Tensor::empty({count, D}, hidden.dtype(), hidden.device());
+    const auto row = [&](int64_t i) { return predictions[static_cast<size_t>(i)].row; };
+    for (int64_t i = 0; i < count;) {
+      int64_t run = 1;  // of rows that stand one after the other
+      while (i + run < count && row(i + run) == row(i) + run) ++run;
+      rows.slice(i, i + run).copy_from(all.slice(row(i), row(i) + run));
+      i += run;
     }
+    kept_.push_back(rows);
+    predictions_.insert(predictions_.end(), predictions.begin(), predictions.end());
+    if (predictions_.size() >= kEnoughRows) add_kept();
+  }
+
+  /// Adds what was kept to the scores of their texts.
+  void add_kept() {
+    if (kept_.empty()) return;
+    const auto count = static_cast<int64_t>(predictions_.size());
+    const Tensor rows =
+        Tensor::empty({count, kept_[0].dim(1)}, kept_[0].dtype(), kept_[0].device());
+    std::vector<int32_t> targets;
+    for (const Prediction& prediction : predictions_) targets.push_back(prediction.target);
+    int64_t begin = 0;
+    for (const Tensor& part : kept_) {
+      rows.slice(begin, begin + part.dim(0)).copy_from(part);
+      begin += part.dim(0);
+    }
+    const std::vector<double> losses =
+        decoder_.losses(rows, decoder_.ids({count}, targets)).values();
+    for (size_t i = 0; i < losses.size(); ++i)
+      score_of(predictions_[i]).log_likelihood -= losses[i];
+    // Scores over the vocabulary exist only where the likeliest token is asked for.
+    for (int64_t first = 0; options_.greedy && first < count; first += kMostScores) {
+      const int64_t end = std::min(count, first + kMostScores);
+      compare_with_likeliest(
+          rows.slice(first, end),
+          std::span(predictions_)
+              .subspan(static_cast<size_t>(first), static_cast<size_t>(end - first)));
+    }
+    kept_.clear();
+    predictions_.clear();
   }
 
   void compare_with_likeliest(const Tensor& rows, std::span<const Prediction> predictions) {
@@ -224,7 +246,7 @@ class ChoiceScorer {
   }
 
   TextScore& score_of(const Prediction& prediction) {
-    return scores_[prediction.member->group][prediction.member->text];
+    return scores_[prediction.member.group][prediction.member.text];
   }
 
   void report() const {
@@ -232,7 +254,8 @@ class ChoiceScorer {
   }
 
   static constexpr int64_t kSmallBatch = 128;  // tokens for which padding costs nothing
-  static constexpr size_t kMostScores = 64;    // rows of scores over the vocabulary at once
+  static constexpr size_t kEnoughRows = 1024;  // for an output projection at full speed
+  static constexpr int64_t kMostScores = 64;   // rows of scores over the vocabulary at once
 
   Decoder& decoder_;
   std::span<const std::vector<ScoredText>> groups_;
@@ -240,6 +263,8 @@ class ChoiceScorer {
   ChoiceCounts& counts_;
   const std::function<void(int64_t, int64_t)>& progress_;
   std::vector<std::vector<TextScore>> scores_;
+  std::vector<Tensor> kept_;             // hidden values [., D]
+  std::vector<Prediction> predictions_;  // from their rows
   int64_t done_ = 0, total_ = 0;
 };
 

@@ -165,7 +165,7 @@ TEST_CASE("lm-evaluation-harness scores the same files alike") {
   const Outcome outcome =
       Process({"/usr/bin/env", python ? python : "python3",
                std::string(REGLA_SOURCE_DIR) + "/tests/scoring/harness_comparison.py",
-               REGLA_PROGRAM, data, "--limit", "12"})
+               REGLA_PROGRAM, data, "--limit", "12", "--shots", "5"})
           .wait();
   if (outcome.code == 77 || outcome.code == 127) return skip(outcome.out + outcome.err);
   CAPTURE(outcome.out, outcome.err);
