@@ -138,14 +138,15 @@ void TaskArguments::add_to(CLI::App& command) {
   std::string names;
   for (const Task& task : all_tasks()) names.append(names.empty() ? "" : ",").append(task.name);
   add_text(command, "--tasks", tasks,
-           "score tasks instead of a split, with commas between: " + names, "TASKS");
-  add_text(command, "--task-data", folder, "folder with a folder for each task", "FOLDER");
+           "score tasks, with commas between: " + names + "; default: a split", "TASKS");
+  add_text(command, "--task-data", folder,
+           "folder with a folder for each task; default: none, an error beside --tasks", "FOLDER");
   add_number(command, "--shots", shots, "examples in front of each document; default: 0", 0);
   add_number(command, "--limit", limit, "documents of each task; default: all", 1);
   command.add_flag("--whole-texts", whole_texts,
                    "score each choice from the beginning of its text: the same, more slowly");
   add_text(command, "--samples", samples,
-           "write requests and scores of each document as JSON lines", "FILE");
+           "write requests and scores of each document as JSON lines; default: nowhere", "FILE");
 }
 
 void TaskArguments::check_given(bool has_split) const {
