@@ -50,6 +50,22 @@ void check_norms(int64_t N, int64_t G, bool center, bool has_bias, Device device
   }
 }
 
+/// A draw from each row, whose ids must be the CPU's.
+KernelCase draws_of(const SampleArgs& draw) {
+  return {"sample",
+          "SI",
+          {draw.scores, draw.draw},
+          "I",
+          {Tensor::zeros({draw.scores.dim(0)}, DType::I32)},
+          [draw](const auto& on, const auto& in, const auto& out) {
+            SampleArgs args = draw;
+            args.scores = in[0];
+            args.draw = in[1];
+            on.sample(args, out[0]);
+          },
+          0};
+}
+
 }  // namespace
 
 TEST_CASE("a GPU's norms are the CPU's", "[cuda]") {
@@ -355,22 +371,13 @@ TEST_CASE("a GPU draws from large vocabularies what the CPU draws", "[cuda]") {
         for (const double top_p : {1.0, 0.9}) {
           INFO("kind " << kind << ", temperature " << temperature << ", top_k " << top_k
                        << ", top_p " << top_p);
-          check_case({"sample",
-                      "SI",
-                      {rows[kind], Tensor::full({1}, 5, DType::I32)},
-                      "I",
-                      {Tensor::zeros({2}, DType::I32)},
-                      [=](const auto& on, const auto& in, const auto& out) {
-                        on.sample({.scores = in[0],
-                                   .draw = in[1],
-                                   .temperature = temperature,
-                                   .top_k = top_k,
-                                   .top_p = top_p,
-                                   .seed = 3,
-                                   .vocab = kIds - 47},
-                                  out[0]);
-                      },
-                      0},
+          check_case(draws_of({.scores = rows[kind],
+                               .draw = Tensor::full({1}, 5, DType::I32),
+                               .temperature = temperature,
+                               .top_k = top_k,
+                               .top_p = top_p,
+                               .seed = 3,
+                               .vocab = kIds - 47}),
                      DType::F32, *device);
         }
       }
@@ -390,23 +397,13 @@ TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
       for (const double top_p : {1.0, 0.6}) {
         for (const int32_t number : {0, 3, 17}) {
           INFO(temperature << ", " << top_k << ", " << top_p << ", draw " << number);
-          const Tensor draw = Tensor::of({1}, std::vector<int32_t>{number});
-          check_case({"sample",
-                      "SI",
-                      {scores, draw},
-                      "I",
-                      {Tensor::zeros({5}, DType::I32)},
-                      [=](const auto& on, const auto& in, const auto& out) {
-                        on.sample({.scores = in[0],
-                                   .draw = in[1],
-                                   .temperature = temperature,
-                                   .top_k = top_k,
-                                   .top_p = top_p,
-                                   .seed = 9,
-                                   .vocab = 990},
-                                  out[0]);
-                      },
-                      0},
+          check_case(draws_of({.scores = scores,
+                               .draw = Tensor::of({1}, std::vector<int32_t>{number}),
+                               .temperature = temperature,
+                               .top_k = top_k,
+                               .top_p = top_p,
+                               .seed = 9,
+                               .vocab = 990}),
                      *device);
         }
       }
