@@ -138,7 +138,12 @@ class Tape {
   void check_finite(bool on) { check_finite_ = on; }
   /// From now on keep outputs of cheap ops, too: more memory for less time.
   void keep_cheap(bool on) { keep_cheap_ = on; }
-  bool keeps_cheap() const { return keep_cheap_; }
+  /// Whether an op may give what a cheap one would beside its result: the current tape keeps that,
+  /// or there is none to compute it again.
+  static bool keeps_cheap() {
+    const Tape* tape = current();
+    return tape == nullptr || tape->keep_cheap_;
+  }
   bool checks_finite() const { return check_finite_; }
 
  private:

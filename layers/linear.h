@@ -76,9 +76,8 @@ struct Mlp {
       Gelu gelu_kind, double in_deviation, double out_deviation);
   /// What GELU gives is kept for backward where the tape keeps what is cheap.
   Var operator()(const Var& x) {
-    const Tape* tape = Tape::current();
-    const bool keeps = tape == nullptr || tape->keeps_cheap();
-    return out(keeps ? linear_gelu(x, use(in.weight), use(in.bias), kind) : gelu(in(x), kind));
+    return out(Tape::keeps_cheap() ? linear_gelu(x, use(in.weight), use(in.bias), kind)
+                                   : gelu(in(x), kind));
   }
   Tensor step(const Token& token) {
     const Tensor hidden = linear_step(Token(token.x, token.norm), in, kind);

@@ -43,9 +43,7 @@ Var added(const Residual& x, DropoutSource* dropout) {
 /// The same and its norm: one op, which keeps the norm for backward, unless the tape wants to
 /// compute it again.
 SumAndNorm added_and_normed(const Residual& x, LayerNorm& norm, DropoutSource* dropout) {
-  const Tape* tape = Tape::current();
-  const bool keeps = tape == nullptr || tape->keeps_cheap();
-  if (!keeps || !x.branch.defined()) {
+  if (!Tape::keeps_cheap() || !x.branch.defined()) {
     const Var sum = added(x, dropout);
     return {sum, norm(sum)};
   }
