@@ -24,12 +24,18 @@
 // - d_log_t is the sum over t' >= t of o d_o - u d_u, both without what t' gave itself, which
 //   cancels, plus S dS behind the chunk. A token that nothing passes cuts the sum.
 // - Every input is read once, by copies a chunk ahead, and every output written once.
+// - Where both axes decay, all of this runs twice: for gradients on the axis of values, whose
+//   scores on the axis of keys are found level by level as well, on operands that decay in place;
+//   and with the axes exchanged for those on the axis of keys. Little is then left of a token in
+//   the next one, and d_log small beside the terms it is a sum of: these are taken of operands as
+//   they were rounded for the others, so that what tokens behind t give each other cancels to the
+//   last bit, and what meets dS behind the chunk is summed from the chunk's beginning to t instead.
 namespace regla::cuda {
 
 /// The gradient of the state behind a chunk.
-template <int N, bool kTurned>
+template <int N, bool kTurned, bool kBoth>
 struct StateGradient {
-  using Memory = BackwardMemory<N>;
+  using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kPieces = N / 16;
 
   const ChunkedBackward& p;
@@ -48,8 +54,10 @@ struct StateGradient {
     const Bf16* const kept = p.kept + (n * p.chunks + chunk + 1) * size;
     float sums[2] = {};
     if (gradient != nullptr) {
-      StateRows<N> states;
       rows.template each<kTurned>(p, [&](float& x, int at, int) { x = gradient[at]; });
+    }
+    if (!kBoth && gradient != nullptr) {
+      StateRows<N> states;
       if (is_last) {
         states.template each<kTurned>(p, [&](float& x, int at, int) { x = last[at]; });
       } else {
@@ -71,30 +79,71 @@ struct StateGradient {
 #pragma unroll 1
     for (int block = 3; block >= 0; --block) {
       rows.decay(memory.total[block][first + in.group], memory.total[block][first + in.group + 8]);
+      if constexpr (kBoth) rows.decay_columns(steady.total[block]);
       Fragment a;
       in.load(a, memory.queries + first * Memory::kTokenPitch + 16 * block, Memory::kTokenPitch);
       rows.add(a, steady.left + 16 * block * kPitch, kPitch);
     }
     float sums[2] = {};
+    if constexpr (!kBoth) {
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      Fragment s;
-      if constexpr (kTurned) {
-        in.load(s, steady.state + first * kPitch + 16 * i, kPitch);
-      } else {
-        in.load_transposed(s, steady.state + 16 * i * kPitch + first, kPitch);
-      }
+      for (int i = 0; i < kPieces; ++i) {
+        Fragment s;
+        load_state(s, steady, i);
 #pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        const float2 pair = unpacked(s[r]);
-        const float* const d = rows.d[i][r / 2] + r % 2 * 2;
-        sums[r % 2] += pair.x * d[0] + pair.y * d[1];
+        for (int r = 0; r < 4; ++r) {
+          const float2 pair = unpacked(s[r]);
+          const float* const d = rows.d[i][r / 2] + r % 2 * 2;
+          sums[r % 2] += pair.x * d[0] + pair.y * d[1];
+        }
       }
     }
     share(sums, chunk - 1);
   }
 
+  /// Where both axes decay: the boundary's term of d_log, of the state before the chunk alone.
+  __device__ void find_boundary(const typename Memory::Steady& steady) const {
+    float sums[2] = {};
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      Fragment s;
+      load_state(s, steady, i);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float2 total = {1, 1};
+#pragma unroll
+        for (const auto& of_block : steady.total) {
+          const float2 pair =
+              *reinterpret_cast<const float2*>(of_block + 16 * i + 8 * half + 2 * in.member);
+          total.x *= pair.x;
+          total.y *= pair.y;
+        }
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          const float2 pair = unpacked(s[2 * half + row]);
+          const float* const d = rows.d[i][half] + row * 2;
+          sums[row] += pair.x * total.x * d[0] + pair.y * total.y * d[1];
+        }
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int at = rows.first + in.group + 8 * row;
+      for (const auto& of_block : memory.total) sums[row] *= of_block[at];
+    }
+    put_boundary(sums, 0);
+  }
+
  private:
+  /// This warp's rows of the state before the chunk, 16 columns.
+  __device__ void load_state(Fragment& to, const typename Memory::Steady& steady, int i) const {
+    if constexpr (kTurned) {
+      in.load(to, steady.state + rows.first * kPitch + 16 * i, kPitch);
+    } else {
+      in.load_transposed(to, steady.state + 16 * i * kPitch + rows.first, kPitch);
+    }
+  }
+
   /// For all warps: the gradient, rounded, and the boundary's term of d_log.
   __device__ void share(float (&sums)[2], int chunk) {
     const int first = rows.first + in.group;
@@ -105,11 +154,14 @@ struct StateGradient {
       *reinterpret_cast<uint32_t*>(place + 8 * i) = packed(c[0], c[1]);
       *reinterpret_cast<uint32_t*>(place + 8 * kPitch + 8 * i) = packed(c[2], c[3]);
     }
+    if constexpr (!kBoth) put_boundary(sums, chunk & 1);
+  }
+  __device__ void put_boundary(float (&sums)[2], int which) const {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 1);
       sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
-      if (in.member == 0) memory.boundary[chunk & 1][first + 8 * row] = sums[row];
+      if (in.member == 0) memory.boundary[which][rows.first + in.group + 8 * row] = sums[row];
     }
   }
 };
@@ -120,10 +172,10 @@ __device__ inline uint64_t cuts_of(const float* scalars, int lane) {
          __ballot_sync(0xffffffffu, scalars[lane] == -INFINITY);
 }
 
-template <int N, bool kTurned>
+template <int N, bool kTurned, bool kBoth>
 __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const ChunkedBackward p) {
-  using Memory = BackwardMemory<N>;
-  using Warp = BackwardWarp<N, kTurned>;
+  using Memory = BackwardMemory<N, kBoth>;
+  using Warp = BackwardWarp<N, kTurned, kBoth>;
   extern __shared__ __align__(16) unsigned char bytes[];
   Memory& memory = *reinterpret_cast<Memory*>(bytes);
   const int64_t n = blockIdx.x, size = int64_t{p.fading.size} * p.steady.size;
@@ -145,7 +197,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     memory.scalar[threadIdx.x] =
         scalar_log2(p, head, (end - 1) * kChunkTokens + static_cast<int>(threadIdx.x));
   }
-  StateGradient<N, kTurned> gradient(p, memory);
+  StateGradient<N, kTurned, kBoth> gradient(p, memory);
   const float* const behind = end < p.chunks
                                   ? p.d_ends + (n * (gridDim.y - 1) + blockIdx.y) * size
                                   : (p.d_last == nullptr ? nullptr : p.d_last + n * size);
@@ -153,14 +205,12 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
 
   for (int chunk = end - 1; chunk >= begin; --chunk) {
     const bool has_next = chunk > begin;
-    const typename Memory::Steady& steady = steady_of(chunk);
+    typename Memory::Steady& steady = steady_of(chunk);
     await_groups<0>();
     __syncthreads();
     if (kAhead && has_next) warp.load_steady(steady_of(chunk - 1), chunk - 1);
     if (has_scalars) warp.cuts = cuts_of(memory.scalar, warp.in.lane);
     typename Warp::Rows left_rows, right_rows;
-    warp.load_rows(left_rows, steady.left);
-    warp.load_rows(right_rows, steady.right);
     Pair scores[4];
     float itself[2][2];
     warp.score_steady(scores, itself, left_rows, right_rows, steady);
@@ -176,10 +226,14 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     warp.store_rows(memory.left, p.fading.d_left, p.fading.size, chunk);
     __syncwarp();
     if (has_next) warp.load_own(memory.left, p.fading.left, chunk - 1);
-    Fragment own_scores;
-    warp.finish_scores(own_scores, own);
-    warp.template differentiate_steady<true>(own_scores, steady, chunk);
-    warp.template differentiate_steady<false>(own_scores, steady, chunk);
+    if constexpr (kBoth) {
+      gradient.find_boundary(steady);
+    } else {
+      Fragment own_scores;
+      warp.finish_scores(own_scores, own);
+      warp.template differentiate_steady<true>(own_scores, steady, chunk);
+      warp.template differentiate_steady<false>(own_scores, steady, chunk);
+    }
     if (has_next) warp.load_own(memory.right, p.fading.right, chunk - 1);
     __syncthreads();
     warp.finish_logs(chunk);

@@ -1,18 +1,17 @@
 #pragma once
 
-#include "backends/cuda/linear_attention_backward_rows.cuh"
+#include "backends/cuda/linear_attention_backward_scores.cuh"
 
 namespace regla::cuda {
 
 /// The gradients that a warp finds for its tokens.
-template <int N, bool kTurned>
-struct BackwardWarp : BackwardRows<N, kTurned> {
-  using Base = BackwardRows<N, kTurned>;
+template <int N, bool kTurned, bool kBoth>
+struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
+  using Base = BackwardScores<N, kTurned, kBoth>;
   using Base::Base;
   using Base::block;
   using Base::cuts;
   using Base::decays_of;
-  using Base::get_row;
   using Base::head;
   using Base::in;
   using Base::kPieces;
@@ -33,39 +32,20 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 
   // ---- gradients of the fading axis
 
-  /// One level of a block: of each pair of blocks of kTokens, the second one's tokens read.
   template <int kTokens>
   __device__ void level(Square& o, Square& d_right, Square& terms, float (&own)[4],
                         const RowDecays& decays, const Fragment& left, const Fragment& right,
                         const Pair& scores) const {
     float factor[4][2];
     Fragment x;
-    const bool lane_reads = kTokens < 8 && (in.member & (kTokens / 2)) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if constexpr (kTokens == 1) {
-        factor[i][0] = 1;
-        factor[i][1] = decays.r[i][0];  // the second one's decay
-        x[i] = scaled(__byte_perm(right[i], left[i], 0x7610), 1, factor[i][1]);
-      } else {
-        const bool reads = kTokens == 8 ? i >= 2 : lane_reads;
-#pragma unroll
-        for (int e = 0; e < 2; ++e) factor[i][e] = reads ? decays.p[i][e] : decays.r[i][e];
-        x[i] = scaled(reads ? left[i] : right[i], factor[i][0], factor[i][1]);
-      }
-    }
-    const uint32_t z[4] = {transposed(x[0]), transposed(x[2]), transposed(x[1]), transposed(x[3])};
-    const Fragment upper = {z[0], 0, z[2], 0}, lower = {0, z[1], 0, z[3]};
+    this->template scale_level<kTokens>(x, factor, decays, left, right);
+    if constexpr (!kBoth) this->template score_level<kTokens>(own, x);
     Square y = {};
     if constexpr (kTokens < 8) {
       const uint32_t mask = kTokens == 1 ? of_1 : kTokens == 2 ? of_2 : of_4;
-      multiply_add(own, upper, z[0], z[2]);
-      multiply_add(own, lower, z[1], z[3]);
       multiply_add(y[0], x[0], x[1], scores[0] & mask);
       multiply_add(y[1], x[2], x[3], scores[3] & mask);
     } else {
-      multiply_add(own, upper, z[1], z[3]);
-      multiply_add(own, lower, z[0], z[2]);
       multiply_add(y[0], x[2], x[3], scores[1]);
       multiply_add(y[1], x[0], x[1], scores[2]);
     }
@@ -77,13 +57,15 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
         float& to_right = d_right[i / 2][i % 2 * 2 + e];
         const float sum = y[i / 2][i % 2 * 2 + e];
         if constexpr (kTokens == 2 || kTokens == 4) {
-          add_to_one(to_o, to_right, factor[i][e], sum, lane_reads);
+          add_to_one(to_o, to_right, factor[i][e], sum, this->template lane_reads<kTokens>());
         } else {
           const bool reads = kTokens == 8 ? i >= 2 : e == 1;
           (reads ? to_o : to_right) += factor[i][e] * sum;
         }
         // What both tokens of a pair met rounded, so that the pair's two terms cancel exactly.
-        const bool is_read = kTokens == 1 ? e == 1 : kTokens == 8 ? i >= 2 : lane_reads;
+        const bool is_read = kTokens == 1   ? e == 1
+                             : kTokens == 8 ? i >= 2
+                                            : this->template lane_reads<kTokens>();
         const float2 both = unpacked(x[i]);
         const float of = e == 0 ? both.x : both.y;
         terms[i / 2][i % 2 * 2 + e] += (is_read ? of : -of) * sum;
@@ -92,10 +74,10 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
   }
 
   /// What the block's tokens read of the state before the chunk and of the blocks before theirs
-  /// (`before`), and what reads them behind the chunk and in later blocks (`behind`): 16 components
-  /// from `column` on, not yet decayed within the block.
-  __device__ void read_others(Square& before, Square& behind, int column, const Pair (&scores)[4],
-                              const Rows& left, const Rows& right,
+  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`,
+  /// which may be the same sums): 16 components from `column` on, not yet decayed within the block.
+  __device__ void read_others(Square& before, Square& behind, Square& later, int column,
+                              const Pair (&scores)[4], const Rows& left, const Rows& right,
                               const typename Memory::Steady& steady) const {
     Square sums[4] = {};
 #pragma unroll
@@ -110,14 +92,14 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       Fragment a;
       Pair b;
       in.load(a, memory.d_state + column * kPitch + 16 * i, kPitch);
-      get_row(b, right, steady.right, i);
+      this->template get_row<false>(b, right, steady, i);
       multiply_blocks(behind, a, b);
       if constexpr (kTurned) {
         in.load(a, steady.state + column * kPitch + 16 * i, kPitch);
       } else {
         in.load_transposed(a, steady.state + 16 * i * kPitch + column, kPitch);
       }
-      get_row(b, left, steady.left, i);
+      this->template get_row<true>(b, left, steady, i);
       multiply_blocks(before, a, b);
     }
     // Decays over the blocks in between, from the nearest block to the farthest; the states last.
@@ -148,7 +130,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 #pragma unroll
     for (int d = 1; d < 4; ++d) {
       if (block + d < 4) {
-        add_scaled(behind, sums[d], between[d]);
+        add_scaled(later, sums[d], between[d]);
       } else {
         add_scaled(before, sums[d], between[d]);
       }
@@ -204,6 +186,31 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     }
   }
 
+  /// terms += the sums of `written` over the block's earlier tokens; the block's sums go to memory.
+  __device__ void add_earlier(Square& terms, const Square& written, int column) const {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float sums[2], earlier[2];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+        float sum = written[tile][2 * row] + written[tile][2 * row + 1];
+        const float next = __shfl_xor_sync(0xffffffffu, sum, 1);
+        earlier[tile] = (in.member & 1) != 0 ? next : 0;
+        sum += next;
+        const float far = __shfl_xor_sync(0xffffffffu, sum, 2);
+        earlier[tile] += (in.member & 2) != 0 ? far : 0;
+        sums[tile] = sum + far;
+      }
+      earlier[1] += sums[0];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+        terms[tile][2 * row] += earlier[tile];
+        terms[tile][2 * row + 1] += earlier[tile] + written[tile][2 * row];
+      }
+      if (in.member == 0) memory.written[block][column + in.group + 8 * row] = sums[0] + sums[1];
+    }
+  }
+
   /// The transpose of c, rounded, into the warp's rows of a tile.
   __device__ void put_transposed(Bf16* tile, int column, const Square& c) const {
     Fragment from;
@@ -224,7 +231,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
       in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
       RowDecays decays = decays_of(column);
-      Square o = {}, d_right = {}, terms = {};
+      Square o = {}, d_right = {}, terms = {}, written = {};
       level<1>(o, d_right, terms, own.of_1, decays, left, right, scores[0]);
       level<2>(o, d_right, terms, own.of_2, decays, left, right, scores[0]);
       decays.template join<2>(in.member);
@@ -232,8 +239,9 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       decays.template join<4>(in.member);
       level<8>(o, d_right, terms, own.of_8, decays, left, right, scores[0]);
       decays.join_all();
-      Square before = {}, behind = {};
-      read_others(before, behind, column, scores, left_rows, right_rows, steady);
+      Square before = {}, behind = {}, apart = {};
+      Square& later = kBoth ? apart : behind;
+      read_others(before, behind, later, column, scores, left_rows, right_rows, steady);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 l = unpacked(left[i]), r = unpacked(right[i]);
@@ -246,13 +254,15 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
         for (int e = 0; e < 2; ++e) {
           float &to_o = o[i / 2][i % 2 * 2 + e], &to_right = d_right[i / 2][i % 2 * 2 + e];
           to_o += decays.p[i][e] * before[i / 2][i % 2 * 2 + e];
+          if constexpr (kBoth) to_right += decays.r[i][e] * later[i / 2][i % 2 * 2 + e];
           to_right += decays.r[i][e] * behind[i / 2][i % 2 * 2 + e];
           terms[i / 2][i % 2 * 2 + e] +=
-              ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * behind[i / 2][i % 2 * 2 + e];
+              ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * later[i / 2][i % 2 * 2 + e];
+          written[i / 2][i % 2 * 2 + e] = rs_out[e] * behind[i / 2][i % 2 * 2 + e];
           // A token with itself: this term of both would cancel.
           to_o += itself[i / 2][e] * rs[e];
           to_right += itself[i / 2][e] * ls[e];
-          own.itself[i / 2][e] += ls[e] * rs[e];
+          if constexpr (!kBoth) own.itself[i / 2][e] += ls[e] * rs[e];
         }
       }
       __syncwarp();
@@ -260,55 +270,11 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       if (p.fading.d_left) put_transposed(memory.left, column, o);
       if (wants_logs) {
         add_up(terms, column);
+        if constexpr (kBoth) add_earlier(terms, written, column);
         put_transposed(memory.log, column, terms);
       }
     }
     __syncwarp();
-  }
-
-  /// The scores of the block's tokens with each other, from all components.
-  __device__ void finish_scores(Fragment& to, OwnScores& own) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int offset = 4; offset < 32; offset *= 2) {
-        own.itself[i / 2][i % 2] += __shfl_xor_sync(0xffffffffu, own.itself[i / 2][i % 2], offset);
-      }
-    }
-    if constexpr (Memory::kParts > 1) add_parts(own);
-    float halves[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int apart = in.group ^ (2 * in.member + e % 2);
-      const float pair = apart == 0 ? own.itself[e / 2][e % 2] : own.of_1[e];
-      halves[e] = apart < 2 ? pair : apart < 4 ? own.of_2[e] : own.of_4[e];
-    }
-    to[0] = packed(halves[0], halves[1]);
-    to[1] = packed(own.of_8[2], own.of_8[3]);
-    to[2] = packed(own.of_8[0], own.of_8[1]);
-    to[3] = packed(halves[2], halves[3]);
-  }
-
-  __device__ static float& number(OwnScores& own, int i) {
-    return i < 4    ? own.of_1[i]
-           : i < 8  ? own.of_2[i - 4]
-           : i < 12 ? own.of_4[i - 8]
-           : i < 16 ? own.of_8[i - 12]
-                    : own.itself[(i - 16) / 2][i % 2];
-  }
-  /// The sum over the parts of the components, in order.
-  __device__ void add_parts(OwnScores& own) const {
-#pragma unroll
-    for (int i = 0; i < 20; ++i) memory.parts[(warp * 20 + i) * 32 + in.lane] = number(own, i);
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 20; ++i) {
-      number(own, i) = 0;
-#pragma unroll
-      for (int other = block; other < Memory::kWarps; other += 4) {
-        number(own, i) += memory.parts[(other * 20 + i) * 32 + in.lane];
-      }
-    }
   }
 
   // ---- gradients of the steady axis
@@ -447,7 +413,15 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       if ((cuts >> (16 * other) & 0xffffu) != 0) break;
       ++other;
     }
-    if (other == 4) {
+    float earlier[8] = {};
+    if constexpr (kBoth) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) earlier[i] = memory.boundary[0][column + i];
+      for (int before = 0; before < block; ++before) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) earlier[i] += memory.written[before][column + i];
+      }
+    } else if (other == 4) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) later[i] += memory.boundary[chunk % 2][column + i];
     }
@@ -462,8 +436,8 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float2 pair = unpacked(pairs[e]);
-        sums[2 * e] = pair.x + (passes ? later[2 * e] : 0);
-        sums[2 * e + 1] = pair.y + (passes ? later[2 * e + 1] : 0);
+        sums[2 * e] = pair.x + earlier[2 * e] + (passes ? later[2 * e] : 0);
+        sums[2 * e + 1] = pair.y + earlier[2 * e + 1] + (passes ? later[2 * e + 1] : 0);
         all += sums[2 * e] + sums[2 * e + 1];
       }
       place = make_uint4(packed(sums[0], sums[1]), packed(sums[2], sums[3]),
