@@ -124,7 +124,6 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   p.log_s = args.log_s ? args.log_s.data<float>() : nullptr;
   p.reset = args.reset ? args.reset.data<int32_t>() : nullptr;
   p.kept = narrow(forward.kept);
-  p.last = forward.state.data<float>();
   p.d_last = to.d_state ? to.d_state.data<float>() : nullptr;
   p.d_log_s = Result<float>(to.d_log_s);
   p.d_first = Result<float>(to.d_state0);

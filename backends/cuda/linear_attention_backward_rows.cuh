@@ -23,31 +23,20 @@ struct BackwardRows {
   using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kTokenPitch = Memory::kTokenPitch;
   static constexpr int kPieces = N / 16;
-  static constexpr bool kHolds = N == 64;   // own rows of the steady axis, in registers
-  using Rows = Pair[kHolds ? kPieces : 1];  // transposed
 
   const ChunkedBackward& p;
   Memory& memory;
   Lane in;
   const Head& head;
-  int warp, block, part;      // its tokens: 16 block, its components: 64 part
-  uint32_t of_1, of_2, of_4;  // scores of 8 x 8 tokens that belong to blocks of so many
-  bool wants_logs;            // d_log or d_log_s
-  uint64_t cuts = 0;          // tokens of the chunk that nothing passes
+  int warp, block, part;  // its tokens: 16 block, its components: 64 part
+  bool wants_logs;        // d_log or d_log_s
+  uint64_t cuts = 0;      // tokens of the chunk that nothing passes
 
   __device__ BackwardRows(const ChunkedBackward& problem, Memory& shared, const Head& places)
       : p(problem), memory(shared), head(places) {
     warp = static_cast<int>(threadIdx.x) / 32;
     block = warp % 4;
     part = warp / 4;
-    of_1 = of_2 = of_4 = 0;
-    for (int e = 0; e < 2; ++e) {
-      const int apart = in.group ^ (2 * in.member + e);
-      const uint32_t half = e == 0 ? 0x0000ffffu : 0xffff0000u;
-      if (apart == 1) of_1 |= half;
-      if (apart == 2 || apart == 3) of_2 |= half;
-      if (apart >= 4) of_4 |= half;
-    }
     wants_logs = p.fading.d_log || p.d_log_s;
   }
 
@@ -115,47 +104,39 @@ struct BackwardRows {
                            kPitch, memory.scalar + 16 * block);
   }
 
-  /// Queries, keys and totals of the block, for all warps.
-  __device__ void share_decayed() const {
-#pragma unroll 2
-    for (int piece = 0; piece < 4; ++piece) {
-      const int column = 64 * part + 16 * piece, row = column + in.group;
-      RowDecays decays = decays_of(column);
-      decays.template join<2>(in.member);
-      decays.template join<4>(in.member);
-      decays.join_all();
-      Fragment left, right;
-      in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
-      in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
+  /// 16 components of the block: what its tokens read and write, and that as other blocks see it.
+  struct Piece {
+    RowDecays decays;  // over the block
+    Fragment left, right, left_out, right_out;
+  };
+  /// Those from `column` on; what others see of them goes to memory.
+  __device__ void share_piece(Piece& piece, int column) const {
+    RowDecays& decays = piece.decays = decays_of(column);
+    decays.template join<2>(in.member);
+    decays.template join<4>(in.member);
+    decays.join_all();
+    in.load_transposed(piece.left, memory.left + 16 * block * kPitch + column, kPitch);
+    in.load_transposed(piece.right, memory.right + 16 * block * kPitch + column, kPitch);
+    const int row = column + in.group;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = (row + i % 2 * 8) * kTokenPitch + 16 * block + i / 2 * 8 + 2 * in.member;
-        *reinterpret_cast<uint32_t*>(memory.queries + at) =
-            scaled(left[i], decays.p[i][0], decays.p[i][1]);
-        *reinterpret_cast<uint32_t*>(memory.keys + at) =
-            scaled(right[i], decays.r[i][0], decays.r[i][1]);
-      }
-      if (in.member == 0) {
+    for (int i = 0; i < 4; ++i) {
+      const int at = (row + i % 2 * 8) * kTokenPitch + 16 * block + i / 2 * 8 + 2 * in.member;
+      piece.left_out[i] = scaled(piece.left[i], decays.p[i][0], decays.p[i][1]);
+      piece.right_out[i] = scaled(piece.right[i], decays.r[i][0], decays.r[i][1]);
+      *reinterpret_cast<uint32_t*>(memory.queries + at) = piece.left_out[i];
+      *reinterpret_cast<uint32_t*>(memory.keys + at) = piece.right_out[i];
+    }
+    if (in.member == 0) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          memory.total[block][row + 8 * i] = decays.total[i];
-          memory.narrow_total[block][row + 8 * i] = __float2bfloat16_rn(decays.total[i]);
-        }
+      for (int i = 0; i < 2; ++i) {
+        memory.total[block][row + 8 * i] = decays.total[i];
+        memory.narrow_total[block][row + 8 * i] = __float2bfloat16_rn(decays.total[i]);
       }
     }
   }
 
   // ---- scores of the steady axis
 
-  __device__ void load_rows(Rows& left, Rows& right, const typename Memory::Steady& steady) const {
-    if constexpr (kHolds) {
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        load_row<true>(left[i], steady, i);
-        load_row<false>(right[i], steady, i);
-      }
-    }
-  }
   /// Piece i of what this block's tokens read the state before the chunk with (kLeft), or write the
   /// one behind it with.
   template <bool kLeft>
@@ -168,18 +149,6 @@ struct BackwardRows {
       fade(to, steady, 16 * i, block + 1, 4);
     }
   }
-  /// The same, held or loaded.
-  template <bool kLeft>
-  __device__ void get_row(Pair& to, const Rows& rows, const typename Memory::Steady& steady,
-                          int i) const {
-    if constexpr (kHolds) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) to[e] = rows[i][e];
-    } else {
-      load_row<kLeft>(to, steady, i);
-    }
-  }
-
   /// Where both axes decay: operands of 16 components of the steady one from `column` on, A or B,
   /// over blocks of tokens.
   template <bool kIsA = false>
@@ -207,8 +176,8 @@ struct BackwardRows {
 
   /// scores[0] of a block's tokens with each other, whichever of both reads, but for those of a
   /// token with itself.
-  __device__ void score_own(Pair (&scores)[4], float (&itself)[2][2], const Rows& left,
-                            const Rows& right, const typename Memory::Steady& steady) const {
+  __device__ void score_own(Pair (&scores)[4], float (&itself)[2][2],
+                            const typename Memory::Steady& steady) const {
     Square lower = {}, upper = {};
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
@@ -216,10 +185,10 @@ struct BackwardRows {
       Pair b;
       const int at = 16 * block * kPitch + 16 * i;
       in.load(a, steady.left + at, kPitch);
-      get_row<false>(b, right, steady, i);
+      load_row<false>(b, steady, i);
       multiply_blocks(lower, a, b);
       in.load(a, steady.right + at, kPitch);
-      get_row<true>(b, left, steady, i);
+      load_row<true>(b, steady, i);
       multiply_blocks(upper, a, b);
     }
 #pragma unroll

@@ -18,9 +18,6 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
   using Base::kPitch;
   using Base::kTokenPitch;
   using Base::memory;
-  using Base::of_1;
-  using Base::of_2;
-  using Base::of_4;
   using Base::own;
   using Base::p;
   using Base::part;
@@ -28,56 +25,91 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
   using Base::wants_logs;
   using Base::warp;
   using typename Base::Memory;
-  using typename Base::Rows;
 
   // ---- gradients of the fading axis
 
+  /// What 16 tokens and components give each other: o, gradients of what is written, and terms of
+  /// d_log, of operands as they were rounded for the other token, so that the two terms of a pair
+  /// cancel exactly.
+  struct Within {
+    Square o = {}, d_right = {}, terms = {};
+  };
+
   template <int kTokens>
-  __device__ void level(Square& o, Square& d_right, Square& terms, float (&own)[4],
-                        const RowDecays& decays, const Fragment& left, const Fragment& right,
-                        const Pair& scores) const {
+  __device__ void add_level(Within& to, Square& own, const RowDecays& decays, const Fragment& left,
+                            const Fragment& right, const Pair& scores) const {
     float factor[4][2];
     Fragment x;
     this->template scale_level<kTokens>(x, factor, decays, left, right);
     if constexpr (!kBoth) this->template score_level<kTokens>(own, x);
     Square y = {};
     if constexpr (kTokens < 8) {
-      const uint32_t mask = kTokens == 1 ? of_1 : kTokens == 2 ? of_2 : of_4;
-      multiply_add(y[0], x[0], x[1], scores[0] & mask);
-      multiply_add(y[1], x[2], x[3], scores[3] & mask);
+      const uint32_t level = this->template level<kTokens>();
+      multiply_add(y[0], x[0], x[1], scores[0] & level);
+      multiply_add(y[1], x[2], x[3], scores[3] & level);
     } else {
       multiply_add(y[0], x[2], x[3], scores[1]);
       multiply_add(y[1], x[0], x[1], scores[2]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      const float2 pair = unpacked(x[i]);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        float& to_o = o[i / 2][i % 2 * 2 + e];
-        float& to_right = d_right[i / 2][i % 2 * 2 + e];
-        const float sum = y[i / 2][i % 2 * 2 + e];
-        if constexpr (kTokens == 2 || kTokens == 4) {
-          add_to_one(to_o, to_right, factor[i][e], sum, this->template lane_reads<kTokens>());
-        } else {
-          const bool reads = kTokens == 8 ? i >= 2 : e == 1;
-          (reads ? to_o : to_right) += factor[i][e] * sum;
-        }
-        // What both tokens of a pair met rounded, so that the pair's two terms cancel exactly.
-        const bool is_read = kTokens == 1   ? e == 1
-                             : kTokens == 8 ? i >= 2
-                                            : this->template lane_reads<kTokens>();
-        const float2 both = unpacked(x[i]);
-        const float of = e == 0 ? both.x : both.y;
-        terms[i / 2][i % 2 * 2 + e] += (is_read ? of : -of) * sum;
+        const int half = i / 2, at = i % 2 * 2 + e;
+        const bool reads = this->template reads<kTokens>(i, e);
+        const float of = e == 0 ? pair.x : pair.y;
+        add_to_one(to.o[half][at], to.d_right[half][at], factor[i][e], y[half][at], reads);
+        to.terms[half][at] += (reads ? of : -of) * y[half][at];
+      }
+    }
+  }
+  __device__ void meet_by_levels(Within& to, Square& own, RowDecays& decays, const Fragment& left,
+                                 const Fragment& right, const Pair& scores) const {
+    add_level<1>(to, own, decays, left, right, scores);
+    add_level<2>(to, own, decays, left, right, scores);
+    decays.template join<2>(in.member);
+    add_level<4>(to, own, decays, left, right, scores);
+    decays.template join<4>(in.member);
+    add_level<8>(to, own, decays, left, right, scores);
+  }
+  /// `x` as other blocks see what the tokens read with; `decays` over the block.
+  __device__ void meet_at_once(Within& to, Square& own, const RowDecays& decays, const Fragment& x,
+                               const Fragment& right, const Pair& scores) const {
+    Fragment w;
+    float inverse[4][2];
+    Base::divide(w, inverse, decays, right);
+    if constexpr (!kBoth) Base::score_divided(own, x, w);
+    uint32_t below = 0, above = 0;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (in.group > 2 * in.member + e) below |= 0xffffu << (16 * e);
+      if (in.group < 2 * in.member + e) above |= 0xffffu << (16 * e);
+    }
+    Square reads = {}, read = {};
+    multiply_add(reads[0], w[0], w[1], scores[0] & below);
+    multiply_add(reads[1], w, scores[2], scores[3] & below);
+    multiply_add(read[0], x, scores[0] & above, scores[1]);
+    multiply_add(read[1], x[2], x[3], scores[3] & above);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 left = unpacked(x[i]), right_ = unpacked(w[i]);
+      const float ls[2] = {left.x, left.y}, rs[2] = {right_.x, right_.y};
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int half = i / 2, at = i % 2 * 2 + e;
+        to.o[half][at] = decays.p[i][e] * reads[half][at];
+        to.d_right[half][at] = inverse[i][e] * read[half][at];
+        to.terms[half][at] = ls[e] * reads[half][at] - rs[e] * read[half][at];
       }
     }
   }
 
   /// What the block's tokens read of the state before the chunk and of the blocks before theirs
-  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`,
-  /// which may be the same sums): 16 components from `column` on, not yet decayed within the block.
+  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`): 16
+  /// components from `column` on, not yet decayed within the block.
   __device__ void read_others(Square& before, Square& behind, Square& later, int column,
-                              const Pair (&scores)[4], const Rows& left, const Rows& right,
+                              const Pair (&scores)[4],
                               const typename Memory::Steady& steady) const {
     Square sums[4] = {};
 #pragma unroll
@@ -92,14 +124,14 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       Fragment a;
       Pair b;
       in.load(a, memory.d_state + column * kPitch + 16 * i, kPitch);
-      this->template get_row<false>(b, right, steady, i);
+      this->template load_row<false>(b, steady, i);
       multiply_blocks(behind, a, b);
       if constexpr (kTurned) {
         in.load(a, steady.state + column * kPitch + 16 * i, kPitch);
       } else {
         in.load_transposed(a, steady.state + 16 * i * kPitch + column, kPitch);
       }
-      this->template get_row<true>(b, left, steady, i);
+      this->template load_row<true>(b, steady, i);
       multiply_blocks(before, a, b);
     }
     // Decays over the blocks in between, from the nearest block to the farthest; the states last.
@@ -221,57 +253,52 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
 
   /// d_right, what stands for o, and the block's terms of d_log, each in the place of an input.
   __device__ void differentiate_fading(OwnScores& own, const Pair (&scores)[4],
-                                       const float (&itself)[2][2], const Rows& left_rows,
-                                       const Rows& right_rows,
+                                       const float (&itself)[2][2],
                                        const typename Memory::Steady& steady) const {
 #pragma unroll 1
-    for (int piece = 0; piece < 4; ++piece) {
-      const int column = 64 * part + 16 * piece;
-      Fragment left, right;
-      in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
-      in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
-      RowDecays decays = decays_of(column);
-      Square o = {}, d_right = {}, terms = {}, written = {};
-      level<1>(o, d_right, terms, own.of_1, decays, left, right, scores[0]);
-      level<2>(o, d_right, terms, own.of_2, decays, left, right, scores[0]);
-      decays.template join<2>(in.member);
-      level<4>(o, d_right, terms, own.of_4, decays, left, right, scores[0]);
-      decays.template join<4>(in.member);
-      level<8>(o, d_right, terms, own.of_8, decays, left, right, scores[0]);
-      decays.join_all();
-      Square before = {}, behind = {}, apart = {};
-      Square& later = kBoth ? apart : behind;
-      read_others(before, behind, later, column, scores, left_rows, right_rows, steady);
+    for (int i = 0; i < 4; ++i) {
+      const int column = 64 * part + 16 * i;
+      typename Base::Piece piece;
+      this->share_piece(piece, column);
+      __syncthreads();
+      const Fragment &left = piece.left, &right = piece.right;
+      const RowDecays& decays = piece.decays;
+      Within sums;
+      if (Base::can_divide(decays)) {
+        meet_at_once(sums, own.lower, decays, piece.left_out, right, scores[0]);
+      } else {
+        RowDecays pairs = decays_of(column);
+        meet_by_levels(sums, own.lower, pairs, left, right, scores[0]);
+      }
+      Square before = {}, behind = {}, later = {}, written;
+      read_others(before, behind, later, column, scores, steady);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 l = unpacked(left[i]), r = unpacked(right[i]);
+        const float2 lo = unpacked(piece.left_out[i]), ro = unpacked(piece.right_out[i]);
         const float ls[2] = {l.x, l.y}, rs[2] = {r.x, r.y};
-        // As other blocks see them.
-        const float2 lo = unpacked(scaled(left[i], decays.p[i][0], decays.p[i][1]));
-        const float2 ro = unpacked(scaled(right[i], decays.r[i][0], decays.r[i][1]));
         const float ls_out[2] = {lo.x, lo.y}, rs_out[2] = {ro.x, ro.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          float &to_o = o[i / 2][i % 2 * 2 + e], &to_right = d_right[i / 2][i % 2 * 2 + e];
-          to_o += decays.p[i][e] * before[i / 2][i % 2 * 2 + e];
-          if constexpr (kBoth) to_right += decays.r[i][e] * later[i / 2][i % 2 * 2 + e];
-          to_right += decays.r[i][e] * behind[i / 2][i % 2 * 2 + e];
-          terms[i / 2][i % 2 * 2 + e] +=
-              ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * later[i / 2][i % 2 * 2 + e];
-          written[i / 2][i % 2 * 2 + e] = rs_out[e] * behind[i / 2][i % 2 * 2 + e];
+          const int half = i / 2, at = i % 2 * 2 + e;
+          float &to_o = sums.o[half][at], &to_right = sums.d_right[half][at];
+          to_o += decays.p[i][e] * before[half][at];
+          to_right += decays.r[i][e] * (later[half][at] + behind[half][at]);
+          sums.terms[half][at] += ls_out[e] * before[half][at] - rs_out[e] * later[half][at];
+          written[half][at] = rs_out[e] * behind[half][at];
           // A token with itself: this term of both would cancel.
-          to_o += itself[i / 2][e] * rs[e];
-          to_right += itself[i / 2][e] * ls[e];
-          if constexpr (!kBoth) own.itself[i / 2][e] += ls[e] * rs[e];
+          to_o += itself[half][e] * rs[e];
+          to_right += itself[half][e] * ls[e];
+          if constexpr (!kBoth) own.itself[half][e] += ls[e] * rs[e];
         }
       }
       __syncwarp();
-      put_transposed(memory.right, column, d_right);
-      if (p.fading.d_left) put_transposed(memory.left, column, o);
+      put_transposed(memory.right, column, sums.d_right);
+      if (p.fading.d_left) put_transposed(memory.left, column, sums.o);
       if (wants_logs) {
-        add_up(terms, column);
-        if constexpr (kBoth) add_earlier(terms, written, column);
-        put_transposed(memory.log, column, terms);
+        add_up(sums.terms, column);
+        add_earlier(sums.terms, written, column);
+        put_transposed(memory.log, column, sums.terms);
       }
     }
     __syncwarp();
@@ -401,6 +428,19 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
 
   // ---- d_log
 
+  /// += 8 numbers of 16 bytes' alignment.
+  __device__ static void add_eight(float (&to)[8], const float* from) {
+    const float4 pieces[2] = {reinterpret_cast<const float4*>(from)[0],
+                              reinterpret_cast<const float4*>(from)[1]};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      to[4 * i] += pieces[i].x;
+      to[4 * i + 1] += pieces[i].y;
+      to[4 * i + 2] += pieces[i].z;
+      to[4 * i + 3] += pieces[i].w;
+    }
+  }
+
   /// d_log of the warp's tokens and components, from the block's sums in the place of `log`.
   __device__ void finish_logs(int chunk) const {
     if (!wants_logs) return;
@@ -408,22 +448,14 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
     float later[8] = {};
     int other = block + 1;
     while (other < 4) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) later[i] += memory.sums[other][column + i];
+      add_eight(later, memory.sums[other] + column);
       if ((cuts >> (16 * other) & 0xffffu) != 0) break;
       ++other;
     }
     float earlier[8] = {};
-    if constexpr (kBoth) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) earlier[i] = memory.boundary[0][column + i];
-      for (int before = 0; before < block; ++before) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) earlier[i] += memory.written[before][column + i];
-      }
-    } else if (other == 4) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) later[i] += memory.boundary[chunk % 2][column + i];
+    add_eight(earlier, memory.boundary + column);
+    for (int before = 0; before < block; ++before) {
+      add_eight(earlier, memory.written[before] + column);
     }
     const uint32_t block_cuts = static_cast<uint32_t>(cuts >> (16 * block)) & 0xffffu;
 #pragma unroll
