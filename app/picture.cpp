@@ -88,12 +88,12 @@ std::string script_of(const Picture& picture, const std::string& terminal, bool 
   return text + plots + "\n";
 }
 
-/// The title as gnuplot takes it for the names of elements: letters, digits and dashes.
+/// The title as gnuplot takes it for the names of elements: letters, digits and _.
 std::string identifier_of(std::string title) {
   for (char& c : title) {
     const bool is_plain =
         (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (!is_plain) c = '-';
+    if (!is_plain) c = '_';
   }
   return title;
 }
@@ -119,8 +119,12 @@ std::string named_colour(const std::string& colour) {
   return hex == std::string_view("#dddddd") ? "var(--grid)" : colour;
 }
 
-/// The element alone, with colours as the page has them.
-std::string part_of_page(const std::string& svg) {
+/// The element alone, with colours as the page has them, and without a title: it would be shown
+/// wherever a pointer rests.
+std::string part_of_page(std::string svg) {
+  if (const size_t title = svg.find("<title>"), end = svg.find("</title>"); end != svg.npos) {
+    svg.erase(title, end + 8 - title);
+  }
   std::string part = "<svg role=\"img\"";
   const size_t start = std::min(svg.find("<svg"), svg.size() - 4) + 4;
   for (size_t at = start; at < svg.size();) {
@@ -129,10 +133,10 @@ std::string part_of_page(const std::string& svg) {
     part += svg.substr(at, colour - at) + named_colour(svg.substr(colour, end - colour));
     at = end;
   }
-  for (const char* attribute : {"color", "fill", "stroke"}) {
-    const std::string black = std::string(" ") + attribute + "=\"black\"";
+  for (const char* black : {"\"black\"", "'black'"}) {
+    const size_t length = std::string_view(black).size();
     for (size_t at = 0; (at = part.find(black, at)) != part.npos;) {
-      part.replace(at, black.size(), std::string(" ") + attribute + "=\"currentColor\"");
+      part.replace(at, length, "\"currentColor\"");
     }
   }
   return part;
