@@ -26,7 +26,7 @@ thead th { color: var(--quiet); font-weight: normal }
 tbody th { font-weight: 600 }
 tr.marked td, tr.marked th { background: var(--mark) }
 .figures { display: grid; gap: 1rem 1.5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)) }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)) }
 .columns { display: grid; gap: 0 2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
 .columns > * { min-width: 0 }
