@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts regla beside PyTorch and flash-linear-attention on one GPU, in one call.
 
-    gpu_peers.py recurrences [--program regla] [--fla FOLDER] [--tokens 32768]
+    gpu_peers.py recurrences [--program regla] [--fla FOLDER] [--tokens 32768] [--lengths T ...] [--only NAME ...]
     gpu_peers.py train [--program regla] [--config configs/bench/160m_regla.json] [--batch 8] [--length 2048]
 
 `recurrences` times one mixer's kernel forward, and forward and backward, over segments of 1,024 to
@@ -99,9 +99,9 @@ def flash_attention(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def bench(program, what, *options):
-    """The report of `regla bench`."""
-    command = [program, "bench", what, "--device", "cuda", "--set", "precision=bf16", "--json", *options]
+def bench(program, what, sizes, *options):
+    """The report of `regla bench` with these settings."""
+    command = [program, "bench", what, "--device", "cuda", "--json", "--set", "precision=bf16", *sizes, *options]
     done = subprocess.run(command, capture_output=True, text=True)
     require(done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}")
     return json.loads(done.stdout)
@@ -113,8 +113,10 @@ def recurrences(arguments):
     functions["PyTorch flash attention"] = (
         flash_attention, lambda B, T: [normal(B, HEADS, T, SIZE) for _ in range(3)])
     times = {}  # (name, T) -> forward, both
-    lengths = [T for T in LENGTHS if arguments.tokens % T == 0]
+    lengths = [T for T in arguments.lengths if arguments.tokens % T == 0]
     for name, (function, inputs_of) in functions.items():
+        if not name.startswith(tuple(arguments.only)):
+            continue
         for T in lengths:
             try:
                 times[name, T] = forward_and_both(function, inputs_of(arguments.tokens // T, T))
@@ -122,7 +124,8 @@ def recurrences(arguments):
                 print(f"{name} at T={T}: {str(error).splitlines()[0][:150]}")
                 break
     if arguments.program:
-        report = bench(arguments.program, "recurrences", "--longest", str(arguments.tokens))
+        sizes = [f"hidden={HEADS * SIZE}", f"heads={HEADS}"]
+        report = bench(arguments.program, "recurrences", sizes, "--longest", str(arguments.tokens))
         rows = {row["name"]: 1e3 * row["median_s"] for row in report["results"]}
         for name in dict.fromkeys(row.split(" T=")[0] for row in rows):
             for T in lengths:
@@ -180,12 +183,12 @@ def train(arguments):
         rates[name] = tokens / seconds, torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.empty_cache()
     if arguments.program:
-        sizes = ["--set", f"batch_size={arguments.batch}", f"sequence_length={arguments.length}",
-                 "activation_checkpointing=none"]  # PyTorch keeps all activations, too
+        settings = [f"batch_size={arguments.batch}", f"sequence_length={arguments.length}",
+                    "activation_checkpointing=none"]  # PyTorch keeps all activations, too
         mixer = json.loads(Path(arguments.config).read_text()).get("mixer", "regla")
         named = mixer if isinstance(mixer, str) else mixer["type"]
-        for which, options in ((named, []), ("softmax", ["--set", "mixer=softmax"])):
-            row = bench(arguments.program, "train", "--config", arguments.config, *sizes, *options)["results"][0]
+        for which, mixer in ((named, []), ("softmax", ["mixer=softmax"])):
+            row = bench(arguments.program, "train", settings + mixer, "--config", arguments.config)["results"][0]
             rates[f"regla {which}"] = row["tokens_per_s"], row["peak_memory_bytes"] / 2**30
     print(f"updates of {tokens} tokens ({arguments.batch} x {arguments.length}), dropout {config['dropout']}, bf16")
     base = rates["PyTorch softmax, compiled"][0]
@@ -201,6 +204,8 @@ def main():
     part = commands.add_parser("recurrences")
     part.add_argument("--fla", help="a folder that holds the package `fla`")
     part.add_argument("--tokens", type=int, default=32768)
+    part.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="of the segments")
+    part.add_argument("--only", nargs="+", default=[""], help="peers whose names begin so")
     part.set_defaults(run=recurrences)
     whole = commands.add_parser("train")
     whole.add_argument("--config", default="configs/bench/160m_regla.json")

@@ -93,7 +93,7 @@ inline std::vector<OpSample> small_gpu_ops() {
        std::vector<AttentionSizes>{{1, 65, 1, 16, 32}, {1, 67, 1, 64, 64}, {1, 35, 1, 128, 96}}) {
     for (const char* decays : {"", "as", "b", "ab"}) {
       list.push_back(linear_attention_sample(n, decays, true, true, 0));
-      add_extremes(list.back());
+      if (n.K != 64) add_extremes(list.back());  // kernels have another way where nothing is 0
     }
     list.push_back(delta_rule_sample(n, 1.6 / std::sqrt(static_cast<double>(n.K)), true, true, 0));
     list.push_back(softmax_attention_sample(n, 70, 50, true));

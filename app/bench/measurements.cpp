@@ -229,9 +229,13 @@ double mean_size(const Tensor& x) {
 Tensor random_values(const Shape& shape, uint64_t seed) {
   Tensor x = Tensor::empty(shape, DType::F32);
   const Random random(seed, 0);
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    x.data<float>()[i] = static_cast<float>(random.normal(static_cast<uint64_t>(i)));
-  }
+  float* const to = x.data<float>();
+  constexpr int64_t kGrain = 4096;
+  parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      to[i] = static_cast<float>(random.normal(static_cast<uint64_t>(i)));
+    }
+  });
   return x;
 }
 

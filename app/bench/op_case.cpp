@@ -8,29 +8,30 @@
 namespace regla::app {
 namespace {
 
-/// The value of f, then the gradients of its inputs for a gradient `seed` of the value; undefined:
-/// the value is a loss.
-Tensors differentiated(const Function& f, const Tensors& inputs, const Tensor& seed) {
+/// The values of f, then the gradients of its inputs for gradients `seeds` of the values; none: the
+/// value is a loss.
+Tensors differentiated(const Function& f, const Tensors& inputs, const Tensors& seeds) {
   Tape tape;
   Vars leaves;
   for (const Tensor& input : inputs) leaves.push_back(tape.leaf(input));
-  const Var y = f(leaves);
-  if (seed) {
-    tape.backward({y}, {seed});
+  const Vars values = f(leaves);
+  if (seeds.empty()) {
+    tape.backward(values.at(0));
   } else {
-    tape.backward(y);
+    tape.backward(values, seeds);
   }
-  Tensors results = {y.value};
+  Tensors results;
+  for (const Var& value : values) results.push_back(value.value);
   for (const Var& leaf : leaves) results.push_back(tape.gradient(leaf));
   return results;
 }
 
 /// What the gradient of a decay, a sum of differences that nearly cancels, may be off by in BF16:
 /// 2e-2 of it, or 1e-2 of the largest among the gradients (docs/precision.md).
-double least_of_decays(const Tensors& exact, size_t which, Precision precision) {
+double least_of_decay(const Tensors& gradients, size_t which, Precision precision) {
   if (precision != Precision::Bf16) return 0;
-  double least = 2e-2 * mean_size(exact[which]);
-  for (size_t i = 1; i < exact.size(); ++i) least = std::max(least, 1e-2 * mean_size(exact[i]));
+  double least = 2e-2 * mean_size(gradients[which]);
+  for (const Tensor& gradient : gradients) least = std::max(least, 1e-2 * mean_size(gradient));
   return least;
 }
 
@@ -42,27 +43,36 @@ PlacedOp::PlacedOp(const OpCase& op, const Measurements& out) : op_(op) {
     const DType dtype = op.types.at(i) == 'A' ? A : sum_type(A);
     inputs_.push_back(converted(op.inputs[i], dtype).on(out.device()));
   }
-  const Tensor y = op.f({inputs_.begin(), inputs_.end()}).value;
-  if (y.numel() > 1) seed_ = converted(random_values(y.shape(), 9), y.dtype()).on(out.device());
-}
-
-void PlacedOp::check(const Measurements& out) const {
-  const auto in_double = [](const Tensor& x) {
-    return x ? converted(x.on({}), DType::F64) : Tensor{};
-  };
-  Tensors exact;
-  for (const Tensor& input : inputs_) exact.push_back(in_double(input));
-  exact = differentiated(op_.reference ? op_.reference : op_.f, exact, in_double(seed_));
-  const Tensors results = differentiated(op_.f, inputs_, seed_);
-  for (size_t i = 0; i < results.size(); ++i) {
-    const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i);
-    const bool is_decay = i + op_.decays >= results.size();
-    out.check_close(op_.name + ", " + what + ", and in double", results[i], exact[i],
-                    is_decay ? least_of_decays(exact, i, out.precision()) : 0);
+  const Vars values = op.f({inputs_.begin(), inputs_.end()});
+  if (values.at(0).value.numel() == 1) return;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const Tensor& y = values[i].value;
+    seeds_.push_back(converted(random_values(y.shape(), 9 + i), y.dtype()).on(out.device()));
   }
 }
 
-void PlacedOp::run() const { differentiated(op_.f, inputs_, seed_); }
+void PlacedOp::check(const Measurements& out) const {
+  const auto in_double = [](const Tensors& all) {
+    Tensors exact;
+    for (const Tensor& x : all) exact.push_back(converted(x.on({}), DType::F64));
+    return exact;
+  };
+  const Tensors exact =
+      differentiated(op_.reference ? op_.reference : op_.f, in_double(inputs_), in_double(seeds_));
+  const Tensors results = differentiated(op_.f, inputs_, seeds_);
+  const size_t values = results.size() - inputs_.size();
+  const Tensors gradients(exact.begin() + static_cast<std::ptrdiff_t>(values), exact.end());
+  for (size_t i = 0; i < results.size(); ++i) {
+    const bool is_value = i < values;
+    const size_t of = is_value ? i : i - values;
+    const std::string what = (is_value ? "value " : "gradient of input ") + std::to_string(of + 1);
+    const bool is_decay = !is_value && std::count(op_.decays.begin(), op_.decays.end(), of) > 0;
+    out.check_close(op_.name + ", " + what + ", and in double", results[i], exact[i],
+                    is_decay ? least_of_decay(gradients, of, out.precision()) : 0);
+  }
+}
+
+void PlacedOp::run() const { differentiated(op_.f, inputs_, seeds_); }
 
 void measure(const OpCase& op, Measurements& out) {
   if (!out.wants(op.name)) return;

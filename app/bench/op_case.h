@@ -9,7 +9,7 @@
 
 namespace regla::app {
 
-using Function = std::function<Var(const Vars&)>;
+using Function = std::function<Vars(const Vars&)>;
 
 /// A differentiable function to be timed.
 struct OpCase {
@@ -19,7 +19,7 @@ struct OpCase {
   Tensors inputs;      // F32, on the CPU; gradients of all of them are computed
   Function f;          // what is timed
   Function reference;  // what it must agree with in double on the CPU; by default f itself
-  size_t decays = 0;   // so many of the inputs, the last: their gradients nearly cancel
+  std::vector<size_t> decays = {};  // which of the inputs: their gradients nearly cancel
 };
 
 /// The case on the device that is measured, in its precision.
@@ -27,7 +27,7 @@ class PlacedOp {
  public:
   PlacedOp(const OpCase& op, const Measurements& out);
 
-  /// An Error unless value and gradients are those in double on the CPU.
+  /// An Error unless values and gradients are those in double on the CPU.
   void check(const Measurements& out) const;
   void run_forward() const { op_.f({inputs_.begin(), inputs_.end()}); }
   /// Forward and backward.
@@ -36,7 +36,7 @@ class PlacedOp {
  private:
   const OpCase& op_;
   Tensors inputs_;
-  Tensor seed_;  // the gradient of the value; undefined where that is one number, a loss
+  Tensors seeds_;  // gradients of the values; none where there is one number, a loss
 };
 
 /// Checks the case, then times it forward and backward.

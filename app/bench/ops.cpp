@@ -65,19 +65,20 @@ void measure_block(const BenchOptions& options, Measurements& out) {
   };
   const Tensor x = random_values({rows, D}), gain = random_values({D}, 6),
                bias = random_values({D}, 7);
-  measure(
-      {"layer_norm",
-       work(D, kUnary),
-       "ASS",
-       {x, gain, bias},
-       [&](const Vars& in) { return layer_norm(in[0], in[1], in[2], model.layer_norm_epsilon); },
-       {}},
-      out);
+  measure({"layer_norm",
+           work(D, kUnary),
+           "ASS",
+           {x, gain, bias},
+           [&](const Vars& in) -> Vars {
+             return {layer_norm(in[0], in[1], in[2], model.layer_norm_epsilon)};
+           },
+           {}},
+          out);
   measure({"gelu",
            work(width, kUnary),
            "A",
            {random_values({rows, width})},
-           [&](const Vars& in) { return gelu(in[0], model.gelu); },
+           [&](const Vars& in) -> Vars { return {gelu(in[0], model.gelu)}; },
            {}},
           out);
   const double rate = model.dropout > 0 ? model.dropout : 0.1;
@@ -85,8 +86,8 @@ void measure_block(const BenchOptions& options, Measurements& out) {
            work(D, 4),
            "A",
            {x},
-           [&](const Vars& in) {
-             return dropout(in[0], rate, {1, 2, 0});
+           [&](const Vars& in) -> Vars {
+             return {dropout(in[0], rate, {1, 2, 0})};
            },
            {}},
           out);
@@ -94,7 +95,7 @@ void measure_block(const BenchOptions& options, Measurements& out) {
            work(D, 8),
            "AA",
            {x, random_values({rows, D}, 8)},
-           [](const Vars& in) { return refined_gate(in[0], in[1]); },
+           [](const Vars& in) -> Vars { return {refined_gate(in[0], in[1])}; },
            {}},
           out);
   const Shape heads = {options.config.batch_size, model.sequence_length, H, V};
@@ -102,14 +103,16 @@ void measure_block(const BenchOptions& options, Measurements& out) {
            work(D, kUnary),
            "A",
            {x.reshape(heads)},
-           [](const Vars& in) { return safe_exp(in[0], {}, {}, Maximum::Running, 1).features; },
+           [](const Vars& in) -> Vars {
+             return {safe_exp(in[0], {}, {}, Maximum::Running, 1).features};
+           },
            {}},
           out);
   measure({"head_norm",
            work(D, kUnary),
            "AS",
            {x.reshape(heads), random_values({H, V}, 6)},
-           [](const Vars& in) { return head_norm(in[0], in[1], 1e-8, false); },
+           [](const Vars& in) -> Vars { return {head_norm(in[0], in[1], 1e-8, false)}; },
            {}},
           out);
   const Tensor targets = Tensor::of({rows}, random_ids(rows, model.vocab)),
@@ -119,8 +122,8 @@ void measure_block(const BenchOptions& options, Measurements& out) {
            {.tokens = tokens, .flops = 6 * tokens * head},
            "AA",
            {x, random_values({model.vocab, D}, 4)},
-           [&](const Vars& in) { return cross_entropy(in[0], in[1], targets_there); },
-           [&](const Vars& in) { return cross_entropy(in[0], in[1], targets); }},
+           [&](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], targets_there)}; },
+           [&](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], targets)}; }},
           out);
 }
 

@@ -83,8 +83,8 @@ int64_t padded(int64_t vocab) { return (vocab + 7) / 8 * 8; }
 template <class S>
 struct ScoreRows {
   int64_t rows, vocab, pitch;
-  Tensor scores;  // [rows, pitch], F16 where it says BF16; what lies behind the vocabulary is
-                  // nobody's
+  Tensor scores;  // [rows, pitch], F16 where it says BF16; what lies behind the vocabulary is read
+                  // beside it and counts for nothing
   const int32_t* targets;
   S scale;
   Numbers losses;
@@ -399,6 +399,16 @@ struct Slice {
   }
 };
 
+/// So that nobody reads what nobody wrote.
+void clear_padding(const Context& on, const Tensor& scores, int64_t vocab) {
+  const auto bytes = [&](int64_t n) { return static_cast<size_t>(n) * size_of(scores.dtype()); };
+  const int64_t rows = scores.dim(0), pitch = scores.dim(1);
+  if (vocab == pitch) return;
+  require(cudaMemset2DAsync(static_cast<char*>(raw_of(scores)) + bytes(vocab), bytes(pitch), 0,
+                            bytes(pitch - vocab), static_cast<size_t>(rows), on.stream),
+          "clear what pads scores");
+}
+
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden, Tensor d_weight) {
@@ -412,6 +422,7 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
     const DType type = head.is_half ? DType::BF16 : dtype_of<S>;
     const int64_t most = slice_rows(R, pitch);
     const Tensor scores = Tensor::empty({most, pitch}, type, on.device);
+    clear_padding(on, scores, vocab);
     const Tensor d_scores = !d_hidden       ? Tensor()
                             : type == dtype ? scores
                                             : Tensor::empty({most, pitch}, dtype, on.device);

@@ -62,7 +62,7 @@ struct DeltaBackwardWarp {
   Memory& memory;
   Lane in;
   int n, warp, column, block, feature;  // its columns, its 16 tokens and its 64 features
-  Square d_state[kPieces];              // [columns, features]
+  StateColumns<N> d_state;
 
   __device__ DeltaBackwardWarp(const DeltaRuleBackward& problem, Memory& shared, int head)
       : p(problem), memory(shared), n(head) {
@@ -75,9 +75,7 @@ struct DeltaBackwardWarp {
   __device__ int64_t place(int i, int j) const { return (int64_t{n} * p.K + i) * p.V + j; }
   /// `gradient`: of the state behind the last chunk, or null.
   __device__ void begin(const float* gradient) {
-    each_of_state<N>(d_state, column, in, [&](float& x, int i, int j) {
-      x = gradient != nullptr && i < p.K && j < p.V ? gradient[i * p.V + j] : 0;
-    });
+    load_columns<N>(d_state, gradient, p, column, in);
   }
   __device__ void end() {
     if (!p.d_first) return;

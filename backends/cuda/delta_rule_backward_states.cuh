@@ -9,29 +9,25 @@
 namespace regla::cuda {
 
 template <int K>
-struct DeltaGradientColumns {
-  using Launch = DeltaRuleBackward;
-  using Memory = DeltaWalkMemory<K>;
-  static constexpr int kFeatures = K;
-  static constexpr int kPitch = Memory::kPitch, kValuePitch = Memory::kValuePitch;
-  static constexpr int kPieces = K / 16;
+struct DeltaGradientColumns : DeltaWalkColumns<K, DeltaRuleBackward> {
+  using Base = DeltaWalkColumns<K, DeltaRuleBackward>;
+  using Base::column;
+  using Base::in;
+  using Base::kPieces;
+  using Base::kPitch;
+  using Base::kValuePitch;
+  using Base::n;
+  using Base::p;
+  using Base::state;  // its gradient
+  using typename Base::Launch;
+  using typename Base::Memory;
 
-  const DeltaRuleBackward& p;
-  Lane in;
-  int n, column, j0;  // the first column within the block, and within the state
-  Square d_state[kPieces];
-
-  __device__ DeltaGradientColumns(const DeltaRuleBackward& problem, int head, int first_column,
-                                  int warp, Bf16*)
-      : p(problem), n(head), column(16 * warp), j0(first_column + 16 * warp) {}
+  __device__ DeltaGradientColumns(const Launch& problem, int head, int first_column, int warp,
+                                  Bf16*)
+      : Base(problem, head, first_column, warp) {}
 
   __device__ static int chunk_of(const Launch& p, int step) { return p.chunks - 1 - step; }
-  __device__ void begin() {
-    const float* const gradient = p.d_last == nullptr ? nullptr : p.d_last + int64_t{n} * p.K * p.V;
-    each_of_state<K>(d_state, j0, in, [&](float& x, int i, int j) {
-      x = gradient != nullptr && i < p.K && j < p.V ? gradient[i * p.V + j] : 0;
-    });
-  }
+  __device__ void begin() { this->load_state(this->of_state(p.d_last, n)); }
   __device__ void end() const {}
 
   __device__ void run(const typename Memory::Tokens& tokens, const ChunkScores& scores, int chunk) {
@@ -42,7 +38,7 @@ struct DeltaGradientColumns {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       Fragment gradient;
-      round(gradient, d_state[i]);
+      round(gradient, state[i]);
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
         Pair b;
@@ -59,10 +55,10 @@ struct DeltaGradientColumns {
     }
     add_read_gradients(d_u, d_o, scores, in);
     solve_reversed(d_u, d_v, scores, tokens.scalars.g, in);
-    if (resets.any()) clear(d_state);
+    if (resets.any()) clear(state);
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      add_to_state_gradient<K>(d_state, d_o[t], d_v[t], tokens.q, tokens.k, 16 * t, resets, in);
+      add_to_state_gradient<K>(state, d_o[t], d_v[t], tokens.q, tokens.k, 16 * t, resets, in);
     }
     if (chunk % p.segment == 0) put_end(chunk / p.segment - 1);
   }
@@ -71,10 +67,7 @@ struct DeltaGradientColumns {
   /// The gradient of the state behind a segment.
   __device__ void put_end(int segment) {
     const int64_t segments = (p.chunks + p.segment - 1) / p.segment;
-    float* const to = p.d_ends + (n * (segments - 1) + segment) * p.K * p.V;
-    each_of_state<K>(d_state, j0, in, [&](float& x, int i, int j) {
-      if (i < p.K && j < p.V) to[i * p.V + j] = x;
-    });
+    this->store_state(this->of_state(p.d_ends, n * (segments - 1) + segment));
   }
 };
 

@@ -389,16 +389,36 @@ __device__ inline void subtract_from_values(Square& read, const Bf16* v, int pit
   }
 }
 
-/// Calls f(number, row, column) for what a lane has of 16 columns [columns, features] of a state.
+/// A warp's 16 columns [columns, features] of a state, in registers.
+template <int N>
+using StateColumns = Square[N / 16];
+
+/// Calls f(number, its element) for what a lane has of them, the first one being `first`, as far as
+/// a state [K, V] has them.
 template <int N, class F>
-__device__ void each_of_state(Square (&state)[N / 16], int first_column, const Lane& in, F f) {
+__device__ void each_of_state(StateColumns<N>& columns, const DeltaRuleChunks& p, int first,
+                              const Lane& in, F f) {
 #pragma unroll
   for (int i = 0; i < N / 8; ++i) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      f(state[i / 2][i % 2][e], 8 * i + 2 * in.member + e % 2, first_column + in.group + e / 2 * 8);
+      const int row = 8 * i + 2 * in.member + e % 2, column = first + in.group + e / 2 * 8;
+      if (row < p.K && column < p.V) f(columns[i / 2][i % 2][e], row * p.V + column);
     }
   }
+}
+/// From a state, or zeros for null.
+template <int N>
+__device__ void load_columns(StateColumns<N>& to, const float* from, const DeltaRuleChunks& p,
+                             int first, const Lane& in) {
+  clear(to);
+  if (from == nullptr) return;
+  each_of_state<N>(to, p, first, in, [&](float& x, int at) { x = from[at]; });
+}
+template <int N>
+__device__ void store_columns(StateColumns<N>& from, float* to, const DeltaRuleChunks& p, int first,
+                              const Lane& in) {
+  each_of_state<N>(from, p, first, in, [&](float& x, int at) { to[at] = x; });
 }
 
 }  // namespace regla::cuda

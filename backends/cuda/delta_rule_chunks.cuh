@@ -15,38 +15,29 @@ struct DeltaRuleForward : DeltaRuleChunks {
 
 /// A warp's 16 columns.
 template <int K>
-struct DeltaColumns {
-  using Launch = DeltaRuleForward;
-  using Memory = DeltaWalkMemory<K>;
-  static constexpr int kFeatures = K;
-  static constexpr int kPitch = Memory::kPitch, kValuePitch = Memory::kValuePitch;
-  static constexpr int kPieces = K / 16;
+struct DeltaColumns : DeltaWalkColumns<K, DeltaRuleForward> {
+  using Base = DeltaWalkColumns<K, DeltaRuleForward>;
+  using Base::column;
+  using Base::in;
+  using Base::j0;
+  using Base::kPieces;
+  using Base::kPitch;
+  using Base::kValuePitch;
+  using Base::n;
+  using Base::p;
+  using Base::state;
+  using typename Base::Launch;
+  using typename Base::Memory;
 
-  const DeltaRuleForward& p;
-  Lane in;
-  int n, column, j0;  // the first column within the block, and within the state
   Bf16* stage;
-  Square state[kPieces];
 
-  __device__ DeltaColumns(const DeltaRuleForward& problem, int head, int first_column, int warp,
-                          Bf16* own)
-      : p(problem), n(head), column(16 * warp), j0(first_column + 16 * warp), stage(own) {}
+  __device__ DeltaColumns(const Launch& problem, int head, int first_column, int warp, Bf16* own)
+      : Base(problem, head, first_column, warp), stage(own) {}
 
   __device__ static int chunk_of(const Launch&, int step) { return step; }
   __device__ bool exists() const { return j0 < p.V; }
-  __device__ int64_t place(int feature, int j) const {
-    return (int64_t{n} * p.K + feature) * p.V + j;
-  }
-  __device__ void begin() {
-    each_of_state<K>(state, j0, in, [&](float& x, int feature, int j) {
-      x = p.first != nullptr && feature < p.K && j < p.V ? p.first[place(feature, j)] : 0;
-    });
-  }
-  __device__ void end() {
-    each_of_state<K>(state, j0, in, [&](float& x, int feature, int j) {
-      if (feature < p.K && j < p.V) p.last[place(feature, j)] = x;
-    });
-  }
+  __device__ void begin() { this->load_state(this->of_state(p.first, n)); }
+  __device__ void end() { this->store_state(this->of_state(p.last, n)); }
 
   __device__ void run(typename Memory::Tokens& tokens, const ChunkScores& scores, int chunk) {
     const Resets resets(tokens.scalars, in);
@@ -113,11 +104,7 @@ struct DeltaColumns {
   __device__ void write_state(Fragment (&u)[4], const typename Memory::Tokens& tokens,
                               const Resets& resets) {
     if (resets.any()) {
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) state[i][e / 4][e % 4] = 0;
-      }
+      clear(state);
 #pragma unroll
       for (int block = 0; block < 4; ++block) {
         keep_columns(u[block], 16 * block, in, [&](int t) { return resets.writes(t); });

@@ -31,6 +31,32 @@ struct DeltaWalkMemory {
   float numbers[kWarps][16 * kInversePitch];
 };
 
+/// What a warp has of such a pass: 16 columns of the state, or of its gradient.
+template <int K, class Problem>
+struct DeltaWalkColumns {
+  using Launch = Problem;
+  using Memory = DeltaWalkMemory<K>;
+  static constexpr int kFeatures = K;
+  static constexpr int kPitch = Memory::kPitch, kValuePitch = Memory::kValuePitch;
+  static constexpr int kPieces = K / 16;
+
+  const Launch& p;
+  Lane in;
+  int n, column, j0;  // the first column within the block, and within the state
+  StateColumns<K> state;
+
+  __device__ DeltaWalkColumns(const Launch& problem, int head, int first_column, int warp)
+      : p(problem), n(head), column(16 * warp), j0(first_column + 16 * warp) {}
+
+  /// The one of tensors [.., K, V], null where there is none.
+  template <class Number>
+  __device__ Number* of_state(Number* states, int64_t which) const {
+    return states == nullptr ? nullptr : states + which * p.K * p.V;
+  }
+  __device__ void load_state(const float* from) { load_columns<K>(state, from, p, j0, in); }
+  __device__ void store_state(float* to) { store_columns<K>(state, to, p, j0, in); }
+};
+
 /// By 128 threads: begins to load a chunk.
 template <int K>
 __device__ void load_delta_tokens(typename DeltaWalkMemory<K>::Tokens& to, const DeltaRuleChunks& p,

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "backends/cuda/cells.cuh"
 #include "backends/cuda/kernels.h"
@@ -34,35 +35,68 @@ int segment_of(const Context& on, int64_t heads, int chunks) {
   return best;
 }
 
-/// All of it by the kernels of a size and orientation.
-template <int N, bool kTurned>
-void launch_chunks(const Context& on, ChunkedBackward& p, int64_t heads) {
+/// The gradients behind segments but the last one.
+template <int N, bool kTurned, bool kBoth>
+Tensor find_ends(const Context& on, const ChunkedBackward& p, int64_t heads, int segments) {
+  const int64_t size = int64_t{p.fading.size} * p.steady.size;
+  const auto blocks = static_cast<unsigned>(heads);
+  const auto parts_of = [&](int64_t of) {
+    return Tensor::empty({heads, segments - 1, of}, DType::F32, on.device);
+  };
+  const Tensor fading = parts_of(p.fading.size),
+               steady = kBoth ? parts_of(p.steady.size) : Tensor{};
+  Tensor ends = parts_of(size);
+  const auto numbers = [](const Tensor& x) { return static_cast<float*>(storage_of<float>(x)); };
+  const SegmentSums sums = {numbers(ends), numbers(fading), numbers(steady)};
+  constexpr size_t kBytes = sizeof(SegmentMemory<N, kBoth>);
+  ask_for_shared(sum_segments<N, kTurned, kBoth>, kBytes);
+  sum_segments<N, kTurned, kBoth>
+      <<<dim3(blocks, static_cast<unsigned>(segments - 1)), 2 * N, kBytes, on.stream>>>(p, sums);
+  const auto pieces = static_cast<unsigned>((size + 255) / 256);
+  join_segments<kTurned><<<dim3(blocks, pieces), 256, 0, on.stream>>>(p, segments, sums);
+  return ends;
+}
+
+template <int N, bool kTurned, bool kBoth>
+void launch_chunks(const Context& on, const ChunkedBackward& p, int64_t heads, int segments) {
+  constexpr size_t kBytes = sizeof(BackwardMemory<N, kBoth>);
+  ask_for_shared(reverse_chunks<N, kTurned, kBoth>, kBytes);
+  const dim3 blocks(static_cast<unsigned>(heads), static_cast<unsigned>(segments));
+  reverse_chunks<N, kTurned, kBoth><<<blocks, 2 * N, kBytes, on.stream>>>(p);
+}
+
+/// All of it by the kernels of a size; `p` has the axis of values as the fading one.
+template <int N>
+void reverse_axes(const Context& on, ChunkedBackward p, int64_t heads) {
+  const bool by_values = p.fading.log != nullptr, by_keys = p.steady.log != nullptr;
   p.segment = segment_of<N>(on, heads, p.chunks);
   const int segments = (p.chunks + p.segment - 1) / p.segment;
-  const auto blocks = static_cast<unsigned>(heads);
-  const int64_t size = int64_t{p.fading.size} * p.steady.size;
-  Tensor ends, totals;
-  if (segments > 1) {
-    ends = Tensor::empty({heads, segments - 1, size}, DType::F32, on.device);
-    totals = Tensor::empty({heads, segments - 1, p.fading.size}, DType::F32, on.device);
-    float *const parts = ends.data<float>(), *const decays = totals.data<float>();
-    constexpr size_t kBytes = sizeof(SegmentMemory<N>);
-    ask_for_shared(sum_segments<N, kTurned>, kBytes);
-    sum_segments<N, kTurned>
-        <<<dim3(blocks, segments - 1), 2 * N, kBytes, on.stream>>>(p, parts, decays);
-    const auto pieces = static_cast<unsigned>((size + 255) / 256);
-    join_segments<kTurned><<<dim3(blocks, pieces), 256, 0, on.stream>>>(p, segments, parts, decays);
-    p.d_ends = parts;
+  Tensor ends;
+  const auto find = [&](auto find_them) {
+    if (segments == 1) return;
+    ends = find_them(on, p, heads, segments);
+    p.d_ends = ends.data<float>();
+  };
+  if (by_values && by_keys) {
+    find(find_ends<N, false, true>);
+    launch_chunks<N, false, true>(on, p, heads, segments);
+    std::swap(p.fading, p.steady);
+    p.d_log_s = p.d_first = Result<float>();
+    launch_chunks<N, true, true>(on, p, heads, segments);
+  } else if (by_keys) {
+    std::swap(p.fading, p.steady);
+    find(find_ends<N, true, false>);
+    launch_chunks<N, true, false>(on, p, heads, segments);
+  } else {
+    find(find_ends<N, false, false>);
+    launch_chunks<N, false, false>(on, p, heads, segments);
   }
-  constexpr size_t kBytes = sizeof(BackwardMemory<N>);
-  ask_for_shared(reverse_chunks<N, kTurned>, kBytes);
-  reverse_chunks<N, kTurned><<<dim3(blocks, segments), 2 * N, kBytes, on.stream>>>(p);
   require_launched("linear_attention_backward");
 }
 
-/// Whether one axis decays at most, and all can be read and written in pieces of 16 bytes.
+/// Whether all can be read and written in pieces of 16 bytes.
 bool reverses_in_chunks(const LinearAttentionArgs& args, const LinearAttentionGradients& to) {
-  return args.q.dim(1) > 0 && !(args.log_a && args.log_b) &&
+  return args.q.dim(1) > 0 &&
          are_aligned<kWidest>(to.d_o, to.d_q.tensor, to.d_k.tensor, to.d_u.tensor,
                               to.d_log_a.tensor, to.d_log_b.tensor);
 }
@@ -72,28 +106,24 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   const int64_t B = args.q.dim(0), T = args.q.dim(1), H = args.q.dim(2), heads = B * H;
   const int K = static_cast<int>(args.q.dim(3)), V = static_cast<int>(args.u.dim(3));
   if (heads == 0) return;
-  const BackwardAxis keys = {narrow(args.q),
-                             narrow(args.k),
-                             narrow(args.log_a),
-                             Result<float>(to.d_q),
-                             Result<float>(to.d_k),
-                             Result<float>(to.d_log_a),
-                             K};
-  const BackwardAxis values = {narrow(to.d_o),
-                               narrow(args.u),
-                               narrow(args.log_b),
-                               Result<float>(),
-                               Result<float>(to.d_u),
-                               Result<float>(to.d_log_b),
-                               V};
-  const bool turned = args.log_a.defined();
   ChunkedBackward p = {};
-  p.fading = turned ? keys : values;
-  p.steady = turned ? values : keys;
+  p.fading = {narrow(to.d_o),
+              narrow(args.u),
+              narrow(args.log_b),
+              Result<float>(),
+              Result<float>(to.d_u),
+              Result<float>(to.d_log_b),
+              V};
+  p.steady = {narrow(args.q),
+              narrow(args.k),
+              narrow(args.log_a),
+              Result<float>(to.d_q),
+              Result<float>(to.d_k),
+              Result<float>(to.d_log_a),
+              K};
   p.log_s = args.log_s ? args.log_s.data<float>() : nullptr;
   p.reset = args.reset ? args.reset.data<int32_t>() : nullptr;
   p.kept = narrow(forward.kept);
-  p.last = forward.state.data<float>();
   p.d_last = to.d_state ? to.d_state.data<float>() : nullptr;
   p.d_log_s = Result<float>(to.d_log_s);
   p.d_first = Result<float>(to.d_state0);
@@ -101,11 +131,7 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   p.H = static_cast<int>(H);
   p.chunks = static_cast<int>((T + kChunkTokens - 1) / kChunkTokens);
   const Context& on = context(args.q);
-  if (K <= 64 && V <= 64) {
-    turned ? launch_chunks<64, true>(on, p, heads) : launch_chunks<64, false>(on, p, heads);
-  } else {
-    turned ? launch_chunks<128, true>(on, p, heads) : launch_chunks<128, false>(on, p, heads);
-  }
+  K <= 64 && V <= 64 ? reverse_axes<64>(on, p, heads) : reverse_axes<128>(on, p, heads);
 }
 
 }  // namespace

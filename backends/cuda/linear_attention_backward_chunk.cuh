@@ -16,14 +16,15 @@ struct BackwardAxis {
   int size;
 };
 
-/// A launch. Scalar decays and resets act on the fading axis.
+/// A launch. Scalar decays and resets act on the fading axis. Only where both decay has the steady
+/// one logs, too.
 struct ChunkedBackward {
   BackwardAxis fading, steady;
-  const float* log_s;          // [B, T, H] or null
-  const int32_t* reset;        // [B, T] or null
-  const Bf16* kept;            // [B H, chunks, K, V] states before chunks
-  const float *last, *d_last;  // [B H, K, V] the state behind all tokens, and its gradient or null
-  const float* d_ends;         // [B H, segments, K, V] gradients behind segments but the last one
+  const float* log_s;    // [B, T, H] or null
+  const int32_t* reset;  // [B, T] or null
+  const Bf16* kept;      // [B H, chunks, K, V] states before chunks
+  const float* d_last;   // [B H, K, V] the gradient of the state behind all tokens, or null
+  const float* d_ends;   // [B H, segments, K, V] gradients behind segments but the last one
   Result<float> d_log_s, d_first;
   int steps, chunks, segment, H;  // chunks of a segment
 };
@@ -61,19 +62,22 @@ __device__ inline float scalar_log2(const ChunkedBackward& p, const Head& head, 
 }
 
 /// Decays of 16 components over 16 tokens; `logs` is their tile, and nothing where only scalars
-/// decay.
-__device__ inline RowDecays decays_of(const ChunkedBackward& p, const Lane& in, const Bf16* logs,
-                                      int pitch, const float* scalars) {
+/// decay; `scalars` has one for each token, or is null.
+__device__ inline RowDecays decays_of(bool has_logs, const Lane& in, const Bf16* logs, int pitch,
+                                      const float* scalars) {
   Fragment pairs;
   in.load_transposed(pairs, logs, pitch);
-  if (p.fading.log == nullptr) {
+  if (!has_logs) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) pairs[i] = 0;
   }
   float factors[4][2];
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
-    const float2 scalar = *reinterpret_cast<const float2*>(scalars + 8 * tile + 2 * in.member);
+    float2 scalar = {};
+    if (scalars != nullptr) {
+      scalar = *reinterpret_cast<const float2*>(scalars + 8 * tile + 2 * in.member);
+    }
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       factors_of(factors[2 * tile + row], pairs[2 * tile + row], scalar.x, scalar.y);
@@ -127,6 +131,19 @@ struct StateRows {
       multiply_blocks(d[i], a, b);
     }
   }
+  /// Times a factor of each column.
+  __device__ void decay_columns(const float* by) {
+    const Lane in;
+#pragma unroll
+    for (int i = 0; i < N / 8; ++i) {
+      const float2 pair = *reinterpret_cast<const float2*>(by + 8 * i + 2 * in.member);
+      float(&c)[4] = d[i / 2][i % 2];
+      c[0] *= pair.x;
+      c[1] *= pair.y;
+      c[2] *= pair.x;
+      c[3] *= pair.y;
+    }
+  }
   __device__ void decay(float above, float below) {
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
@@ -139,15 +156,27 @@ struct StateRows {
   }
 };
 
-/// For up to N components of either axis.
+constexpr int kOwnScores = 12;  // numbers that a lane has of a block's scores
+
+/// Decays of the steady axis where both decay, and nothing where one does.
+template <int N, bool kBoth>
+struct SteadyDecays {};
 template <int N>
+struct SteadyDecays<N, true> {
+  Bf16 log[kChunkTokens * (N + 8)];
+  float total[4][N];  // over blocks of 16 tokens
+};
+
+/// For up to N components of either axis.
+template <int N, bool kBoth>
 struct BackwardMemory {
   static constexpr int kParts = N / 64, kWarps = 4 * kParts;  // 64 components, 16 tokens each
-  static constexpr int kBuffers = N == 64 ? 2 : 1;
+  static constexpr int kBuffers = N == 64 && !kBoth ? 2 : 1;
   static constexpr int kPitch = N + 8, kTokenPitch = kChunkTokens + 8;
 
-  /// Read by all warps.
-  struct Steady {
+  /// Read by all warps. Where both axes decay, left becomes left decayed from the beginning of a
+  /// block of 16 tokens, and right is decayed to its end.
+  struct Steady : SteadyDecays<N, kBoth> {
     Bf16 left[kChunkTokens * kPitch], right[kChunkTokens * kPitch];
     Bf16 state[N * kPitch];  // before the chunk, as it was kept
   };
@@ -160,11 +189,19 @@ struct BackwardMemory {
   Bf16 d_state[N * kPitch];  // [fading, steady] behind the chunk
   float total[4][N];         // decays over blocks
   Bf16 narrow_total[4][N];
-  float sums[4][N];      // terms of d_log over blocks
-  float boundary[2][N];  // sum_i S dS behind the chunk; even and odd ones
+  float sums[4][N];  // terms of d_log over blocks
+  // What dS behind the chunk is given by the state before it, and by the tokens of each block.
+  float boundary[N], written[4][N];
   float scalar[kChunkTokens];
   float row_sums[kParts][kChunkTokens];
-  float parts[kParts == 1 ? 1 : kWarps * 32 * 20];  // scores of a part of the components
+  // Scores of a part of the components; where both axes decay they come before queries and keys.
+  static constexpr int kScores = kParts == 1 ? 1 : kWarps * 32 * kOwnScores;
+  float own_parts[kBoth ? 1 : kScores];
+
+  __device__ float* parts() {
+    static_assert(kScores * sizeof(float) <= sizeof(queries) + sizeof(keys));
+    return kBoth ? reinterpret_cast<float*>(queries) : own_parts;
+  }
 };
 
 }  // namespace regla::cuda

@@ -11,25 +11,33 @@
 //   kernel serves decays of keys and of values.
 // - A block has a head, or a segment of it, and walks its chunks backward. A warp has 16 tokens of
 //   the chunk. Nothing of a chunk is done in the order of its tokens but d_log.
-// - Of the fading axis a warp takes 16 components at a time, transposed: rows are components. Its
-//   tokens meet each other level by level (decays.cuh). One scaled operand of a level, the
-//   gradients of those who read beside the values of those who were read, serves o, d_u and the
-//   scores d_o u.
+// - Of the fading axis a warp takes 16 components at a time, transposed: rows are components. Where
+//   its 16 tokens keep at least 2^-60 of each, they meet each other at once: operands of those who
+//   read decay from the first token on, of those who are read they are divided by that. Else they
+//   meet level by level (decays.cuh), and one scaled operand of a level, the gradients of those who
+//   read beside the values of those who were read, serves o, d_u and the scores d_o u.
 // - Tokens of other warps, and the states at both ends of the chunk, are met by way of shared
-//   memory, where each warp put its own decayed from its beginning and to its end.
+//   memory, where each warp puts its own decayed from its beginning and to its end, piece by piece.
 // - d_q and d_k follow from the scores; each warp has its own 16 tokens, so that nothing is summed
 //   across warps but the terms of d_log, in order.
 // - The state before a chunk is the one that the forward pass kept; o is computed again. The
 //   gradient of the state stays in registers, 16 rows for each warp.
-// - d_log_t is the sum over t' >= t of o d_o - u d_u, both without what t' gave itself, which
-//   cancels, plus S dS behind the chunk. A token that nothing passes cuts the sum.
+// - d_log_t is the sum of all that passes t: products of what is written before t, or was in the
+//   state before the chunk, and what is read from t on, by dS behind the chunk too. Of tokens of
+//   the chunk alone it is the sum over t' >= t of what t' reads less what is read of it: what those
+//   give each other cancels to the last bit, since both terms of a pair are made of operands as
+//   they were rounded for each other. What dS reads is summed over what is written before t. A
+//   token that nothing passes cuts the sum.
 // - Every input is read once, by copies a chunk ahead, and every output written once.
+// - Where both axes decay, all of this runs twice: for gradients on the axis of values, whose
+//   scores on the axis of keys are found level by level as well, on operands that decay in place;
+//   and with the axes exchanged for those on the axis of keys.
 namespace regla::cuda {
 
 /// The gradient of the state behind a chunk.
-template <int N, bool kTurned>
+template <int N, bool kTurned, bool kBoth>
 struct StateGradient {
-  using Memory = BackwardMemory<N>;
+  using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kPieces = N / 16;
 
   const ChunkedBackward& p;
@@ -41,27 +49,11 @@ struct StateGradient {
       : p(problem), memory(shared) {}
 
   /// Behind the last chunk of a segment.
-  __device__ void begin(int64_t n, int chunk, const float* gradient) {
-    const int64_t size = int64_t{p.fading.size} * p.steady.size;
-    const bool is_last = chunk + 1 == p.chunks;
-    const float* const last = p.last + n * size;
-    const Bf16* const kept = p.kept + (n * p.chunks + chunk + 1) * size;
-    float sums[2] = {};
-    if (gradient != nullptr) {
-      StateRows<N> states;
-      rows.template each<kTurned>(p, [&](float& x, int at, int) { x = gradient[at]; });
-      if (is_last) {
-        states.template each<kTurned>(p, [&](float& x, int at, int) { x = last[at]; });
-      } else {
-        states.template each<kTurned>(
-            p, [&](float& x, int at, int) { x = __bfloat162float(kept[at]); });
-      }
-#pragma unroll
-      for (int i = 0; i < 8 * kPieces; ++i) {
-        sums[i / 2 % 2] += rows.d[i / 8][i / 4 % 2][i % 4] * states.d[i / 8][i / 4 % 2][i % 4];
-      }
+  __device__ void begin(const float* behind) {
+    if (behind != nullptr) {
+      rows.template each<kTurned>(p, [&](float& x, int at, int) { x = behind[at]; });
     }
-    share(sums, chunk);
+    share();
   }
 
   /// Over a chunk: d <- decay d + sum_t (queries from the chunk's beginning), to the gradient
@@ -71,45 +63,69 @@ struct StateGradient {
 #pragma unroll 1
     for (int block = 3; block >= 0; --block) {
       rows.decay(memory.total[block][first + in.group], memory.total[block][first + in.group + 8]);
+      if constexpr (kBoth) rows.decay_columns(steady.total[block]);
       Fragment a;
       in.load(a, memory.queries + first * Memory::kTokenPitch + 16 * block, Memory::kTokenPitch);
       rows.add(a, steady.left + 16 * block * kPitch, kPitch);
     }
+    share();
+  }
+
+  /// What the state before the chunk gives dS behind it, for all warps: a term of every d_log.
+  __device__ void find_boundary(const typename Memory::Steady& steady) const {
     float sums[2] = {};
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       Fragment s;
-      if constexpr (kTurned) {
-        in.load(s, steady.state + first * kPitch + 16 * i, kPitch);
-      } else {
-        in.load_transposed(s, steady.state + 16 * i * kPitch + first, kPitch);
-      }
+      load_state(s, steady, i);
 #pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        const float2 pair = unpacked(s[r]);
-        const float* const d = rows.d[i][r / 2] + r % 2 * 2;
-        sums[r % 2] += pair.x * d[0] + pair.y * d[1];
+      for (int half = 0; half < 2; ++half) {
+        float2 total = {1, 1};
+        if constexpr (kBoth) {
+#pragma unroll
+          for (const auto& of_block : steady.total) {
+            const float2 pair =
+                *reinterpret_cast<const float2*>(of_block + 16 * i + 8 * half + 2 * in.member);
+            total.x *= pair.x;
+            total.y *= pair.y;
+          }
+        }
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          const float2 pair = unpacked(s[2 * half + row]);
+          const float* const d = rows.d[i][half] + row * 2;
+          sums[row] += pair.x * total.x * d[0] + pair.y * total.y * d[1];
+        }
       }
     }
-    share(sums, chunk - 1);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int at = rows.first + in.group + 8 * row;
+      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 1);
+      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
+      for (const auto& of_block : memory.total) sums[row] *= of_block[at];
+      if (in.member == 0) memory.boundary[at] = sums[row];
+    }
   }
 
  private:
-  /// For all warps: the gradient, rounded, and the boundary's term of d_log.
-  __device__ void share(float (&sums)[2], int chunk) {
-    const int first = rows.first + in.group;
-    Bf16* const place = memory.d_state + first * kPitch + 2 * in.member;
+  /// This warp's rows of the state before the chunk, 16 columns.
+  __device__ void load_state(Fragment& to, const typename Memory::Steady& steady, int i) const {
+    if constexpr (kTurned) {
+      in.load(to, steady.state + rows.first * kPitch + 16 * i, kPitch);
+    } else {
+      in.load_transposed(to, steady.state + 16 * i * kPitch + rows.first, kPitch);
+    }
+  }
+
+  /// For all warps: the gradient, rounded.
+  __device__ void share() const {
+    Bf16* const place = memory.d_state + (rows.first + in.group) * kPitch + 2 * in.member;
 #pragma unroll
     for (int i = 0; i < 2 * kPieces; ++i) {
       const float(&c)[4] = rows.d[i / 2][i % 2];
       *reinterpret_cast<uint32_t*>(place + 8 * i) = packed(c[0], c[1]);
       *reinterpret_cast<uint32_t*>(place + 8 * kPitch + 8 * i) = packed(c[2], c[3]);
-    }
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 1);
-      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
-      if (in.member == 0) memory.boundary[chunk & 1][first + 8 * row] = sums[row];
     }
   }
 };
@@ -120,10 +136,10 @@ __device__ inline uint64_t cuts_of(const float* scalars, int lane) {
          __ballot_sync(0xffffffffu, scalars[lane] == -INFINITY);
 }
 
-template <int N, bool kTurned>
+template <int N, bool kTurned, bool kBoth>
 __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const ChunkedBackward p) {
-  using Memory = BackwardMemory<N>;
-  using Warp = BackwardWarp<N, kTurned>;
+  using Memory = BackwardMemory<N, kBoth>;
+  using Warp = BackwardWarp<N, kTurned, kBoth>;
   extern __shared__ __align__(16) unsigned char bytes[];
   Memory& memory = *reinterpret_cast<Memory*>(bytes);
   const int64_t n = blockIdx.x, size = int64_t{p.fading.size} * p.steady.size;
@@ -145,41 +161,39 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     memory.scalar[threadIdx.x] =
         scalar_log2(p, head, (end - 1) * kChunkTokens + static_cast<int>(threadIdx.x));
   }
-  StateGradient<N, kTurned> gradient(p, memory);
+  StateGradient<N, kTurned, kBoth> gradient(p, memory);
   const float* const behind = end < p.chunks
                                   ? p.d_ends + (n * (gridDim.y - 1) + blockIdx.y) * size
                                   : (p.d_last == nullptr ? nullptr : p.d_last + n * size);
-  gradient.begin(n, end - 1, behind);
+  gradient.begin(behind);
 
   for (int chunk = end - 1; chunk >= begin; --chunk) {
     const bool has_next = chunk > begin;
-    const typename Memory::Steady& steady = steady_of(chunk);
+    typename Memory::Steady& steady = steady_of(chunk);
     await_groups<0>();
     __syncthreads();
     if (kAhead && has_next) warp.load_steady(steady_of(chunk - 1), chunk - 1);
     if (has_scalars) warp.cuts = cuts_of(memory.scalar, warp.in.lane);
-    typename Warp::Rows left_rows, right_rows;
-    warp.load_rows(left_rows, steady.left);
-    warp.load_rows(right_rows, steady.right);
     Pair scores[4];
     float itself[2][2];
-    warp.score_steady(scores, itself, left_rows, right_rows, steady);
-    warp.share_decayed();
-    __syncthreads();
+    warp.score_steady(scores, itself, steady);
     const float next_scalar =
         has_scalars && has_next && threadIdx.x < kChunkTokens
             ? scalar_log2(p, head, (chunk - 1) * kChunkTokens + static_cast<int>(threadIdx.x))
             : 0;
     OwnScores own;
-    warp.differentiate_fading(own, scores, itself, left_rows, right_rows, steady);
+    warp.differentiate_fading(own, scores, itself, steady);
     warp.store_rows(memory.right, p.fading.d_right, p.fading.size, chunk);
     warp.store_rows(memory.left, p.fading.d_left, p.fading.size, chunk);
     __syncwarp();
     if (has_next) warp.load_own(memory.left, p.fading.left, chunk - 1);
-    Fragment own_scores;
-    warp.finish_scores(own_scores, own);
-    warp.template differentiate_steady<true>(own_scores, steady, chunk);
-    warp.template differentiate_steady<false>(own_scores, steady, chunk);
+    if (warp.wants_logs) gradient.find_boundary(steady);
+    if constexpr (!kBoth) {
+      Fragment own_scores;
+      warp.finish_scores(own_scores, own);
+      warp.template differentiate_steady<true>(own_scores, steady, chunk);
+      warp.template differentiate_steady<false>(own_scores, steady, chunk);
+    }
     if (has_next) warp.load_own(memory.right, p.fading.right, chunk - 1);
     __syncthreads();
     warp.finish_logs(chunk);

@@ -16,45 +16,27 @@ __device__ inline void add_to_one(float& first, float& second, float a, float b,
       : "f"(a), "f"(b), "r"(static_cast<uint32_t>(to_first)));
 }
 
-/// The scores of a block's 16 tokens with each other: those of blocks of 1, 2, 4 and 8 tokens, and
-/// of tokens with themselves.
-struct OwnScores {
-  float of_1[4] = {}, of_2[4] = {}, of_4[4] = {}, of_8[4] = {};  // of either half, or across
-  float itself[2][2] = {};                                       // [tile][token of a pair]
-};
-
 /// A warp's 16 tokens of a chunk: how they come and go, what they show to other warps, and their
 /// scores on the axis that does not decay.
-template <int N, bool kTurned>
+template <int N, bool kTurned, bool kBoth>
 struct BackwardRows {
-  using Memory = BackwardMemory<N>;
+  using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kTokenPitch = Memory::kTokenPitch;
   static constexpr int kPieces = N / 16;
-  static constexpr bool kHolds = N == 64;   // own rows of the steady axis, in registers
-  using Rows = Pair[kHolds ? kPieces : 1];  // transposed
 
   const ChunkedBackward& p;
   Memory& memory;
   Lane in;
   const Head& head;
-  int warp, block, part;      // its tokens: 16 block, its components: 64 part
-  uint32_t of_1, of_2, of_4;  // scores of 8 x 8 tokens that belong to blocks of so many
-  bool wants_logs;            // d_log or d_log_s
-  uint64_t cuts = 0;          // tokens of the chunk that nothing passes
+  int warp, block, part;  // its tokens: 16 block, its components: 64 part
+  bool wants_logs;        // d_log or d_log_s
+  uint64_t cuts = 0;      // tokens of the chunk that nothing passes
 
   __device__ BackwardRows(const ChunkedBackward& problem, Memory& shared, const Head& places)
       : p(problem), memory(shared), head(places) {
     warp = static_cast<int>(threadIdx.x) / 32;
     block = warp % 4;
     part = warp / 4;
-    of_1 = of_2 = of_4 = 0;
-    for (int e = 0; e < 2; ++e) {
-      const int apart = in.group ^ (2 * in.member + e);
-      const uint32_t half = e == 0 ? 0x0000ffffu : 0xffff0000u;
-      if (apart == 1) of_1 |= half;
-      if (apart == 2 || apart == 3) of_2 |= half;
-      if (apart >= 4) of_4 |= half;
-    }
     wants_logs = p.fading.d_log || p.d_log_s;
   }
 
@@ -82,6 +64,9 @@ struct BackwardRows {
     const int columns = kTurned ? size : p.fading.size;
     load_tokens<N, kChunkTokens>(p, to.left, p.steady.left, size, head, chunk * kChunkTokens);
     load_tokens<N, kChunkTokens>(p, to.right, p.steady.right, size, head, chunk * kChunkTokens);
+    if constexpr (kBoth) {
+      load_tokens<N, kChunkTokens>(p, to.log, p.steady.log, size, head, chunk * kChunkTokens);
+    }
     copy_rows<N, N, 2 * N>(to.state, p.kept + (int64_t{head.n} * p.chunks + chunk) * rows * columns,
                            columns, columns, rows, static_cast<int>(threadIdx.x));
   }
@@ -115,75 +100,95 @@ struct BackwardRows {
 
   /// Of 16 components from `column` on, over the block's tokens.
   __device__ RowDecays decays_of(int column) const {
-    return cuda::decays_of(p, in, memory.log + 16 * block * kPitch + column, kPitch,
-                           memory.scalar + 16 * block);
+    return cuda::decays_of(p.fading.log != nullptr, in, memory.log + 16 * block * kPitch + column,
+                           kPitch, memory.scalar + 16 * block);
   }
 
-  /// Queries, keys and totals of the block, for all warps.
-  __device__ void share_decayed() const {
-#pragma unroll 2
-    for (int piece = 0; piece < 4; ++piece) {
-      const int column = 64 * part + 16 * piece, row = column + in.group;
-      RowDecays decays = decays_of(column);
-      decays.template join<2>(in.member);
-      decays.template join<4>(in.member);
-      decays.join_all();
-      Fragment left, right;
-      in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
-      in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
+  /// 16 components of the block: what its tokens read and write, and that as other blocks see it.
+  struct Piece {
+    RowDecays decays;  // over the block
+    Fragment left, right, left_out, right_out;
+  };
+  /// Those from `column` on; what others see of them goes to memory.
+  __device__ void share_piece(Piece& piece, int column) const {
+    RowDecays& decays = piece.decays = decays_of(column);
+    decays.template join<2>(in.member);
+    decays.template join<4>(in.member);
+    decays.join_all();
+    in.load_transposed(piece.left, memory.left + 16 * block * kPitch + column, kPitch);
+    in.load_transposed(piece.right, memory.right + 16 * block * kPitch + column, kPitch);
+    const int row = column + in.group;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = (row + i % 2 * 8) * kTokenPitch + 16 * block + i / 2 * 8 + 2 * in.member;
-        *reinterpret_cast<uint32_t*>(memory.queries + at) =
-            scaled(left[i], decays.p[i][0], decays.p[i][1]);
-        *reinterpret_cast<uint32_t*>(memory.keys + at) =
-            scaled(right[i], decays.r[i][0], decays.r[i][1]);
-      }
-      if (in.member == 0) {
+    for (int i = 0; i < 4; ++i) {
+      const int at = (row + i % 2 * 8) * kTokenPitch + 16 * block + i / 2 * 8 + 2 * in.member;
+      piece.left_out[i] = scaled(piece.left[i], decays.p[i][0], decays.p[i][1]);
+      piece.right_out[i] = scaled(piece.right[i], decays.r[i][0], decays.r[i][1]);
+      *reinterpret_cast<uint32_t*>(memory.queries + at) = piece.left_out[i];
+      *reinterpret_cast<uint32_t*>(memory.keys + at) = piece.right_out[i];
+    }
+    if (in.member == 0) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          memory.total[block][row + 8 * i] = decays.total[i];
-          memory.narrow_total[block][row + 8 * i] = __float2bfloat16_rn(decays.total[i]);
-        }
+      for (int i = 0; i < 2; ++i) {
+        memory.total[block][row + 8 * i] = decays.total[i];
+        memory.narrow_total[block][row + 8 * i] = __float2bfloat16_rn(decays.total[i]);
       }
     }
   }
 
   // ---- scores of the steady axis
 
-  __device__ void load_rows(Rows& rows, const Bf16* tile) const {
-    if constexpr (kHolds) {
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) load_row(rows[i], tile, i);
+  /// Piece i of what this block's tokens read the state before the chunk with (kLeft), or write the
+  /// one behind it with.
+  template <bool kLeft>
+  __device__ void load_row(Pair& to, const typename Memory::Steady& steady, int i) const {
+    const Bf16* const tile = kLeft ? steady.left : steady.right;
+    in.load_as_right_transposed(to, tile + 16 * block * kPitch + 16 * i, kPitch);
+    if constexpr (kLeft) {
+      fade(to, steady, 16 * i, 0, block);
+    } else {
+      fade(to, steady, 16 * i, block + 1, 4);
     }
   }
-  __device__ void load_row(Pair& to, const Bf16* tile, int i) const {
-    in.load_as_right_transposed(to, tile + 16 * block * kPitch + 16 * i, kPitch);
-  }
-  /// Piece i of this block's rows, held or loaded.
-  __device__ void get_row(Pair& to, const Rows& rows, const Bf16* tile, int i) const {
-    if constexpr (kHolds) {
+  /// Where both axes decay: operands of 16 components of the steady one from `column` on, A or B,
+  /// over blocks of tokens.
+  template <bool kIsA = false>
+  __device__ void fade(uint32_t (&to)[4], const typename Memory::Steady& steady, int column,
+                       int first_block, int end_block) const {
+    if constexpr (kBoth) {
+      if (first_block >= end_block) return;
+      float factors[2][2] = {{1, 1}, {1, 1}};
+      for (int over = first_block; over < end_block; ++over) {
+        const float* const total = steady.total[over] + column + 2 * in.member;
 #pragma unroll
-      for (int e = 0; e < 4; ++e) to[e] = rows[i][e];
-    } else {
-      load_row(to, tile, i);
+        for (int i = 0; i < 2; ++i) {
+          const float2 pair = *reinterpret_cast<const float2*>(total + 8 * i);
+          factors[i][0] *= pair.x;
+          factors[i][1] *= pair.y;
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float(&by)[2] = factors[kIsA ? i / 2 : i % 2];
+        to[i] = scaled(to[i], by[0], by[1]);
+      }
     }
   }
 
-  /// scores[d]: of this block's tokens with those of block (block + d) % 4, whichever of both
-  /// reads; scores[0] has no token with itself, those are `itself`.
-  __device__ void score_steady(Pair (&scores)[4], float (&itself)[2][2], const Rows& left,
-                               const Rows& right, const typename Memory::Steady& steady) const {
+  /// scores[0] of a block's tokens with each other, whichever of both reads, but for those of a
+  /// token with itself.
+  __device__ void score_own(Pair (&scores)[4], float (&itself)[2][2],
+                            const typename Memory::Steady& steady) const {
     Square lower = {}, upper = {};
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       Fragment a;
       Pair b;
-      in.load(a, steady.left + 16 * block * kPitch + 16 * i, kPitch);
-      get_row(b, right, steady.right, i);
+      const int at = 16 * block * kPitch + 16 * i;
+      in.load(a, steady.left + at, kPitch);
+      load_row<false>(b, steady, i);
       multiply_blocks(lower, a, b);
-      in.load(a, steady.right + 16 * block * kPitch + 16 * i, kPitch);
-      get_row(b, left, steady.left, i);
+      in.load(a, steady.right + at, kPitch);
+      load_row<true>(b, steady, i);
       multiply_blocks(upper, a, b);
     }
 #pragma unroll
@@ -202,6 +207,11 @@ struct BackwardRows {
       lower[1][e] = upper[1][e];
     }
     round_transposed(scores[0], lower);
+  }
+
+  /// scores[d], d > 0: of this block's tokens with those of block (block + d) % 4, whichever of
+  /// both reads.
+  __device__ void score_others(Pair (&scores)[4], const typename Memory::Steady& steady) const {
 #pragma unroll
     for (int d = 1; d < 4; ++d) {
       const bool reads = block + d >= 4;
@@ -215,6 +225,12 @@ struct BackwardRows {
         Pair b;
         in.load(a, own_tile + 16 * block * kPitch + 16 * i, kPitch);
         in.load_as_right_transposed(b, tile + 16 * i, kPitch);
+        // Of both warps that find these scores each rounds what is read, so that they are the same.
+        if (reads) {
+          fade(b, steady, 16 * i, other + 1, block);
+        } else {
+          fade<true>(a, steady, 16 * i, block + 1, other);
+        }
         multiply_blocks(sums, a, b);
       }
       round_transposed(scores[d], sums);

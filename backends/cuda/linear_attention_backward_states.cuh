@@ -12,21 +12,47 @@
 // segment s + 1.
 namespace regla::cuda {
 
-template <int N>
+template <int N, bool kBoth>
 struct SegmentMemory {
   static constexpr int kPitch = N + 8, kTokens = 32, kBuffers = 2;
   struct Tile {
     Bf16 steady[kTokens * kPitch], left[kTokens * kPitch], log[kTokens * kPitch];
+    Bf16 steady_log[kBoth ? kTokens * kPitch : 8];
     float scalar[kTokens];
   };
   Tile tiles[kBuffers];
 };
 
-/// Parts of segments 1, 2, ... of head blockIdx.x; `totals` [B H, segments - 1, fading].
-template <int N, bool kTurned>
-__global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p, float* parts,
-                                                      float* totals) {
-  using Memory = SegmentMemory<N>;
+/// What segments 1, 2, ... of all heads give: `parts` [B H, segments - 1, K, V], and decays over
+/// them, `fading` and `steady` [B H, segments - 1, size].
+struct SegmentSums {
+  float *parts, *fading, *steady;  // steady is null where that axis does not decay
+};
+
+/// Loads 16 tokens of 16 components, transposed, decayed from where `through` begins, which moves
+/// on.
+__device__ inline void load_decayed(Fragment& x, const Bf16* tokens, const Bf16* logs,
+                                    const float* scalars, int pitch, float (&through)[2],
+                                    const Lane& in) {
+  RowDecays decays =
+      decays_of(logs != nullptr, in, logs == nullptr ? tokens : logs, pitch, scalars);
+  decays.template join<2>(in.member);
+  decays.template join<4>(in.member);
+  decays.join_all();
+  in.load_transposed(x, tokens, pitch);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    x[i] = scaled(x[i], decays.p[i][0] * through[i % 2], decays.p[i][1] * through[i % 2]);
+  }
+  through[0] *= decays.total[0];
+  through[1] *= decays.total[1];
+}
+
+/// The sums of segment blockIdx.y + 1 of head blockIdx.x.
+template <int N, bool kTurned, bool kBoth>
+__global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p,
+                                                      const SegmentSums to) {
+  using Memory = SegmentMemory<N, kBoth>;
   constexpr int kPitch = Memory::kPitch;
   extern __shared__ __align__(16) unsigned char bytes[];
   Memory& memory = *reinterpret_cast<Memory*>(bytes);
@@ -45,61 +71,70 @@ __global__ __launch_bounds__(2 * N) void sum_segments(const ChunkedBackward p, f
     if (p.fading.log != nullptr) {
       load_tokens<N, kTokens>(p, to.log, p.fading.log, p.fading.size, head, first);
     }
+    if constexpr (kBoth) {
+      load_tokens<N, kTokens>(p, to.steady_log, p.steady.log, p.steady.size, head, first);
+    }
     if (threadIdx.x < kTokens) {
       to.scalar[threadIdx.x] = scalar_log2(p, head, first + static_cast<int>(threadIdx.x));
     }
     end_group();
   };
   StateRows<N> sums;
-  float through[2] = {1, 1};
+  float through[2] = {1, 1}, steady_through[2] = {1, 1};
   load(begin);
   for (int tile = begin; tile < end; ++tile) {
     if (tile + 1 < end) load(tile + 1);
     tile + 1 < end ? await_groups<1>() : await_groups<0>();
     __syncthreads();
-    const typename Memory::Tile& now = memory.tiles[tile % Memory::kBuffers];
+    typename Memory::Tile& now = memory.tiles[tile % Memory::kBuffers];
+    if constexpr (kBoth) {
+      for (int block = 0; block < kTokens / 16; ++block) {
+        const int corner = 16 * block * kPitch + sums.first;
+        Fragment x;
+        load_decayed(x, now.steady + corner, now.steady_log + corner, nullptr, kPitch,
+                     steady_through, in);
+        __syncwarp();
+        in.put_transposed(x, now.steady + corner, kPitch);
+      }
+      __syncthreads();
+    }
 #pragma unroll 2
     for (int block = 0; block < kTokens / 16; ++block) {
       const int corner = 16 * block * kPitch + sums.first;
-      RowDecays decays = decays_of(p, in, now.log + corner, kPitch, now.scalar + 16 * block);
-      decays.template join<2>(in.member);
-      decays.template join<4>(in.member);
-      decays.join_all();
       Fragment x;
-      in.load_transposed(x, now.left + corner, kPitch);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        x[i] = scaled(x[i], decays.p[i][0] * through[i % 2], decays.p[i][1] * through[i % 2]);
-      }
+      load_decayed(x, now.left + corner, p.fading.log == nullptr ? nullptr : now.log + corner,
+                   now.scalar + 16 * block, kPitch, through, in);
       sums.add(x, now.steady + 16 * block * kPitch, kPitch);
-      through[0] *= decays.total[0];
-      through[1] *= decays.total[1];
     }
     __syncthreads();
   }
   const int64_t size = int64_t{p.fading.size} * p.steady.size;
-  sums.template each<kTurned>(p, [&](float& x, int at, int) { parts[slot * size + at] = x; });
+  sums.template each<kTurned>(p, [&](float& x, int at, int) { to.parts[slot * size + at] = x; });
+  if (in.member != 0) return;
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
     const int at = sums.first + in.group + 8 * row;
-    if (in.member == 0 && at < p.fading.size) totals[slot * p.fading.size + at] = through[row];
+    if (at < p.fading.size) to.fading[slot * p.fading.size + at] = through[row];
+    if (kBoth && at < p.steady.size) to.steady[slot * p.steady.size + at] = steady_through[row];
   }
 }
 
 /// Joins the parts of each head, in their place.
 template <bool kTurned>
-__global__ void join_segments(const ChunkedBackward p, int segments, float* parts,
-                              const float* totals) {
-  const int size = p.fading.size * p.steady.size;
+__global__ void join_segments(const ChunkedBackward p, int segments, const SegmentSums of) {
+  const int fading = p.fading.size, steady = p.steady.size, size = fading * steady;
   const int at = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (at >= size) return;
-  const int row = kTurned ? at / p.steady.size : at % p.fading.size;
+  const int row = kTurned ? at / steady : at % fading;
+  const int column = kTurned ? at % steady : at / fading;
   const int64_t n = blockIdx.x, first = n * (segments - 1);
   float gradient = p.d_last == nullptr ? 0 : p.d_last[n * size + at];
 #pragma unroll 8
   for (int64_t slot = first + segments - 2; slot >= first; --slot) {
-    gradient = parts[slot * size + at] + totals[slot * p.fading.size + row] * gradient;
-    parts[slot * size + at] = gradient;
+    float total = of.fading[slot * fading + row];
+    if (of.steady != nullptr) total *= of.steady[slot * steady + column];
+    gradient = of.parts[slot * size + at] + total * gradient;
+    of.parts[slot * size + at] = gradient;
   }
 }
 

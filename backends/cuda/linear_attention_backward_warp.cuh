@@ -1,27 +1,23 @@
 #pragma once
 
-#include "backends/cuda/linear_attention_backward_rows.cuh"
+#include "backends/cuda/linear_attention_backward_scores.cuh"
 
 namespace regla::cuda {
 
 /// The gradients that a warp finds for its tokens.
-template <int N, bool kTurned>
-struct BackwardWarp : BackwardRows<N, kTurned> {
-  using Base = BackwardRows<N, kTurned>;
+template <int N, bool kTurned, bool kBoth>
+struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
+  using Base = BackwardScores<N, kTurned, kBoth>;
   using Base::Base;
   using Base::block;
   using Base::cuts;
   using Base::decays_of;
-  using Base::get_row;
   using Base::head;
   using Base::in;
   using Base::kPieces;
   using Base::kPitch;
   using Base::kTokenPitch;
   using Base::memory;
-  using Base::of_1;
-  using Base::of_2;
-  using Base::of_4;
   using Base::own;
   using Base::p;
   using Base::part;
@@ -29,73 +25,91 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
   using Base::wants_logs;
   using Base::warp;
   using typename Base::Memory;
-  using typename Base::Rows;
 
   // ---- gradients of the fading axis
 
-  /// One level of a block: of each pair of blocks of kTokens, the second one's tokens read.
+  /// What 16 tokens and components give each other: o, gradients of what is written, and terms of
+  /// d_log, of operands as they were rounded for the other token, so that the two terms of a pair
+  /// cancel exactly.
+  struct Within {
+    Square o = {}, d_right = {}, terms = {};
+  };
+
   template <int kTokens>
-  __device__ void level(Square& o, Square& d_right, Square& terms, float (&own)[4],
-                        const RowDecays& decays, const Fragment& left, const Fragment& right,
-                        const Pair& scores) const {
+  __device__ void add_level(Within& to, Square& own, const RowDecays& decays, const Fragment& left,
+                            const Fragment& right, const Pair& scores) const {
     float factor[4][2];
     Fragment x;
-    const bool lane_reads = kTokens < 8 && (in.member & (kTokens / 2)) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if constexpr (kTokens == 1) {
-        factor[i][0] = 1;
-        factor[i][1] = decays.r[i][0];  // the second one's decay
-        x[i] = scaled(__byte_perm(right[i], left[i], 0x7610), 1, factor[i][1]);
-      } else {
-        const bool reads = kTokens == 8 ? i >= 2 : lane_reads;
-#pragma unroll
-        for (int e = 0; e < 2; ++e) factor[i][e] = reads ? decays.p[i][e] : decays.r[i][e];
-        x[i] = scaled(reads ? left[i] : right[i], factor[i][0], factor[i][1]);
-      }
-    }
-    const uint32_t z[4] = {transposed(x[0]), transposed(x[2]), transposed(x[1]), transposed(x[3])};
-    const Fragment upper = {z[0], 0, z[2], 0}, lower = {0, z[1], 0, z[3]};
+    this->template scale_level<kTokens>(x, factor, decays, left, right);
+    if constexpr (!kBoth) this->template score_level<kTokens>(own, x);
     Square y = {};
     if constexpr (kTokens < 8) {
-      const uint32_t mask = kTokens == 1 ? of_1 : kTokens == 2 ? of_2 : of_4;
-      multiply_add(own, upper, z[0], z[2]);
-      multiply_add(own, lower, z[1], z[3]);
-      multiply_add(y[0], x[0], x[1], scores[0] & mask);
-      multiply_add(y[1], x[2], x[3], scores[3] & mask);
+      const uint32_t level = this->template level<kTokens>();
+      multiply_add(y[0], x[0], x[1], scores[0] & level);
+      multiply_add(y[1], x[2], x[3], scores[3] & level);
     } else {
-      multiply_add(own, upper, z[1], z[3]);
-      multiply_add(own, lower, z[0], z[2]);
       multiply_add(y[0], x[2], x[3], scores[1]);
       multiply_add(y[1], x[0], x[1], scores[2]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      const float2 pair = unpacked(x[i]);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        float& to_o = o[i / 2][i % 2 * 2 + e];
-        float& to_right = d_right[i / 2][i % 2 * 2 + e];
-        const float sum = y[i / 2][i % 2 * 2 + e];
-        if constexpr (kTokens == 2 || kTokens == 4) {
-          add_to_one(to_o, to_right, factor[i][e], sum, lane_reads);
-        } else {
-          const bool reads = kTokens == 8 ? i >= 2 : e == 1;
-          (reads ? to_o : to_right) += factor[i][e] * sum;
-        }
-        // What both tokens of a pair met rounded, so that the pair's two terms cancel exactly.
-        const bool is_read = kTokens == 1 ? e == 1 : kTokens == 8 ? i >= 2 : lane_reads;
-        const float2 both = unpacked(x[i]);
-        const float of = e == 0 ? both.x : both.y;
-        terms[i / 2][i % 2 * 2 + e] += (is_read ? of : -of) * sum;
+        const int half = i / 2, at = i % 2 * 2 + e;
+        const bool reads = this->template reads<kTokens>(i, e);
+        const float of = e == 0 ? pair.x : pair.y;
+        add_to_one(to.o[half][at], to.d_right[half][at], factor[i][e], y[half][at], reads);
+        to.terms[half][at] += (reads ? of : -of) * y[half][at];
+      }
+    }
+  }
+  __device__ void meet_by_levels(Within& to, Square& own, RowDecays& decays, const Fragment& left,
+                                 const Fragment& right, const Pair& scores) const {
+    add_level<1>(to, own, decays, left, right, scores);
+    add_level<2>(to, own, decays, left, right, scores);
+    decays.template join<2>(in.member);
+    add_level<4>(to, own, decays, left, right, scores);
+    decays.template join<4>(in.member);
+    add_level<8>(to, own, decays, left, right, scores);
+  }
+  /// `x` as other blocks see what the tokens read with; `decays` over the block.
+  __device__ void meet_at_once(Within& to, Square& own, const RowDecays& decays, const Fragment& x,
+                               const Fragment& right, const Pair& scores) const {
+    Fragment w;
+    float inverse[4][2];
+    Base::divide(w, inverse, decays, right);
+    if constexpr (!kBoth) Base::score_divided(own, x, w);
+    uint32_t below = 0, above = 0;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (in.group > 2 * in.member + e) below |= 0xffffu << (16 * e);
+      if (in.group < 2 * in.member + e) above |= 0xffffu << (16 * e);
+    }
+    Square reads = {}, read = {};
+    multiply_add(reads[0], w[0], w[1], scores[0] & below);
+    multiply_add(reads[1], w, scores[2], scores[3] & below);
+    multiply_add(read[0], x, scores[0] & above, scores[1]);
+    multiply_add(read[1], x[2], x[3], scores[3] & above);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 left = unpacked(x[i]), right_ = unpacked(w[i]);
+      const float ls[2] = {left.x, left.y}, rs[2] = {right_.x, right_.y};
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int half = i / 2, at = i % 2 * 2 + e;
+        to.o[half][at] = decays.p[i][e] * reads[half][at];
+        to.d_right[half][at] = inverse[i][e] * read[half][at];
+        to.terms[half][at] = ls[e] * reads[half][at] - rs[e] * read[half][at];
       }
     }
   }
 
   /// What the block's tokens read of the state before the chunk and of the blocks before theirs
-  /// (`before`), and what reads them behind the chunk and in later blocks (`behind`): 16 components
-  /// from `column` on, not yet decayed within the block.
-  __device__ void read_others(Square& before, Square& behind, int column, const Pair (&scores)[4],
-                              const Rows& left, const Rows& right,
+  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`): 16
+  /// components from `column` on, not yet decayed within the block.
+  __device__ void read_others(Square& before, Square& behind, Square& later, int column,
+                              const Pair (&scores)[4],
                               const typename Memory::Steady& steady) const {
     Square sums[4] = {};
 #pragma unroll
@@ -110,14 +124,14 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
       Fragment a;
       Pair b;
       in.load(a, memory.d_state + column * kPitch + 16 * i, kPitch);
-      get_row(b, right, steady.right, i);
+      this->template load_row<false>(b, steady, i);
       multiply_blocks(behind, a, b);
       if constexpr (kTurned) {
         in.load(a, steady.state + column * kPitch + 16 * i, kPitch);
       } else {
         in.load_transposed(a, steady.state + 16 * i * kPitch + column, kPitch);
       }
-      get_row(b, left, steady.left, i);
+      this->template load_row<true>(b, steady, i);
       multiply_blocks(before, a, b);
     }
     // Decays over the blocks in between, from the nearest block to the farthest; the states last.
@@ -148,7 +162,7 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 #pragma unroll
     for (int d = 1; d < 4; ++d) {
       if (block + d < 4) {
-        add_scaled(behind, sums[d], between[d]);
+        add_scaled(later, sums[d], between[d]);
       } else {
         add_scaled(before, sums[d], between[d]);
       }
@@ -204,6 +218,31 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     }
   }
 
+  /// terms += the sums of `written` over the block's earlier tokens; the block's sums go to memory.
+  __device__ void add_earlier(Square& terms, const Square& written, int column) const {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float sums[2], earlier[2];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+        float sum = written[tile][2 * row] + written[tile][2 * row + 1];
+        const float next = __shfl_xor_sync(0xffffffffu, sum, 1);
+        earlier[tile] = (in.member & 1) != 0 ? next : 0;
+        sum += next;
+        const float far = __shfl_xor_sync(0xffffffffu, sum, 2);
+        earlier[tile] += (in.member & 2) != 0 ? far : 0;
+        sums[tile] = sum + far;
+      }
+      earlier[1] += sums[0];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+        terms[tile][2 * row] += earlier[tile];
+        terms[tile][2 * row + 1] += earlier[tile] + written[tile][2 * row];
+      }
+      if (in.member == 0) memory.written[block][column + in.group + 8 * row] = sums[0] + sums[1];
+    }
+  }
+
   /// The transpose of c, rounded, into the warp's rows of a tile.
   __device__ void put_transposed(Bf16* tile, int column, const Square& c) const {
     Fragment from;
@@ -214,101 +253,55 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 
   /// d_right, what stands for o, and the block's terms of d_log, each in the place of an input.
   __device__ void differentiate_fading(OwnScores& own, const Pair (&scores)[4],
-                                       const float (&itself)[2][2], const Rows& left_rows,
-                                       const Rows& right_rows,
+                                       const float (&itself)[2][2],
                                        const typename Memory::Steady& steady) const {
 #pragma unroll 1
-    for (int piece = 0; piece < 4; ++piece) {
-      const int column = 64 * part + 16 * piece;
-      Fragment left, right;
-      in.load_transposed(left, memory.left + 16 * block * kPitch + column, kPitch);
-      in.load_transposed(right, memory.right + 16 * block * kPitch + column, kPitch);
-      RowDecays decays = decays_of(column);
-      Square o = {}, d_right = {}, terms = {};
-      level<1>(o, d_right, terms, own.of_1, decays, left, right, scores[0]);
-      level<2>(o, d_right, terms, own.of_2, decays, left, right, scores[0]);
-      decays.template join<2>(in.member);
-      level<4>(o, d_right, terms, own.of_4, decays, left, right, scores[0]);
-      decays.template join<4>(in.member);
-      level<8>(o, d_right, terms, own.of_8, decays, left, right, scores[0]);
-      decays.join_all();
-      Square before = {}, behind = {};
-      read_others(before, behind, column, scores, left_rows, right_rows, steady);
+    for (int i = 0; i < 4; ++i) {
+      const int column = 64 * part + 16 * i;
+      typename Base::Piece piece;
+      this->share_piece(piece, column);
+      __syncthreads();
+      const Fragment &left = piece.left, &right = piece.right;
+      const RowDecays& decays = piece.decays;
+      Within sums;
+      if (Base::can_divide(decays)) {
+        meet_at_once(sums, own.lower, decays, piece.left_out, right, scores[0]);
+      } else {
+        RowDecays pairs = decays_of(column);
+        meet_by_levels(sums, own.lower, pairs, left, right, scores[0]);
+      }
+      Square before = {}, behind = {}, later = {}, written;
+      read_others(before, behind, later, column, scores, steady);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 l = unpacked(left[i]), r = unpacked(right[i]);
+        const float2 lo = unpacked(piece.left_out[i]), ro = unpacked(piece.right_out[i]);
         const float ls[2] = {l.x, l.y}, rs[2] = {r.x, r.y};
-        // As other blocks see them.
-        const float2 lo = unpacked(scaled(left[i], decays.p[i][0], decays.p[i][1]));
-        const float2 ro = unpacked(scaled(right[i], decays.r[i][0], decays.r[i][1]));
         const float ls_out[2] = {lo.x, lo.y}, rs_out[2] = {ro.x, ro.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          float &to_o = o[i / 2][i % 2 * 2 + e], &to_right = d_right[i / 2][i % 2 * 2 + e];
-          to_o += decays.p[i][e] * before[i / 2][i % 2 * 2 + e];
-          to_right += decays.r[i][e] * behind[i / 2][i % 2 * 2 + e];
-          terms[i / 2][i % 2 * 2 + e] +=
-              ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * behind[i / 2][i % 2 * 2 + e];
+          const int half = i / 2, at = i % 2 * 2 + e;
+          float &to_o = sums.o[half][at], &to_right = sums.d_right[half][at];
+          to_o += decays.p[i][e] * before[half][at];
+          to_right += decays.r[i][e] * (later[half][at] + behind[half][at]);
+          sums.terms[half][at] += ls_out[e] * before[half][at] - rs_out[e] * later[half][at];
+          written[half][at] = rs_out[e] * behind[half][at];
           // A token with itself: this term of both would cancel.
-          to_o += itself[i / 2][e] * rs[e];
-          to_right += itself[i / 2][e] * ls[e];
-          own.itself[i / 2][e] += ls[e] * rs[e];
+          to_o += itself[half][e] * rs[e];
+          to_right += itself[half][e] * ls[e];
+          if constexpr (!kBoth) own.itself[half][e] += ls[e] * rs[e];
         }
       }
       __syncwarp();
-      put_transposed(memory.right, column, d_right);
-      if (p.fading.d_left) put_transposed(memory.left, column, o);
+      put_transposed(memory.right, column, sums.d_right);
+      if (p.fading.d_left) put_transposed(memory.left, column, sums.o);
       if (wants_logs) {
-        add_up(terms, column);
-        put_transposed(memory.log, column, terms);
+        add_up(sums.terms, column);
+        add_earlier(sums.terms, written, column);
+        put_transposed(memory.log, column, sums.terms);
       }
     }
     __syncwarp();
-  }
-
-  /// The scores of the block's tokens with each other, from all components.
-  __device__ void finish_scores(Fragment& to, OwnScores& own) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int offset = 4; offset < 32; offset *= 2) {
-        own.itself[i / 2][i % 2] += __shfl_xor_sync(0xffffffffu, own.itself[i / 2][i % 2], offset);
-      }
-    }
-    if constexpr (Memory::kParts > 1) add_parts(own);
-    float halves[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int apart = in.group ^ (2 * in.member + e % 2);
-      const float pair = apart == 0 ? own.itself[e / 2][e % 2] : own.of_1[e];
-      halves[e] = apart < 2 ? pair : apart < 4 ? own.of_2[e] : own.of_4[e];
-    }
-    to[0] = packed(halves[0], halves[1]);
-    to[1] = packed(own.of_8[2], own.of_8[3]);
-    to[2] = packed(own.of_8[0], own.of_8[1]);
-    to[3] = packed(halves[2], halves[3]);
-  }
-
-  __device__ static float& number(OwnScores& own, int i) {
-    return i < 4    ? own.of_1[i]
-           : i < 8  ? own.of_2[i - 4]
-           : i < 12 ? own.of_4[i - 8]
-           : i < 16 ? own.of_8[i - 12]
-                    : own.itself[(i - 16) / 2][i % 2];
-  }
-  /// The sum over the parts of the components, in order.
-  __device__ void add_parts(OwnScores& own) const {
-#pragma unroll
-    for (int i = 0; i < 20; ++i) memory.parts[(warp * 20 + i) * 32 + in.lane] = number(own, i);
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 20; ++i) {
-      number(own, i) = 0;
-#pragma unroll
-      for (int other = block; other < Memory::kWarps; other += 4) {
-        number(own, i) += memory.parts[(other * 20 + i) * 32 + in.lane];
-      }
-    }
   }
 
   // ---- gradients of the steady axis
@@ -435,6 +428,19 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 
   // ---- d_log
 
+  /// += 8 numbers of 16 bytes' alignment.
+  __device__ static void add_eight(float (&to)[8], const float* from) {
+    const float4 pieces[2] = {reinterpret_cast<const float4*>(from)[0],
+                              reinterpret_cast<const float4*>(from)[1]};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      to[4 * i] += pieces[i].x;
+      to[4 * i + 1] += pieces[i].y;
+      to[4 * i + 2] += pieces[i].z;
+      to[4 * i + 3] += pieces[i].w;
+    }
+  }
+
   /// d_log of the warp's tokens and components, from the block's sums in the place of `log`.
   __device__ void finish_logs(int chunk) const {
     if (!wants_logs) return;
@@ -442,14 +448,14 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
     float later[8] = {};
     int other = block + 1;
     while (other < 4) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) later[i] += memory.sums[other][column + i];
+      add_eight(later, memory.sums[other] + column);
       if ((cuts >> (16 * other) & 0xffffu) != 0) break;
       ++other;
     }
-    if (other == 4) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) later[i] += memory.boundary[chunk % 2][column + i];
+    float earlier[8] = {};
+    add_eight(earlier, memory.boundary + column);
+    for (int before = 0; before < block; ++before) {
+      add_eight(earlier, memory.written[before] + column);
     }
     const uint32_t block_cuts = static_cast<uint32_t>(cuts >> (16 * block)) & 0xffffu;
 #pragma unroll
@@ -462,8 +468,8 @@ struct BackwardWarp : BackwardRows<N, kTurned> {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float2 pair = unpacked(pairs[e]);
-        sums[2 * e] = pair.x + (passes ? later[2 * e] : 0);
-        sums[2 * e + 1] = pair.y + (passes ? later[2 * e + 1] : 0);
+        sums[2 * e] = pair.x + earlier[2 * e] + (passes ? later[2 * e] : 0);
+        sums[2 * e + 1] = pair.y + earlier[2 * e + 1] + (passes ? later[2 * e + 1] : 0);
         all += sums[2 * e] + sums[2 * e + 1];
       }
       place = make_uint4(packed(sums[0], sums[1]), packed(sums[2], sums[3]),

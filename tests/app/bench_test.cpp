@@ -127,6 +127,24 @@ TEST_CASE("mixers are measured beside softmax attention") {
   CHECK(lengths["softmax_slower_from"].contains("regla"));
 }
 
+TEST_CASE("recurrences are measured over segments, with states and without") {
+  const Json report = measured("recurrences", {"--longest", "2048"});
+  for (const char* name : {"regla", "value", "value with states", "gla", "scalar", "plain",
+                           "fast_decay", "delta_rule", "softmax_attention"}) {
+    for (const char* length : {" T=1024", " T=2048"}) {
+      row_of(report, std::string(name) + length + " forward");
+      row_of(report, std::string(name) + length + " both");
+    }
+  }
+  // States are F32, read and written: two heads of 16 x 16 for each of two segments.
+  const auto bytes = [&](const char* name) {
+    const Json row = row_of(report, name);
+    return row["gb_per_s"].get<double>() * row["median_s"].get<double>() * 1e9;
+  };
+  CHECK(bytes("value with states T=1024 forward") - bytes("value T=1024 forward") ==
+        Approx(2 * 4 * 2 * 2 * 16 * 16));
+}
+
 TEST_CASE("the parts of an update are measured") {
   const Json report = measured("ops");
   for (const char* name :

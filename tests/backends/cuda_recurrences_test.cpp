@@ -19,9 +19,10 @@ const std::vector<HeadSizes> kChunkedSizes = {{2, 63, 1, 32, 64},
                                               {1, 1000, 2, 64, 64},
                                               {3, 129, 50, 16, 80}};
 
-/// Logs of decays in (0, 1], some of 0.
-Tensor decays(const Shape& shape, uint64_t seed) {
+/// Logs of decays in (0, 1], and some of 0 where something is forgotten.
+Tensor decays(const Shape& shape, uint64_t seed, bool forgets = true) {
   Tensor logs = spaced_tensor(shape, DType::F32, seed, -1.5, 0);
+  if (!forgets) return logs;
   for (int64_t i = 0; i < logs.numel(); i += 97) logs.data<float>()[i] = 0;
   for (int64_t i = 5; i < logs.numel(); i += 89) {
     logs.data<float>()[i] = -std::numeric_limits<float>::infinity();
@@ -31,15 +32,17 @@ Tensor decays(const Shape& shape, uint64_t seed) {
 
 struct Options {
   bool key, value, scalar, resets, carries;
+  bool forgets = true;  // chunks have another way of meeting where nothing does
 };
 
 void check_linear_attention(const HeadSizes& n, const Options& with, Device device) {
   const Shape keys = {n.B, n.T, n.H, n.K}, values = {n.B, n.T, n.H, n.V};
   const Shape rows = {n.B, n.T, n.H}, states = {n.B, n.H, n.K, n.V};
   const Tensor q = floats(keys, 1, 0.3), k = floats(keys, 2, 0.3), u = floats(values, 3);
-  const Tensor a = with.key ? decays(keys, 4) : Tensor{}, d_o = floats(values, 9);
-  const Tensor b = with.value ? decays(values, 5) : Tensor{}, d_state = floats(states, 10);
-  const Tensor s = with.scalar ? decays(rows, 6) : Tensor{};
+  const Tensor a = with.key ? decays(keys, 4, with.forgets) : Tensor{}, d_o = floats(values, 9);
+  const Tensor b = with.value ? decays(values, 5, with.forgets) : Tensor{},
+               d_state = floats(states, 10);
+  const Tensor s = with.scalar ? decays(rows, 6, with.forgets) : Tensor{};
   const Tensor reset = with.resets ? random_mask({n.B, n.T}, 7, 0.05) : Tensor{};
   const Tensor state = with.carries ? floats(states, 8) : Tensor{};
   const auto args = [=](const Tensors& in, bool keep) {
@@ -209,6 +212,9 @@ TEST_CASE("a GPU's linear attention is the CPU's, with every decay", "[cuda]") {
       check_linear_attention(n, {true, true, true, false, true}, *device);
       check_linear_attention(n, {true, true, false, true, false}, *device);
       check_linear_attention(n, {false, false, true, true, true}, *device);
+      check_linear_attention(n, {false, true, true, false, true, false}, *device);
+      check_linear_attention(n, {true, false, false, true, false, false}, *device);
+      check_linear_attention(n, {true, true, false, true, true, false}, *device);
     }
   }
 }
