@@ -1,5 +1,7 @@
 // The paper's Figure 5: time and memory of texts by their length.
 
+#include <algorithm>
+
 #include "app/analyse/analyse.h"
 #include "app/bench/cases.h"
 
@@ -63,6 +65,10 @@ void draw_texts(const std::string& folder, const Json& report, bool says) {
       mixers.push_back(rows.back()["mixer"]);
     }
   }
+  // A mixer's rows stand together: a line of the picture is drawn through rows in a row.
+  std::stable_sort(rows.begin(), rows.end(), [](const Json& a, const Json& b) {
+    return a["mixer"].get<std::string>() < b["mixer"].get<std::string>();
+  });
   const Json& slower = report["softmax_slower_from"];
   const Json crossing = slower.value("regla", Json());
   Json settings = report;

@@ -216,11 +216,10 @@ class Search {
 
   /// The weights of the ids whose scores are that much above the highest, or less below it.
   __device__ unsigned long long total_from(double least_lead) const {
-    const auto highest = static_cast<double>(row_.highest);
     Sums own;
     each([&](int, S score) {
-      if (static_cast<double>(score) - highest < least_lead) return;
-      own.weight += rows_.weight(score, row_.highest);
+      const double lead = static_cast<double>(score) - static_cast<double>(row_.highest);
+      if (lead >= least_lead) own.weight += rows_.weight(score, row_.highest);
     });
     return total_of(own);
   }
@@ -278,9 +277,7 @@ class Search {
     const Sums before = before_thread(own, {});
     if (threadIdx.x == kDrawThreads - 1) all = before.weight + own.weight;
     __syncthreads();
-    const unsigned long long total = all;
-    __syncthreads();
-    return total;
+    return all;  // the next sum begins with a barrier
   }
 
   /// The bin where the sum exceeds the target.
@@ -435,10 +432,8 @@ __global__ __launch_bounds__(kDrawThreads) void draw_ids(Rows<S> rows, Draw draw
   unsigned long long total =
       draw.top_k < rows.vocab ? search.find(true, most - 1).reached.weight : search.total();
   if (draw.top_p < 1) total = search.find(false, share_of(draw.top_p, total)).reached.weight;
-  // Each of these is a beginning of the same order.
   if (isfinite(draw.least_lead)) total = min(total, search.total_from(draw.least_lead));
-  const uint64_t row = draw.first_row + static_cast<uint64_t>(b);
-  const Random random(draw.seed, kSamplingStream + (row << kRowBits));
+  const Random random(draw.seed, kSamplingStream + ((draw.first_row + b) << kRowBits));
   const double uniform = random.uniform(static_cast<uint64_t>(*draw.number));
   const auto place = search.find(false, share_of(uniform, total));
   if (threadIdx.x == 0) rows.ids[b] = place.id;

@@ -146,8 +146,9 @@ TEST_CASE("texts of three mixers are measured by their length, and drawn") {
   CHECK(report["softmax_slower_from"].contains("regla"));
   const Json figure = Json::parse(read_file(folder + "/decode.json"));
   CHECK(figure["rows"].size() == 12);
-  CHECK(figure["rows"][0]["mixer"] == "softmax");
-  CHECK(figure["rows"][0]["seconds"] == row("softmax", 64)["median_s"]);
+  CHECK(figure["rows"][0]["mixer"] == "fast_decay");  // each mixer's together
+  CHECK(figure["rows"][3]["seconds"] == row("fast_decay", 512)["median_s"]);
+  CHECK(figure["rows"][11]["seconds"] == row("softmax", 512)["median_s"]);
   CHECK(figure["summary"]["softmax_slower_from"] == report["softmax_slower_from"]);
   CHECK_THAT(read_file(folder + "/decode.csv"), Contains("mixer,tokens,seconds,seconds_per_token"));
   CHECK_THAT(read_file(folder + "/decode.gp"), Contains("\"softmax\"") || Contains("'softmax'"));
