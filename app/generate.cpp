@@ -193,7 +193,7 @@ void add_generate(CLI::App& program, Action& action) {
   add_number(*command, "--batch-size", arguments->batch_size, "prompts of a file at once", 1);
   command->add_flag("--interactive", arguments->interactive,
                     "Read a line, write an answer, and so on: one text, until there is no line; "
-                    "an empty line has it go on");
+                    "an empty line has it go on; default: one answer");
   add_number(*command, "--max-new-tokens", arguments->options.generation.max_new_tokens,
              "tokens to write at most, in each answer");
   add_sampling(*command, arguments->options.generation.sampling);
