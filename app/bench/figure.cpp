@@ -4,6 +4,7 @@
 
 #include "app/analyse/analyse.h"
 #include "app/bench/cases.h"
+#include "app/gnuplot.h"
 
 namespace regla::app {
 namespace {
