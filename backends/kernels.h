@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "backends/kernel.h"
@@ -224,16 +226,32 @@ struct AdamWArgs {
   double beta1, beta2, epsilon;
 };
 
-/// A draw from each row of scores, by number `draw` of the row's stream (seed, row): it depends on
-/// nothing that was drawn before. Among equal scores the lower id comes first.
+/// The scores of ids that were seen become less probable: those above 0 are divided by the penalty,
+/// the others multiplied (Keskar et al. 2019, section 4.1).
+struct PenaliseArgs {
+  Tensor scores;   // [B, vocab]
+  Tensor ids;      // [B] I32, which are seen from now on, or undefined; below 0: none
+  Tensor seen;     // [B, vocab] I32, 1 for an id that was seen, else 0: updated in place
+  double penalty;  // 1: scores stay as they are
+};
+
+/// A draw from each row of scores, by number `draw` of the row's stream (seed, first_row + row): it
+/// depends on nothing that was drawn before. Among equal scores the lower id comes first.
 struct SampleArgs {
   Tensor scores;       // [B, vocab]
   Tensor draw;         // [1] I32
   double temperature;  // divides the scores; 0: always the highest
   int64_t top_k;       // only the so many most probable; 0: all
   double top_p;        // of those, the most probable that together reach this probability
+  double min_p;        // of those, the ones at least so many times as probable as the first; 0: all
   uint64_t seed;
   int64_t vocab;  // ids from here on are never drawn; 0: all may be
+  int64_t first_row = 0;
+
+  /// The least that a score may be above the highest for min_p.
+  double least_lead() const {
+    return min_p > 0 ? temperature * std::log(min_p) : -std::numeric_limits<double>::infinity();
+  }
 };
 
 /// Rows [begin, begin + count) of the second axis of `from` become those at `at` of `to`.
@@ -417,6 +435,7 @@ struct KernelTable {
   Kernel<"commit", "D - -", void(const Tensor& factor, const Tensor& from, Tensor to)> commit;
   // x = flag[0] != 0 ? value : x, of any type; flag [1] I32
   Kernel<"restart", "I -", void(const Tensor& flag, double value, Tensor x)> restart;
+  Kernel<"penalise", "S I i S", void(const PenaliseArgs&, Tensor y)> penalise;  // y like scores
   // ids [B] I32, -1 where a score of the row is not finite, be it one that is never drawn
   Kernel<"sample", "S I I", void(const SampleArgs&, Tensor ids)> sample;
   // sums [n] F64 of n tensors, 0 for one that is undefined

@@ -1,5 +1,6 @@
 #include "layers/mixer.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -48,6 +49,37 @@ MixerState MixerState::clone() const {
   MixerState copy = detached();
   copy.for_each([](const std::string&, Tensor& tensor) { tensor = tensor.clone(); });
   return copy;
+}
+
+MixerState MixerState::joined(std::vector<MixerState> parts) {
+  MixerState all;
+  for (MixerState& part : parts) {
+    part.for_each([](const std::string&, Tensor&) {});
+    all.length = std::max(all.length, part.length);
+  }
+  for (Var MixerState::*member :
+       {&MixerState::S, &MixerState::m, &MixerState::keys, &MixerState::values}) {
+    if (!(parts.at(0).*member).defined()) continue;
+    const bool is_cache = member == &MixerState::keys || member == &MixerState::values;
+    const Tensor& first = (parts[0].*member).value;
+    int64_t sequences = 0, at = 0;
+    for (const MixerState& part : parts) sequences += (part.*member).dim(0);
+    Shape shape = first.shape().with(0, sequences);
+    if (is_cache) shape = shape.with(1, all.length);
+    const Tensor joined = Tensor::zeros(shape, first.dtype(), first.device());
+    for (const MixerState& part : parts) {
+      const Tensor& from = (part.*member).value;
+      Tensor to = joined.slice(at, at + from.dim(0));
+      at += from.dim(0);
+      if (is_cache) {
+        copy_rows(from, 0, part.length, to, all.length - part.length);
+      } else {
+        to.copy_from(from);
+      }
+    }
+    all.*member = joined;
+  }
+  return all;
 }
 
 void MixerState::restart(const Tensor& flag) {

@@ -33,6 +33,9 @@ struct MixerState {
   /// The same values cut off from the tape: truncated back-propagation.
   MixerState detached() const;
   MixerState clone() const;
+  /// The sequences of several states, one after the other, in memory of their own. Caches end
+  /// together, as steps want them: of a shorter one the beginning is empty, and nobody sees it.
+  static MixerState joined(std::vector<MixerState> parts);
   /// Makes a carried state what nothing seen leaves behind, in place, where flag [1] I32 is 1.
   void restart(const Tensor& flag);
   /// The Vars as a list, undefined where one is absent, and the state of such a list.

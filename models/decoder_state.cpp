@@ -59,6 +59,34 @@ DecoderState DecoderState::gathered(std::span<const int64_t> indices) const {
   return chosen;
 }
 
+DecoderState DecoderState::joined(std::vector<DecoderState> parts) {
+  DecoderState all;
+  int64_t sequences = 0;
+  for (const DecoderState& part : parts) sequences += part.position.dim(0);
+  const Tensor& first = parts.at(0).position;
+  all.position = Tensor::empty({sequences}, first.dtype(), first.device());
+  int64_t at = 0;
+  for (const DecoderState& part : parts) {
+    const int64_t count = part.position.dim(0);
+    all.position.slice(at, at + count).copy_from(part.position);
+    at += count;
+  }
+  for (size_t layer = 0; layer < parts[0].layers.size(); ++layer) {
+    std::vector<MixerState> of_layer;
+    for (DecoderState& part : parts) of_layer.push_back(std::move(part.layers.at(layer)));
+    all.layers.push_back(MixerState::joined(std::move(of_layer)));
+  }
+  return all;
+}
+
+int64_t DecoderState::bytes() const {
+  int64_t bytes = 0;
+  for (const MixerState& layer : layers) {
+    for (const Var& var : layer.list()) bytes += var.defined() ? var.value.bytes() : 0;
+  }
+  return bytes;
+}
+
 void DecoderState::copy_from(const DecoderState& other) {
   with_those_of(other, [](Tensor& to, const Tensor& from) { to.copy_from(from); });
 }

@@ -30,6 +30,10 @@ struct DecoderState {
   DecoderState rows(int64_t begin, int64_t end) const;
   /// Sequences of the batch by their index, each as often as it is named, in memory of their own.
   DecoderState gathered(std::span<const int64_t> indices) const;
+  /// The sequences of several states, one after the other, in memory of their own.
+  static DecoderState joined(std::vector<DecoderState> parts);
+  /// Bytes of memory that the mixers' tensors take, room for later tokens included.
+  int64_t bytes() const;
   /// Copies the values of a state with tensors of the same names and shapes.
   void copy_from(const DecoderState& other);
   /// The same as a state without tokens, in place, where flag [1] I32 is 1.

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/hash.h"
 #include "text/byte_tokenizer.h"
-#include "text/hash.h"
 #include "text/pre_tokenizer.h"
 
 namespace regla {

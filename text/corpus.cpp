@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/hash.h"
 #include "text/file_format.h"
-#include "text/hash.h"
 #include "text/unicode.h"
 #include "text/unpack.h"
 

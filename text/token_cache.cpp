@@ -15,9 +15,9 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/hash.h"
 #include "storage/files.h"
 #include "text/bpe_trainer.h"
-#include "text/hash.h"
 #include "text/unicode.h"
 
 namespace regla {

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/hash.h"
 #include "core/parallel.h"
-#include "text/hash.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
 

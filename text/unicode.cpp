@@ -137,6 +137,19 @@ int64_t count_invalid_utf8(std::string_view text) {
   return invalid;
 }
 
+size_t unfinished_utf8(std::string_view text) {
+  for (size_t bytes = std::min<size_t>(text.size(), 3); bytes > 0; --bytes) {
+    const std::string_view tail = text.substr(text.size() - bytes);
+    // Unless it begins a character that more of the usual bytes, or of the largest, complete.
+    for (const char next : {'\x80', '\xBF'}) {
+      const std::string longer = std::string(tail) + std::string(3, next);
+      const bool begins = utf8_char(tail, 0).code < 0 && utf8_char(longer, 0).bytes > bytes;
+      if (begins) return bytes;
+    }
+  }
+  return 0;
+}
+
 std::string replace_invalid_utf8(std::string_view text) {
   std::string out;
   out.reserve(text.size());

@@ -33,6 +33,10 @@ std::string unicode_version();
 /// The number of bytes that belong to no valid UTF-8 sequence.
 int64_t count_invalid_utf8(std::string_view text);
 
+/// The number of bytes, 3 at most, at the end of a text that begin a character without ending it:
+/// whether they are valid depends on what follows.
+size_t unfinished_utf8(std::string_view text);
+
 /// The text with every invalid byte replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
 

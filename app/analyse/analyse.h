@@ -29,10 +29,10 @@ void add_report_folder(CLI::App& command, std::string& folder);
 /// Adds the runs that an analysis looks at, as arguments or as `--run`.
 CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const std::string& help);
 
-/// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
+/// Writes a report into its folder, has the picture drawn if gnuplot is installed, and, if `says`,
 /// says on standard output what is where. Errors: a folder or file that cannot be written, a
 /// gnuplot that fails.
-void write_report(const std::string& folder, const Report& report);
+void write_report(const std::string& folder, const Report& report, bool says = true);
 
 /// Statistics of some gates as flat JSON, and as a line to read.
 Json gate_numbers(const LayerGates& layer);

@@ -56,7 +56,10 @@ void make_report_folder(const std::string& folder) {
   check(::access(folder.c_str(), W_OK) == 0, "[analyse] cannot write into the folder ", folder);
 }
 
-void write_report(const std::string& folder, const Report& report) {
+void write_report(const std::string& folder, const Report& report, bool says) {
+  const auto say = [&](const char* name, const std::string& value) {
+    if (says) print_row(name, value);
+  };
   const fs::path path(folder);
   const auto file = [&](const char* ending) { return (path / (report.name + ending)).string(); };
   Json json = {{"analysis", report.name}, {"settings", report.settings}};
@@ -69,13 +72,12 @@ void write_report(const std::string& folder, const Report& report) {
                            ".svg\nset datafile separator ','\nset datafile columnheaders\n" +
                            "csv = '" + report.name + ".csv'\n";
   replace_file(file(".gp"), head + report.variables + std::string(report.script));
-  print_row("numbers", file(".json") + ", " + file(".csv"));
+  say("numbers", file(".json") + ", " + file(".csv"));
   if (const auto picture = drawn_file(path, report.name + ".gp")) {
     replace_file(file(".svg"), *picture);
-    print_row("picture", file(".svg"));
+    say("picture", file(".svg"));
   } else {
-    print_row("picture",
-              "not drawn: " + std::string(kNoGnuplot) + "; then run it on " + file(".gp"));
+    say("picture", "not drawn: " + std::string(kNoGnuplot) + "; then run it on " + file(".gp"));
   }
 }
 

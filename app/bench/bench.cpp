@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "app/analyse/analyse.h"
 #include "app/bench/cases.h"
 #include "app/command.h"
 #include "app/options.h"
@@ -17,17 +18,25 @@ constexpr const char* kDefaultConfig = R"({"batch_size": 16, "layers": 4, "hidde
     "heads": 4, "mlp": 1024, "vocab": 8192, "mixer": "regla", "dropout": 0.1,
     "sequence_length": 256})";
 
+/// The same for texts: the depth of the paper's Figure 5, one sequence.
+constexpr const char* kTextConfig = R"({"batch_size": 1, "layers": 6, "hidden": 256,
+    "heads": 4, "mlp": 1024, "vocab": 8192, "mixer": "regla", "sequence_length": 256})";
+
 struct BenchArguments {
-  std::string config;
+  std::string config, out;
   std::vector<std::string> set;
   std::optional<std::string> device;
-  int64_t longest = 16384;
+  int64_t longest = 16384, longest_text = 8192;
   int64_t repeats = 9;
   std::string only;
   bool json = false;
 };
 
-using Benchmark = void (*)(const BenchOptions&, Measurements&);
+struct Benchmark {
+  const char *name, *meaning;
+  void (*run)(const BenchOptions&, Measurements&);
+  const char *config = kDefaultConfig, *config_meaning = "that of configs/bench/small_regla.json";
+};
 
 /// Rows of the embedding where no text is read: those the tokenizer would ask for.
 int64_t vocab_of(const TrainingConfig& config) {
@@ -36,15 +45,16 @@ int64_t vocab_of(const TrainingConfig& config) {
   return padded_vocab(load_tokenizer(config.tokenizer)->vocab_size());
 }
 
-BenchOptions options_of(const BenchArguments& arguments) {
+BenchOptions options_of(const BenchArguments& arguments, const Benchmark& benchmark) {
   BenchOptions options;
   options.longest = arguments.longest;
+  options.longest_text = arguments.longest_text;
   std::vector<std::string> overrides = arguments.set;
   if (arguments.device) overrides.push_back("device=" + *arguments.device);
   if (!arguments.config.empty()) {
     options.config = read_config(arguments.config, overrides);
   } else {
-    std::string text = kDefaultConfig;
+    std::string text = benchmark.config;
     for (const std::string& assignment : overrides) text = apply_override(text, assignment);
     options.config = from_json(text);
   }
@@ -76,6 +86,7 @@ Json json_of(const BenchRow& row, double product, double bandwidth) {
   json["allocated_bytes"] = row.allocated_bytes;
   json["system_bytes"] = row.system_bytes;
   if (row.peak_memory > 0) json["peak_memory_bytes"] = row.peak_memory;
+  if (row.state_bytes > 0) json["state_bytes"] = row.state_bytes;
   return json;
 }
 
@@ -113,7 +124,8 @@ Json report_of(const std::string& name, const BenchOptions& options, const Measu
     report["fp32_product_gflops"] = product_peak(device, Precision::Fp32, measured.trials());
   }
   // Rows of recurrences have lengths, too, but no mixers beside them.
-  const Json crossings = name == "lengths" ? crossings_of(measured.rows()) : Json();
+  const bool has_mixers = name == "lengths" || name == "decode";
+  const Json crossings = has_mixers ? crossings_of(measured.rows()) : Json();
   if (!crossings.empty()) report["softmax_slower_from"] = crossings;
   return report;
 }
@@ -179,13 +191,15 @@ void print_table(const Json& report) {
   }
 }
 
-int bench(const BenchArguments& arguments, const std::string& name, Benchmark run) {
-  const BenchOptions options = options_of(arguments);
+int bench(const BenchArguments& arguments, const Benchmark& benchmark) {
+  const std::string name = benchmark.name;
+  if (!arguments.out.empty()) make_report_folder(arguments.out);
+  const BenchOptions options = options_of(arguments, benchmark);
   if (options.config.threads > 0) set_threads(static_cast<int>(options.config.threads));
   const Device device = opened_device(options.config.device);
   allow_tf32(device, options.config.precision == Precision::Tf32);
   Measurements measured(arguments.repeats, arguments.only, device, options.config.precision);
-  run(options, measured);
+  benchmark.run(options, measured);
   check(!measured.rows().empty(), "[bench] nothing of ", name, " begins with ",
         quoted(arguments.only));
   const Json report = report_of(name, options, measured);
@@ -194,6 +208,7 @@ int bench(const BenchArguments& arguments, const std::string& name, Benchmark ru
   } else {
     print_table(report);
   }
+  if (!arguments.out.empty()) draw_texts(arguments.out, report, !arguments.json);
   return 0;
 }
 
@@ -203,21 +218,20 @@ void add_bench(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = program.add_subcommand("bench", "Measure speed, after a check of the result");
   command->require_subcommand(1);
-  const struct {
-    const char *name, *meaning;
-    Benchmark run;
-  } benchmarks[] = {
+  const Benchmark benchmarks[] = {
       {"train", "updates of a whole model", bench_train},
       {"step", "the kernels of an update, by name", bench_step},
-      {"decode", "reading a prompt and writing token by token", bench_decode},
+      {"decode",
+       "a prompt, a token, and texts of softmax attention, Fast Decay and ReGLA by their length",
+       bench_decode, kTextConfig, "6 layers of width 256, one sequence"},
       {"mixers", "single mixers, softmax attention beside them", bench_mixers},
       {"lengths", "the same over segments of 512 to 16384 tokens", bench_lengths},
       {"recurrences", "recurrences and softmax attention over segments of 1024 tokens and more",
        bench_recurrences},
       {"ops", "the parts of an update, and the recurrences", bench_ops}};
-  for (const auto& benchmark : benchmarks) {
+  for (const Benchmark& benchmark : benchmarks) {
     CLI::App* sub = command->add_subcommand(benchmark.name, benchmark.meaning);
-    add_config(*sub, arguments->config, "; default: that of configs/bench/small_regla.json");
+    add_config(*sub, arguments->config, std::string("; default: ") + benchmark.config_meaning);
     add_set(*sub, arguments->set);
     add_device(*sub, arguments->device);
     add_number(*sub, "--repeats", arguments->repeats, "timings of each");
@@ -228,8 +242,15 @@ void add_bench(CLI::App& program, Action& action) {
     if (benchmark.run == bench_lengths || benchmark.run == bench_recurrences) {
       add_number(*sub, "--longest", arguments->longest, "tokens of the longest segment");
     }
-    sub->callback([arguments, &action, name = benchmark.name, run = benchmark.run] {
-      action = [arguments, name, run] { return bench(*arguments, name, run); };
+    if (benchmark.run == bench_decode) {
+      add_number(*sub, "--longest", arguments->longest_text, "tokens of the longest text", 64);
+      add_text(*sub, "--out", arguments->out,
+               "folder for the picture of the texts, the paper's Figure 5, and its numbers; "
+               "default: none",
+               "FOLDER");
+    }
+    sub->callback([arguments, &action, benchmark] {
+      action = [arguments, benchmark] { return bench(*arguments, benchmark); };
     });
   }
 }

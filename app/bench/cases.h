@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "app/bench/measurements.h"
+#include "models/mixer_json.h"
 #include "training/configuration.h"
 
 namespace regla::app {
@@ -13,6 +14,7 @@ struct BenchOptions {
   TrainingConfig config;  ///< `model.vocab` is set
   int64_t longest =
       16384;  ///< `lengths`, `recurrences`: tokens of the longest segment, and of every batch
+  int64_t longest_text = 8192;  ///< `decode`
 
   Device device() const { return Device::named(config.device); }
   /// What an update is measured with.
@@ -35,7 +37,9 @@ void bench_train(const BenchOptions& options, Measurements& out);
 /// are timed inside of the recorded update.
 void bench_step(const BenchOptions& options, Measurements& out);
 /// The decoder's next token for one sequence, after a prompt of `sequence_length` tokens, and the
-/// prompt.
+/// prompt; then, as in the paper's Figure 5, texts of 2^6, 2^7 ... `longest_text` tokens behind a
+/// prompt of 5, of models of that size with softmax attention, Fast Decay and ReGLA, `batch_size`
+/// sequences at once. Their rows are called `<mixer> T=<length>`.
 void bench_decode(const BenchOptions& options, Measurements& out);
 /// The configuration's mixers, and softmax attention beside them: forward, forward and backward,
 /// and token by token.
@@ -49,6 +53,10 @@ void bench_recurrences(const BenchOptions& options, Measurements& out);
 void bench_lengths(const BenchOptions& options, Measurements& out);
 /// The parts of an update at the configuration's sizes, and the recurrences at a fixed one.
 void bench_ops(const BenchOptions& options, Measurements& out);
+
+/// Draws the texts of a report of `bench decode` into a folder: decode.json, .csv, .gp and .svg.
+/// `says`: whether standard output is told what is where.
+void draw_texts(const std::string& folder, const Json& report, bool says);
 
 /// shortest, 2 shortest, 4 shortest, ... as far as they divide `tokens`, which is the longest. An
 /// Error unless the shortest divides it.

@@ -149,6 +149,33 @@ void Measurements::time_in_turn(const std::vector<Piece>& pieces) {
   products_.push_back(product_peak(device_, precision_, trials_));
 }
 
+std::span<BenchRow> Measurements::time_rounds(const std::vector<Piece>& pieces, double seconds) {
+  const size_t first = rows_.size();
+  for (const Piece& piece : pieces) {
+    rows_.push_back({.name = piece.name, .work = piece.work, .seconds = {}});
+  }
+  const std::span<BenchRow> rows = std::span(rows_).subspan(first);
+  double taken = 0;
+  for (int64_t round = 0; round < repeats_; ++round) {
+    const double left = seconds * static_cast<double>(pieces.size()) - taken;
+    if (round > 0 && left * static_cast<double>(round) < taken) break;
+    for (size_t p = 0; p < pieces.size(); ++p) {
+      memory(device_).reset_peak();
+      const MemoryStats before = memory(device_).stats();
+      rows[p].seconds.push_back(seconds_of(*clock_, pieces[p].run));
+      const MemoryStats after = memory(device_).stats();
+      rows[p].allocated_bytes = after.bytes_requested - before.bytes_requested;
+      rows[p].system_bytes += round == 0 ? 0 : after.system_bytes - before.system_bytes;
+      rows[p].peak_memory =
+          std::max(rows[p].peak_memory, after.peak_bytes_in_use - before.bytes_in_use);
+      taken += rows[p].seconds.back();
+    }
+  }
+  for (BenchRow& row : rows) std::sort(row.seconds.begin(), row.seconds.end());
+  products_.push_back(product_peak(device_, precision_, trials_));
+  return rows;
+}
+
 double Measurements::best_product() const {
   return *std::max_element(products_.begin(), products_.end());
 }

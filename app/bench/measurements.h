@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,8 @@ struct BenchRow {
   int64_t allocated_bytes = 0;  ///< handed out by Memory, per repetition
   int64_t system_bytes = 0;     ///< taken from the system by all repetitions after the first
   int64_t peak_memory = 0;      ///< most memory in that time, in bytes: of the process, of a GPU's
-                                ///< tensors; 0: not looked at
+                                ///< tensors, of the work's own tensors; 0: not looked at
+  int64_t state_bytes = 0;      ///< of what a text is remembered in at its end; 0: no text
 
   /// Between order statistics, linearly: 0 the fastest, 0.5 the median, 1 the slowest.
   double quantile(double q) const;
@@ -62,6 +64,10 @@ class Measurements {
   /// The same for several pieces, A B A B, whose times are to be compared: a machine is not equally
   /// fast from minute to minute.
   void time_in_turn(const std::vector<Piece>& pieces);
+  /// The same for work that may be long: no run goes before, and there are no more rounds than fit
+  /// into so many seconds for each piece, but one. Peak memory is that of the tensors that a piece
+  /// makes. The rows that it adds, until there are more.
+  std::span<BenchRow> time_rounds(const std::vector<Piece>& pieces, double seconds);
   /// A row that was measured elsewhere.
   void add(BenchRow row) { rows_.push_back(std::move(row)); }
 

@@ -157,18 +157,22 @@ std::optional<double> crossing_length(const std::vector<BenchRow>& rows, const s
     return row == rows.end() ? 0 : row->quantile(0.5);
   };
   double before = 0, gain_before = 0;
+  std::optional<double> crossing;
   for (const BenchRow& row : rows) {
     if (!row.name.starts_with(a + " T=")) continue;
     const double length = std::stod(row.name.substr(a.size() + 3));
     const double gain = seconds(b, length) - seconds(a, length);
-    if (gain > 0 && before == 0) return length;  // ahead from the shortest on
-    if (gain > 0 && gain_before <= 0) {
-      return before + (length - before) * gain_before / (gain_before - gain);
+    if (gain <= 0) {
+      crossing = std::nullopt;
+    } else if (!crossing && before == 0) {
+      crossing = length;  // ahead from the shortest on
+    } else if (!crossing) {
+      crossing = before + (length - before) * gain_before / (gain_before - gain);
     }
     before = length;
     gain_before = gain;
   }
-  return std::nullopt;
+  return crossing;
 }
 
 }  // namespace regla::app

@@ -76,6 +76,7 @@ decltype(KernelTable::clip_factor)::Function clip_factor;
 decltype(KernelTable::adamw)::Function adamw;
 decltype(KernelTable::commit)::Function commit;
 decltype(KernelTable::restart)::Function restart;
+decltype(KernelTable::penalise)::Function penalise;
 decltype(KernelTable::sample)::Function sample;
 decltype(KernelTable::sums_of_squares)::Function sums_of_squares;
 decltype(KernelTable::is_finite)::Function is_finite;

@@ -61,6 +61,8 @@ int32_t sample_row(Scores row, const SampleArgs& args, double uniform) {
     const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
     weights.resize(index_at(weights, args.top_p * total) + 1);
   }
+  const double least = args.least_lead();
+  while (scores[static_cast<size_t>(ids[weights.size() - 1])] - highest < least) weights.pop_back();
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   return ids[index_at(weights, uniform * total)];
 }
@@ -77,7 +79,8 @@ void sample(const SampleArgs& args, Tensor ids) {
     parallel_for(B, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         const std::vector<double> scores(in + b * row, in + (b + 1) * row);
-        const Random random(args.seed, kSamplingStream + (static_cast<uint64_t>(b) << kRowBits));
+        const auto number = static_cast<uint64_t>(args.first_row + b);
+        const Random random(args.seed, kSamplingStream + (number << kRowBits));
         out[b] = sample_row(scores, args, random.uniform(draw));
       }
     });

@@ -76,6 +76,7 @@ constinit const KernelTable kTable = {
     .adamw = adamw,
     .commit = commit,
     .restart = restart,
+    .penalise = penalise,
     .sample = sample,
     .sums_of_squares = sums_of_squares,
     .is_finite = is_finite,

@@ -211,11 +211,17 @@ class Search {
     for (int i = 0; i < kBinsEach; ++i) {
       own.weight += rows_.weights[int64_t{b_} * kBins + i * kDrawThreads + threadIdx.x];
     }
-    __shared__ unsigned long long all;
-    const Sums before = before_thread(own, {});
-    if (threadIdx.x == kDrawThreads - 1) all = before.weight + own.weight;
-    __syncthreads();
-    return all;
+    return total_of(own);
+  }
+
+  /// The weights of the ids whose scores are that much above the highest, or less below it.
+  __device__ unsigned long long total_from(double least_lead) const {
+    Sums own;
+    each([&](int, S score) {
+      const double lead = static_cast<double>(score) - static_cast<double>(row_.highest);
+      if (lead >= least_lead) own.weight += rows_.weight(score, row_.highest);
+    });
+    return total_of(own);
   }
 
   __device__ bool is_broken() const { return row_.is_broken != 0; }
@@ -263,6 +269,15 @@ class Search {
     __syncthreads();
     before.add({running.weight - own.weight, running.count - own.count});
     return before;
+  }
+
+  /// The weights of all threads.
+  __device__ unsigned long long total_of(const Sums& own) const {
+    __shared__ unsigned long long all;
+    const Sums before = before_thread(own, {});
+    if (threadIdx.x == kDrawThreads - 1) all = before.weight + own.weight;
+    __syncthreads();
+    return all;  // the next sum begins with a barrier
   }
 
   /// The bin where the sum exceeds the target.
@@ -396,8 +411,8 @@ class Search {
 
 struct Draw {
   int top_k;  // at most the vocabulary
-  double top_p;
-  uint64_t seed;
+  double top_p, least_lead;
+  uint64_t seed, first_row;
   const int32_t* number;
 };
 
@@ -417,7 +432,8 @@ __global__ __launch_bounds__(kDrawThreads) void draw_ids(Rows<S> rows, Draw draw
   unsigned long long total =
       draw.top_k < rows.vocab ? search.find(true, most - 1).reached.weight : search.total();
   if (draw.top_p < 1) total = search.find(false, share_of(draw.top_p, total)).reached.weight;
-  const Random random(draw.seed, kSamplingStream + (static_cast<uint64_t>(b) << kRowBits));
+  if (isfinite(draw.least_lead)) total = min(total, search.total_from(draw.least_lead));
+  const Random random(draw.seed, kSamplingStream + ((draw.first_row + b) << kRowBits));
   const double uniform = random.uniform(static_cast<uint64_t>(*draw.number));
   const auto place = search.find(false, share_of(uniform, total));
   if (threadIdx.x == 0) rows.ids[b] = place.id;
@@ -463,7 +479,9 @@ void draw_rows(const SampleArgs& args, Tensor ids) {
   const Draw draw = {
       .top_k = static_cast<int>(args.top_k > 0 ? std::min<int64_t>(args.top_k, vocab) : vocab),
       .top_p = args.top_p,
+      .least_lead = args.least_lead(),
       .seed = args.seed,
+      .first_row = static_cast<uint64_t>(args.first_row),
       .number = args.draw.data<int32_t>()};
   constexpr size_t kShared = kBins * (sizeof(unsigned long long) + sizeof(unsigned));
   ask_for_shared(draw_ids<S>, kShared);

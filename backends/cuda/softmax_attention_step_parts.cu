@@ -25,7 +25,7 @@ constexpr int kMostParts = 64, kMostHeads = 4096;  // of which there are several
 __device__ int blocks_done[kMostHeads], heads_done;
 
 struct StepParts {
-  int H, K, V, capacity, window, heads, parts;
+  int H, K, V, capacity, window, heads, parts, most_parts;
   const void *q, *k, *v;
   void *keys, *values;
   int32_t* used;
@@ -292,14 +292,16 @@ __global__ __launch_bounds__(kStepThreads, kStepBlocks) void attend_part(StepPar
   const int entry = *step.used, end = min(entry + 1, step.capacity);
   const int document = entry - step.positions[n / step.H];
   const int begin = max(0, max(document, step.window > 0 ? end - step.window : 0));
-  const int share = max((end - begin + step.parts - 1) / step.parts, kLeastEntries);
+  // Whatever room the cache has: where there are fewer parts, these are enough.
+  const int share = max((end - begin + step.most_parts - 1) / step.most_parts, kLeastEntries);
   const int from = begin + part * share, to = min(from + share, end);
   if (from <= entry && entry < to) append<T, G>(step, turn, n, entry);
   float sum;
   const Joined all = join_warps(attend_entries<T, G>(step, turn, n, entry, from, to), sum);
   if (step.parts == 1) {
     if (static_cast<int>(threadIdx.x) < step.V) {
-      step.o.put(int64_t{n} * step.V + threadIdx.x, sum / all.total);
+      const float factor = all.factor(all.largest) / all.total;  // as join_parts has it
+      step.o.put(int64_t{n} * step.V + threadIdx.x, fmaf(factor, sum, 0.0f));
     }
   } else {
     const int64_t row = int64_t{part} * step.heads + n;
@@ -326,8 +328,9 @@ void launch(const SoftmaxAttentionStepArgs& args, const Tensor& o) {
   const int64_t capacity = args.keys.dim(1);
   const int64_t half = args.rotation.turns() ? args.rotation.rotary / 2 : 0;
   const int64_t wanted = on.multiprocessors * kStepBlocks / heads;
-  const int64_t most = std::min((capacity + kLeastEntries - 1) / kLeastEntries, wanted);
-  const int64_t parts = heads > kMostHeads ? 1 : std::clamp<int64_t>(most, 1, kMostParts);
+  const int64_t most = heads > kMostHeads ? 1 : std::clamp<int64_t>(wanted, 1, kMostParts);
+  const int64_t filled = (capacity + kLeastEntries - 1) / kLeastEntries;
+  const int64_t parts = std::min(most, std::max<int64_t>(filled, 1));
   Tensor sums = Tensor::empty({parts, heads, V}, DType::F32, on.device);
   Tensor numbers = Tensor::empty({parts, heads, 2}, DType::F32, on.device);
   const StepParts step = {.H = static_cast<int>(args.q.dim(2)),
@@ -337,6 +340,7 @@ void launch(const SoftmaxAttentionStepArgs& args, const Tensor& o) {
                           .window = static_cast<int>(std::min(args.window, capacity + 1)),
                           .heads = static_cast<int>(heads),
                           .parts = static_cast<int>(parts),
+                          .most_parts = static_cast<int>(most),
                           .q = args.q.raw(),
                           .k = args.k.raw(),
                           .v = args.v.raw(),

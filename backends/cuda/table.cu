@@ -77,6 +77,7 @@ constexpr KernelTable make_table() {
   table.adamw = adamw;
   table.commit = commit;
   table.restart = restart;
+  table.penalise = penalise;
   table.sample = sample;
   table.sums_of_squares = sums_of_squares;
   table.is_finite = is_finite;

@@ -31,7 +31,12 @@ Json measured(const std::string& name, Strings more = {}) {
   CHECK(report["config"]["hidden"] == 32);
   CHECK(report["memory_gb_per_s"].get<double>() > 0);
   // Before, between and after: rows, or the two rounds of rows that are timed in turn.
-  const size_t parts = name == "lengths" ? 2 : name == "step" ? 1 : report["results"].size();
+  const size_t rows = report["results"].size();
+  const bool has_texts = name == "decode";  // three of each length, in turn, behind five rows
+  const size_t parts = name == "lengths" ? 2
+                       : name == "step"  ? 1
+                       : has_texts       ? 5 + (rows - 5) / 3
+                                         : rows;
   CHECK(report["product_gflops_trials"].size() == parts + 1);
   for (const Json& row : report["results"]) {
     CHECK(row["fastest_s"].get<double>() > 0);
@@ -39,7 +44,7 @@ Json measured(const std::string& name, Strings more = {}) {
     CHECK(row["quartiles_s"][0] <= row["median_s"]);
     CHECK(row["median_s"] <= row["slowest_s"]);
     if (name == "step" && row["name"] != "update") continue;
-    CHECK(row["peak_memory_bytes"].get<int64_t>() > 1000000);
+    CHECK(row["peak_memory_bytes"].get<int64_t>() > (has_texts ? 50000 : 1000000));
   }
   return report;
 }
@@ -101,7 +106,7 @@ TEST_CASE("an update is measured by kernels, in any precision") {
 }
 
 TEST_CASE("decoding is measured against the bandwidth of reading") {
-  const Json report = measured("decode");
+  const Json report = measured("decode", {"--longest", "64"});
   const Json row = row_of(report, "next token");
   CHECK(row["of_bandwidth"].get<double>() ==
         Approx(row["gb_per_s"].get<double>() / report["memory_gb_per_s"].get<double>()));
@@ -114,6 +119,42 @@ TEST_CASE("decoding is measured against the bandwidth of reading") {
   CHECK(bytes(row) == Approx(32 * bytes(row_of(report, "reading weights"))));
   CHECK(bytes(halved) == Approx(32 * bytes(row_of(report, "reading bf16 weights"))));
   CHECK(row_of(report, "prompt")["tokens_per_s"].get<double>() > 0);
+}
+
+TEST_CASE("texts of three mixers are measured by their length, and drawn") {
+  const Workshop shop;
+  const std::string folder = shop / "figure";
+  const Json report = measured("decode", {"--longest", "512", "--out", folder});
+  const auto row = [&](const std::string& mixer, int64_t tokens) {
+    return row_of(report, mixer + " T=" + std::to_string(tokens));
+  };
+  for (const int64_t tokens : {64, 128, 256, 512}) {
+    for (const char* mixer : {"softmax", "fast_decay", "regla"}) {
+      const Json text = row(mixer, tokens);
+      CHECK(text["tokens_per_s"].get<double>() ==
+            Approx(2 * static_cast<double>(tokens) / text["median_s"].get<double>()));
+    }
+    // What ReGLA remembers, and all memory with it, is the same at any length, to the byte.
+    for (const char* mixer : {"fast_decay", "regla"}) {
+      CHECK(row(mixer, tokens)["state_bytes"] == row(mixer, 64)["state_bytes"]);
+      CHECK(row(mixer, tokens)["peak_memory_bytes"] == row(mixer, 64)["peak_memory_bytes"]);
+    }
+    // Two layers, two sequences, 5 tokens before, keys and values of 32 numbers.
+    CHECK(row("softmax", tokens)["state_bytes"] == 2 * 2 * (5 + tokens) * 2 * 32 * 4);
+  }
+  CHECK(row("softmax", 512)["peak_memory_bytes"] > row("softmax", 64)["peak_memory_bytes"]);
+  CHECK(report["softmax_slower_from"].contains("regla"));
+  const Json figure = Json::parse(read_file(folder + "/decode.json"));
+  CHECK(figure["rows"].size() == 12);
+  CHECK(figure["rows"][0]["mixer"] == "fast_decay");  // each mixer's together
+  CHECK(figure["rows"][3]["seconds"] == row("fast_decay", 512)["median_s"]);
+  CHECK(figure["rows"][11]["seconds"] == row("softmax", 512)["median_s"]);
+  CHECK(figure["summary"]["softmax_slower_from"] == report["softmax_slower_from"]);
+  CHECK_THAT(read_file(folder + "/decode.csv"), Contains("mixer,tokens,seconds,seconds_per_token"));
+  CHECK_THAT(read_file(folder + "/decode.gp"), Contains("\"softmax\"") || Contains("'softmax'"));
+  // Repeats of long texts are as many as there is time for.
+  CHECK(row("regla", 64)["repeats"] == 2);
+  CHECK_THAT(refused(tiny("decode", {"--longest", "63"})), Contains("--longest"));
 }
 
 TEST_CASE("mixers are measured beside softmax attention") {

@@ -99,6 +99,46 @@ TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a
   }
 }
 
+TEST_CASE("a GPU's step has the same bits whatever room is left and wherever its entries end",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const KernelTable& on = kernels(*device);
+  const int64_t H = 3, K = 64;
+  for (const DType A : {DType::F32, DType::BF16}) {
+    const auto there = [&](const Tensor& x) { return converted(x, A).on(*device); };
+    const Tensor q = there(floats({2, 1, H, K}, 1)), k = there(floats({2, 1, H, K}, 2));
+    const Tensor v = there(floats({2, 1, H, K}, 3));
+    for (const int32_t entries : {1, 100, 140, 1000}) {
+      const Tensor past = there(floats({2, entries, H, K}, 4));
+      const Tensor positions =
+          Tensor::of({2, 1}, std::vector<int32_t>{entries, entries / 3}).on(*device);
+      const auto step = [&](int64_t before, int64_t room) {
+        const Tensor keys = Tensor::zeros({2, before + entries + room, H, K}, A, *device);
+        copy_rows(past, 0, entries, keys, before);
+        const Tensor used = Tensor::full({1}, static_cast<double>(before + entries), DType::I32);
+        const Tensor o = Tensor::empty_like(q);
+        on.softmax_attention_step({.q = q,
+                                   .k = k,
+                                   .v = v,
+                                   .keys = keys,
+                                   .values = keys.clone(),
+                                   .used = used.on(*device),
+                                   .rotation = {positions, 32},
+                                   .window = 0,
+                                   .scale = 0.2},
+                                  o);
+        return o.on(Device{});
+      };
+      INFO(name_of(A) << ", " << entries << " entries");
+      const Tensor alone = step(0, 1);
+      for (const int64_t before : {0, 7, 600}) {
+        for (const int64_t room : {1, 50, 5000}) CHECK(same_bits(step(before, room), alone));
+      }
+    }
+  }
+}
+
 TEST_CASE("a GPU's softmax attention by tiles is the CPU's, with windows, documents and a past",
           "[cuda]") {
   const std::optional<Device> device = gpu();

@@ -371,16 +371,44 @@ TEST_CASE("a GPU draws from large vocabularies what the CPU draws", "[cuda]") {
         for (const double top_p : {1.0, 0.9}) {
           INFO("kind " << kind << ", temperature " << temperature << ", top_k " << top_k
                        << ", top_p " << top_p);
-          check_case(draws_of({.scores = rows[kind],
-                               .draw = Tensor::full({1}, 5, DType::I32),
-                               .temperature = temperature,
-                               .top_k = top_k,
-                               .top_p = top_p,
-                               .seed = 3,
-                               .vocab = kIds - 47}),
-                     DType::F32, *device);
+          for (const double min_p : {0.0, 0.3}) {
+            check_case(draws_of({.scores = rows[kind],
+                                 .draw = Tensor::full({1}, 5, DType::I32),
+                                 .temperature = temperature,
+                                 .top_k = top_k,
+                                 .top_p = top_p,
+                                 .min_p = min_p,
+                                 .seed = 3,
+                                 .vocab = kIds - 47,
+                                 .first_row = top_k}),
+                       DType::F32, *device);
+          }
         }
       }
+    }
+  }
+}
+
+TEST_CASE("a GPU penalises the ids that were seen", "[cuda][sanitizer]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const int64_t vocab : {1, 259, 50304}) {
+    std::vector<int32_t> seen;
+    for (int64_t i = 0; i < 3 * vocab; ++i) seen.push_back(i % 7 == 0 ? 1 : 0);
+    const auto last = static_cast<int32_t>(vocab) - 1;
+    for (const bool has_ids : {false, true}) {
+      const Tensor ids =
+          has_ids ? Tensor::of({3}, std::vector<int32_t>{last, -1, last / 2}) : Tensor{};
+      check_case({"penalise",
+                  "SI",
+                  {floats({3, vocab}, 1), ids},
+                  "SI",
+                  {floats({3, vocab}, 2), Tensor::of({3, vocab}, seen)},
+                  [](const auto& on, const auto& in, const auto& out) {
+                    on.penalise({in[0], in[1], out[1], 1.3}, out[0]);
+                  },
+                  0},
+                 *device);
     }
   }
 }
@@ -402,8 +430,12 @@ TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
                                .temperature = temperature,
                                .top_k = top_k,
                                .top_p = top_p,
+                               .min_p = number == 3    ? 0.1
+                                        : number == 17 ? 1
+                                                       : 0,
                                .seed = 9,
-                               .vocab = 990}),
+                               .vocab = 990,
+                               .first_row = number}),
                      *device);
         }
       }

@@ -33,7 +33,7 @@ Numbers clipped(const Numbers& squares, const Numbers& losses, double largest, T
 
 /// One draw written out: an id's place is the number of ids before it.
 int32_t naive_draw(const Numbers& scores, double temperature, int64_t top_k, double top_p,
-                   double uniform) {
+                   double min_p, double uniform) {
   const size_t count = scores.size();
   std::vector<size_t> in_order(count);
   for (size_t i = 0; i < count; ++i) {
@@ -60,6 +60,10 @@ int32_t naive_draw(const Numbers& scores, double temperature, int64_t top_k, dou
     reached += weight(in_order[i]);
     if (reached > enough) in_order.resize(i + 1);
   }
+  const auto is_unlikely = [&](size_t id) {
+    return min_p > 0 && (scores[id] - scores[first]) / temperature < std::log(min_p);
+  };
+  std::erase_if(in_order, is_unlikely);
   const double target = uniform * all();
   reached = 0;
   for (size_t id : in_order) {
@@ -186,13 +190,17 @@ TEST_CASE("ids are drawn as a walk along the sorted probabilities finds them") {
           for (const int64_t vocab : {0, 20, 99}) {
             for (const int32_t draw : {0, 1, 17, 1000}) {
               const Tensor ids = Tensor::full({B}, -7, DType::I32);
-              cpu().sample({scores, integer(draw), temperature, top_k, top_p, 11, vocab}, ids);
+              const double min_p = draw == 17 ? 0.2 : draw == 1000 ? 1 : 0;
+              const int64_t first = draw == 1 ? 5 : 0;
+              cpu().sample(
+                  {scores, integer(draw), temperature, top_k, top_p, min_p, 11, vocab, first}, ids);
               for (int64_t b = 0; b < B; ++b) {
                 Numbers row = scores.slice(b, b + 1).values();
                 if (vocab == 20) row.resize(20);
-                const double uniform = Random(11, stream(b)).uniform(static_cast<uint64_t>(draw));
+                const double uniform =
+                    Random(11, stream(first + b)).uniform(static_cast<uint64_t>(draw));
                 CHECK(ids.values()[static_cast<size_t>(b)] ==
-                      naive_draw(row, temperature, top_k, top_p, uniform));
+                      naive_draw(row, temperature, top_k, top_p, min_p, uniform));
               }
             }
           }
@@ -202,14 +210,35 @@ TEST_CASE("ids are drawn as a walk along the sorted probabilities finds them") {
   }
 }
 
+TEST_CASE("scores of ids that were seen are penalised, those of the latest too") {
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    const Tensor scores =
+        converted(Tensor::of({2, 4}, Numbers{3, -3, 0.5, 8, -1, 2, -4, 0}), dtype);
+    const Tensor seen = Tensor::of({2, 4}, std::vector<int32_t>{0, 1, 0, 0, 0, 0, 0, 1});
+    const Tensor y = Tensor::empty_like(scores);
+    cpu().penalise({scores, {}, seen, 2}, y);
+    CHECK(y.values() == Numbers{3, -6, 0.5, 8, -1, 2, -4, 0});
+    const auto latest = [](int32_t a, int32_t b) {
+      return Tensor::of({2}, std::vector<int32_t>{a, b});
+    };
+    cpu().penalise({scores, latest(3, -1), seen, 2}, y);
+    CHECK(y.values() == Numbers{3, -6, 0.5, 4, -1, 2, -4, 0});
+    cpu().penalise({scores, latest(-1, 2), seen, 0.5}, y);
+    CHECK(y.values() == Numbers{3, -1.5, 0.5, 16, -1, 2, -2, 0});
+    CHECK(seen.values() == Numbers{0, 1, 0, 1, 0, 0, 1, 1});
+    cpu().penalise({scores, {}, seen, 1}, y);
+    CHECK(same_bits(y, scores));
+  }
+}
+
 TEST_CASE("no id is drawn where a score is not finite, be it of padding") {
   for (const double bad : {kInfinity, -kInfinity, static_cast<double>(NAN)}) {
     const Tensor scores = Tensor::of({2, 3}, Numbers{1, 2, bad, 1, 2, 3});
     const Tensor ids = Tensor::empty({2}, DType::I32);
     for (const double temperature : {0.0, 1.0}) {
-      cpu().sample({scores, integer(0), temperature, 1, 1, 0, 0}, ids);
+      cpu().sample({scores, integer(0), temperature, 1, 1, 0, 0, 0}, ids);
       CHECK(ids.values() == Numbers{-1, 2});
-      cpu().sample({scores, integer(0), temperature, 1, 1, 0, 2}, ids);
+      cpu().sample({scores, integer(0), temperature, 1, 1, 0, 0, 2}, ids);
       CHECK(ids.values() == Numbers{-1, 1});
     }
   }

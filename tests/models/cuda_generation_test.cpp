@@ -75,6 +75,52 @@ TEST_CASE("greedy texts of a GPU are the CPU's until two scores are nearly equal
   }
 }
 
+TEST_CASE("a GPU's text has the same bits whatever its batch is, and where it was interrupted",
+          "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  const auto some = [](int32_t length, int32_t first) {
+    std::vector<int32_t> ids;
+    for (int32_t i = 0; i < length; ++i) ids.push_back((first + 5 * i * i + i) % 259);
+    return ids;
+  };
+  const std::vector<int32_t> own = some(9, 4);
+  GenerationOptions options = {.sampling = {.min_p = 0.002, .repetition_penalty = 1.1, .seed = 4},
+                               .max_new_tokens = 300};
+  for (const MixerType type : {MixerType::Regla, MixerType::Softmax, MixerType::Gla,
+                               MixerType::DeltaNet, MixerType::FastDecay}) {
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+      INFO(name_of(type) << ", " << name_of(dtype));
+      Decoder decoder(model_of(type), 5, dtype, *device);
+      const auto beside = [&](const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+        TextState texts = read_prompts(decoder, std::vector<std::vector<int32_t>>{a, own, b});
+        std::vector<int32_t> ids = continue_texts(decoder, texts, options)[1];
+        return std::pair(ids, texts.scores.slice(1, 2).on(Device{}));
+      };
+      const auto [ids, scores] = beside(some(3, 1), some(30, 2));
+      for (const auto& [a, b] : {std::pair(some(700, 3), some(1, 9)), std::pair(own, own)}) {
+        const auto [others, bits] = beside(a, b);
+        CHECK(others == ids);
+        CHECK(same_bits(bits, scores));
+      }
+      options.max_new_tokens = 300;
+      const std::vector<int32_t> whole = generate(decoder, own, options);
+      TextState text;
+      read_on(decoder, text, own);
+      std::vector<int32_t> parts;
+      for (const int64_t count : {1, 150, 149}) {
+        options.max_new_tokens = count;
+        const std::vector<int32_t> part = write_on(decoder, text, options);
+        parts.insert(parts.end(), part.begin(), part.end());
+        // As from a file: in other memory, with room for nothing more.
+        text.state = text.state.clone();
+      }
+      options.max_new_tokens = 300;
+      CHECK(parts == whole);
+    }
+  }
+}
+
 TEST_CASE("decoding on a GPU stays within its memory", "[cuda][sanitizer]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
@@ -82,7 +128,11 @@ TEST_CASE("decoding on a GPU stays within its memory", "[cuda][sanitizer]") {
   config.mixer = {preset(MixerType::Regla), preset(MixerType::Softmax),
                   preset(MixerType::DeltaNet)};
   const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
-  const GenerationOptions options = {.sampling = {.temperature = 1, .top_k = 40, .top_p = 0.9},
+  const GenerationOptions options = {.sampling = {.temperature = 1,
+                                                  .top_k = 40,
+                                                  .top_p = 0.9,
+                                                  .min_p = 0.01,
+                                                  .repetition_penalty = 1.2},
                                      .max_new_tokens = 12};
   for (const DType dtype : {DType::F32, DType::BF16}) {
     Decoder decoder(config, 5, dtype, *device);

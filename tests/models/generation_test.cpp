@@ -54,13 +54,21 @@ TEST_CASE("top-k and top-p keep the most probable") {
   CHECK(drawn({.top_p = 0.65}) == std::set<int32_t>{1, 3});
   CHECK(drawn({.top_p = 0.95}) == std::set<int32_t>{0, 1, 2, 3});
   CHECK(drawn({.top_k = 3, .top_p = 0.9}) == std::set<int32_t>{1, 2, 3});
+  CHECK(drawn({.min_p = 0.26}) == std::set<int32_t>{1, 2, 3});  // 0.25 of the likeliest is not
+  CHECK(drawn({.min_p = 0.24}) == std::set<int32_t>{0, 1, 2, 3});
+  CHECK(drawn({.min_p = 1}) == std::set<int32_t>{1});
+  CHECK(drawn({.top_k = 2, .min_p = 0.4}) == std::set<int32_t>{1, 3});
+  CHECK(drawn({.temperature = 4, .min_p = 0.6}) == std::set<int32_t>{0, 1, 2, 3});
 }
 
 TEST_CASE("options that make no sense are refused") {
   const double infinity = std::numeric_limits<double>::infinity();
   for (const SamplingOptions& bad :
        {SamplingOptions{.temperature = -1}, SamplingOptions{.temperature = infinity},
-        SamplingOptions{.top_k = -1}, SamplingOptions{.top_p = 0}, SamplingOptions{.top_p = 1.5}}) {
+        SamplingOptions{.top_k = -1}, SamplingOptions{.top_p = 0}, SamplingOptions{.top_p = 1.5},
+        SamplingOptions{.min_p = -0.1}, SamplingOptions{.min_p = 1.1},
+        SamplingOptions{.repetition_penalty = 0},
+        SamplingOptions{.repetition_penalty = infinity}}) {
     CHECK_THROWS_AS(bad.validate(), Error);
   }
   CHECK_THROWS_AS(sample(std::vector<double>{0, infinity}, {}, 0), Error);
@@ -81,6 +89,36 @@ TEST_CASE("a text is continued by what the whole text would give") {
       CHECK(ids[i] == sample(logits.slice(row, row + 1).values(), options.sampling, 0));
     }
   }
+}
+
+TEST_CASE("a repetition penalty has a text use every token before it comes back") {
+  Decoder decoder(small_model(MixerType::Regla), 5, DType::F64);
+  const std::vector<int32_t> prompt = {3, 1, 4};
+  GenerationOptions options = {.sampling = {.temperature = 0, .repetition_penalty = 1e9},
+                               .max_new_tokens = 60};
+  // A token that was seen has a score near 0, or far below: as long as another has one above, that
+  // is drawn. So no token of prompt or text comes again before those are used up.
+  const std::vector<int32_t> ids = generate(decoder, prompt, options);
+  std::vector<int32_t> all = prompt;
+  std::set<int32_t> seen(prompt.begin(), prompt.end());
+  for (const int32_t id : ids) {
+    const auto length = static_cast<int64_t>(all.size());
+    const std::vector<double> scores = all_logits(decoder, Tensor::of({1, length}, all))
+                                           .reshape({length, 24})
+                                           .slice(length - 1, length)
+                                           .values();
+    std::vector<double> penalised = scores;
+    for (const int32_t old : seen) {
+      double& score = penalised[static_cast<size_t>(old)];
+      score = score > 0 ? score / 1e9 : score * 1e9;
+    }
+    const auto best = std::max_element(penalised.begin(), penalised.end()) - penalised.begin();
+    REQUIRE(id == static_cast<int32_t>(best));
+    all.push_back(id);
+    seen.insert(id);
+  }
+  options.sampling.repetition_penalty = 1;
+  CHECK(generate(decoder, prompt, options) != ids);
 }
 
 TEST_CASE("generation is reproducible, stops and leaves padding alone") {

@@ -7,12 +7,12 @@
 #include <filesystem>
 #include <optional>
 
+#include "core/hash.h"
 #include "storage/files.h"
 #include "tests/catch.h"
 #include "tests/text/support.h"
 #include "text/bpe_trainer.h"
 #include "text/byte_tokenizer.h"
-#include "text/hash.h"
 
 using namespace regla;
 namespace fs = std::filesystem;

@@ -1,0 +1,161 @@
+// Decoding: what a token of one model costs, and texts of several mixers side by side.
+
+#include <algorithm>
+#include <memory>
+
+#include "app/bench/cases.h"
+#include "models/generation.h"
+#include "models/inspection.h"
+
+namespace regla::app {
+namespace {
+
+constexpr double kRowSeconds = 3;  // for all timings of a row together, if more than one fits
+
+/// The weights that every token reads: all but the embedding, of which it reads a row.
+Tensors weights_read(const Decoder& decoder) {
+  Tensors weights;
+  for (const Parameter* parameter : decoder.parameters()) {
+    const bool looked_up = !decoder.config().tie_embeddings && parameter->name == "embed_in.weight";
+    if (!looked_up) weights.push_back(parameter->factor());
+  }
+  return weights;
+}
+
+double bytes_of(const Tensors& weights) {
+  double bytes = 0;
+  for (const Tensor& weight : weights) bytes += static_cast<double>(weight.bytes());
+  return bytes;
+}
+
+int64_t memory_of(const Decoder& decoder) {
+  int64_t bytes = 0;
+  for (const Parameter* parameter : decoder.parameters()) bytes += parameter->factor().bytes();
+  return bytes;
+}
+
+/// In F32: in BF16 each form rounds at every op, the more the more layers there are.
+void check_forms(const ModelConfig& model, const Measurements& out) {
+  constexpr int64_t kLongest = 200;
+  const int64_t length = std::min(model.sequence_length, kLongest);
+  Decoder exact(model, 0, DType::F32, out.device());
+  const Tensor ids = Tensor::of({1, length}, random_ids(length, model.vocab));
+  out.check_close("decoding, token by token and in chunks", all_logits(exact, ids, Form::Step),
+                  all_logits(exact, ids));
+}
+
+/// Tokens behind a prompt as a text is written, by the work that the device has recorded.
+void time_next_token(Decoder& decoder, const TextState& prompt, Work token,
+                     const std::string& suffix, Measurements& out) {
+  constexpr int64_t kTokens = 32;
+  const GenerationOptions options = {.sampling = {.temperature = 0},
+                                     .max_new_tokens = kTokens * (out.repeats() + 2)};
+  TextState copy = prompt;
+  copy.state = prompt.state.clone();
+  Continuation text(decoder, std::move(copy), options);
+  const auto write = [&] {
+    for (int64_t i = 0; i < kTokens; ++i) text.advance();
+  };
+  write();
+  token = {.tokens = kTokens, .flops = token.flops * kTokens, .bytes = token.bytes * kTokens};
+  out.time_rounds({{"next token" + suffix, token, write}}, kRowSeconds)[0].peak_memory +=
+      memory_of(decoder);
+}
+
+/// The prompt and the next token of the configured model, for one sequence.
+void time_tokens(const ModelConfig& model, Measurements& out) {
+  const int64_t length = model.sequence_length;
+  const DType activations = activation_type(out.precision());
+  Decoder decoder(model, 0, activations, out.device());
+  const std::vector<std::vector<int32_t>> ids = {random_ids(length, model.vocab)};
+  const double flops = forward_flops_per_token(decoder, length);
+  const double head = 2.0 * static_cast<double>(model.vocab * model.hidden);
+  const auto tokens = static_cast<double>(length);
+  // The scores of the last token alone are computed.
+  TextState prompt;
+  out.time("prompt", {.tokens = tokens, .flops = (flops - head) * tokens + head},
+           [&] { prompt = read_prompts(decoder, ids); });
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    if (dtype == DType::F32 && activations == DType::BF16) continue;
+    decoder.store_weights(dtype);
+    const bool halved = dtype != activations;
+    const Tensors weights = weights_read(decoder);
+    const double bytes = bytes_of(weights);
+    // What a token costs at least: how fast the CPU's memory is depends on where it lies.
+    if (out.device().is_cpu()) {
+      out.time(halved ? "reading bf16 weights" : "reading weights", {.bytes = bytes}, [&] {
+        for (const Tensor& weight : weights) sum_of_words(weight);
+      });
+    }
+    time_next_token(decoder, prompt, {.flops = flops, .bytes = bytes},
+                    halved ? ", bf16 weights" : "", out);
+  }
+}
+
+/// A model whose texts are timed.
+struct Writer {
+  std::string name;
+  Decoder decoder;
+  double bytes;             // of the weights that a token reads
+  int64_t state_bytes = 0;  // of the text written last
+
+  Writer(ModelConfig model, MixerType type, const Measurements& out)
+      : name(name_of(type)),
+        decoder((model.mixer = {preset(type)}, model), 0, activation_type(out.precision()),
+                out.device()),
+        bytes(bytes_of(weights_read(decoder))) {
+    check_forms(decoder.config(), out);
+    if (decoder.dtype() == DType::BF16) decoder.store_weights(DType::BF16);
+  }
+
+  /// Writes so many tokens of each sequence behind a short prompt; the host reads none but the
+  /// last. What is done once for a text, to record the work for a token, is a part of it.
+  void write(int64_t batch, int64_t length) {
+    constexpr int64_t kPrompt = 5;
+    const std::vector<int32_t> prompt = random_ids(kPrompt, decoder.config().vocab);
+    const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(batch), prompt);
+    const GenerationOptions options = {.sampling = {.temperature = 0}, .max_new_tokens = length};
+    Continuation text(decoder, read_prompts(decoder, prompts), options);
+    while (text.asked() < length) text.advance();
+    text.ids(length - 1);
+    state_bytes = text.state().bytes();
+  }
+};
+
+/// Texts of 2^6, 2^7 ... tokens of each mixer of the paper's Figure 5.
+void time_texts(const BenchOptions& options, Measurements& out) {
+  constexpr int64_t kShortest = 64;
+  const int64_t batch = options.config.batch_size;
+  std::vector<std::unique_ptr<Writer>> writers;
+  for (const MixerType type : {MixerType::Softmax, MixerType::FastDecay, MixerType::Regla}) {
+    writers.push_back(std::make_unique<Writer>(options.config.model, type, out));
+    writers.back()->write(batch, kShortest);  // fills caches and heaps
+  }
+  for (int64_t length = kShortest; length <= options.longest_text; length *= 2) {
+    const auto tokens = static_cast<double>(length);
+    std::vector<Piece> pieces;
+    for (size_t i = 0; i < writers.size(); ++i) {
+      Writer& writer = *writers[i];
+      pieces.push_back(
+          {writer.name + " T=" + std::to_string(length),
+           {.tokens = tokens * static_cast<double>(batch), .bytes = tokens * writer.bytes},
+           [&writer, batch, length] { writer.write(batch, length); }});
+    }
+    const std::span<BenchRow> rows = out.time_rounds(pieces, kRowSeconds);
+    for (size_t i = 0; i < writers.size(); ++i) {
+      rows[i].peak_memory += memory_of(writers[i]->decoder);
+      rows[i].state_bytes = writers[i]->state_bytes;
+    }
+  }
+}
+
+}  // namespace
+
+void bench_decode(const BenchOptions& options, Measurements& out) {
+  const NoGrad guard;
+  check_forms(options.config.model, out);
+  time_tokens(options.config.model, out);
+  time_texts(options, out);
+}
+
+}  // namespace regla::app

@@ -1,0 +1,220 @@
+#include "models/saved_text.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <vector>
+
+#include "backends/kernels.h"
+#include "core/hash.h"
+#include "core/numbers.h"
+#include "models/mixer_json.h"
+#include "storage/safetensors.h"
+
+namespace regla {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFormat = "regla text";
+constexpr const char* kVersion = "1";
+constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();  // as positions are counted
+
+std::string_view bytes_of(const Tensor& here) {
+  return {static_cast<const char*>(here.raw()), static_cast<size_t>(here.bytes())};
+}
+
+std::string hexadecimal(uint64_t hash) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+/// A hash of the configuration and of the weights as they are read.
+std::string fingerprint(const Decoder& decoder) {
+  uint64_t hash = hash_bytes(dumped(write_fields(decoder.config())));
+  for (const Parameter* parameter : decoder.parameters()) {
+    hash = hash_bytes(parameter->name, hash);
+    hash = hash_bytes(bytes_of(parameter->factor().on(Device{})), hash);
+  }
+  return hexadecimal(hash);
+}
+
+/// What a file says about whose text it is, and in which words it is refused.
+struct Belonging {
+  const char *key, *what;
+  std::string value;
+};
+std::vector<Belonging> belongings(Decoder& decoder, const TextOrigin& origin) {
+  return {{"precision", "of a model that computes in another precision: ", origin.precision},
+          {"weights", "of a model whose weights are kept in another type: ",
+           std::string(name_of(decoder.weights_type()))},
+          {"tokenizer", "of another tokenizer", origin.tokenizer},
+          {"model", "of another model", fingerprint(decoder)}};
+}
+
+std::string checksum(const std::vector<NamedTensor>& tensors, int64_t draws) {
+  uint64_t hash = hash_bytes(std::to_string(draws));
+  for (const auto& [name, tensor] : tensors) {
+    hash = hash_bytes(name, hash);
+    hash = hash_bytes(bytes_of(tensor), hash);
+  }
+  return hexadecimal(hash);
+}
+
+class TextReader {
+ public:
+  TextReader(const fs::path& path, Decoder& decoder)
+      : where_("[generate] " + path.string()), decoder_(decoder), source_(path) {}
+
+  TextState read(const TextOrigin& origin) {
+    check(said("format") == kFormat, where_, " is no text that was saved");
+    check(said("version") == kVersion, where_, ": expected the format's version ", kVersion,
+          ", got ", quoted(said("version")));
+    for (const Belonging& own : belongings(decoder_, origin)) {
+      const bool is_named = std::string_view(own.what).ends_with(": ");
+      check(said(own.key) == own.value, where_, " is a text ", own.what,
+            is_named ? quoted(said(own.key)) + ", not " + quoted(own.value) : "");
+    }
+    const std::optional<int64_t> draws = parse_integer(said("draws"));
+    check(draws && *draws >= 0 && *draws <= kMostTokens, where_, ": expected draws from 0 to ",
+          kMostTokens, ", got ", quoted(said("draws")));
+    TextState text;
+    text.draws = *draws;
+    read_state(text);
+    text.scores =
+        take("scores", {1, decoder_.config().vocab}, sum_type(decoder_.dtype())).on(device());
+    text.seen = {take_ids("seen", -1)};
+    text.last = {*take_ids("last", 1).begin()};
+    check(taken_.size() == source_.entries().size(), where_,
+          " holds tensors that are no part of a text");
+    check(said("checksum") == checksum(taken_, text.draws), where_, " is damaged");
+    text.state.check_values(where_, kMostTokens);
+    check(kernels(device()).all_finite(text.scores), where_,
+          ": scores holds numbers that are not finite");
+    return text;
+  }
+
+ private:
+  Device device() const { return decoder_.device(); }
+
+  std::string said(const std::string& key) const {
+    const auto found = source_.metadata().find(key);
+    return found == source_.metadata().end() ? "" : found->second;
+  }
+
+  const TensorSource::Entry& find(const std::string& name, DType dtype) const {
+    const auto found = std::find_if(source_.entries().begin(), source_.entries().end(),
+                                    [&](const auto& entry) { return entry.name == name; });
+    check(found != source_.entries().end(), where_, ", tensor ", quoted(name), ": missing");
+    check(found->dtype == dtype, where_, ", tensor ", quoted(name), ": expected ", name_of(dtype),
+          ", got ", found->type);
+    return *found;
+  }
+
+  /// A tensor on the host; a size of -1 may be any.
+  Tensor take(const std::string& name, const std::vector<int64_t>& sizes, DType dtype) {
+    const TensorSource::Entry& entry = find(name, dtype);
+    bool fits = static_cast<size_t>(entry.shape.rank()) == sizes.size();
+    for (size_t axis = 0; fits && axis < sizes.size(); ++axis) {
+      fits = sizes[axis] < 0 || entry.shape[static_cast<int>(axis)] == sizes[axis];
+    }
+    check(fits, where_, ", tensor ", quoted(name), ": has the shape of another model, ",
+          entry.shape);
+    Tensor tensor = Tensor::empty(entry.shape, dtype);
+    source_.read(entry, tensor);
+    taken_.push_back({name, tensor});
+    return tensor;
+  }
+
+  void read_state(TextState& text) {
+    const double position = take_position();
+    // A cache with room for a token has the shapes of any, but for its entries.
+    text.state = decoder_.initial_state(1);
+    decoder_.reserve(text.state, 1);
+    for (size_t layer = 0; layer < text.state.layers.size(); ++layer) {
+      MixerState& state = text.state.layers[layer];
+      const std::string prefix = std::to_string(layer) + ".";
+      for (const auto& [name, var] :
+           {std::pair("S", &state.S), std::pair("m", &state.m), std::pair("keys", &state.keys),
+            std::pair("values", &state.values)}) {
+        if (!var->defined()) continue;
+        const auto shape = var->value.shape().sizes();
+        std::vector<int64_t> sizes(shape.begin(), shape.end());
+        const bool is_cache = var == &state.keys || var == &state.values;
+        if (is_cache) sizes[1] = -1;
+        *var = take(prefix + name, sizes, var->value.dtype()).on(device());
+      }
+      if (!state.keys.defined()) continue;
+      state.length = state.keys.dim(1);
+      state.used = {};
+      check_cache(static_cast<int64_t>(layer), state, position);
+    }
+    text.state.position = Tensor::full({1}, position, DType::I32, device());
+  }
+
+  double take_position() {
+    const double position = take("position", {1}, DType::I32).values()[0];
+    check(position >= 1, where_, ": expected a position of at least 1, got ", position);
+    return position;
+  }
+
+  /// As many entries as tokens, or at least those that a window sees.
+  void check_cache(int64_t layer, const MixerState& state, double position) const {
+    const auto tokens = static_cast<int64_t>(position);
+    const Mixer& mixer = *decoder_.blocks()[static_cast<size_t>(layer)].mixer;
+    const int64_t bytes = state.keys.value.bytes() + state.values.value.bytes();
+    check(state.values.dim(1) == state.length && state.length <= tokens &&
+              bytes >= mixer.state_bytes(tokens, decoder_.dtype()),
+          where_, ", layer ", layer, ": a cache of ", state.length, " and ", state.values.dim(1),
+          " entries does not belong to ", tokens, " tokens");
+  }
+
+  std::set<int32_t> take_ids(const std::string& name, int64_t count) {
+    std::set<int32_t> ids;
+    for (const double id : take(name, {count}, DType::I32).values()) {
+      check(id >= 0 && id < static_cast<double>(decoder_.config().vocab), where_, ": expected ",
+            name, " to hold ids below ", decoder_.config().vocab, ", got ", id);
+      ids.insert(static_cast<int32_t>(id));
+    }
+    return ids;
+  }
+
+  std::string where_;
+  Decoder& decoder_;
+  TensorSource source_;
+  std::vector<NamedTensor> taken_;  // in the order of a file
+};
+
+}  // namespace
+
+TextState load_text(const fs::path& path, Decoder& decoder, const TextOrigin& origin) {
+  return TextReader(path, decoder).read(origin);
+}
+
+void save_text(const fs::path& path, Decoder& decoder, const TextState& text,
+               const TextOrigin& origin) {
+  check(!text.empty() && text.scores.dim(0) == 1, "[generate] expected a single text to save");
+  std::vector<NamedTensor> tensors;
+  const auto add = [&](const std::string& name, const Tensor& tensor) {
+    tensors.push_back({name, tensor.on(Device{})});
+  };
+  DecoderState state = text.state.detached();
+  add("position", state.position);
+  state.for_each([&](const std::string& name, Tensor& tensor) {
+    if (name != "position") add(name, tensor);
+  });
+  add("scores", text.scores);
+  const std::set<int32_t>& seen = text.seen.at(0);
+  add("seen", Tensor::of({static_cast<int64_t>(seen.size())},
+                         std::vector<int32_t>(seen.begin(), seen.end())));
+  add("last", Tensor::of({1}, text.last));
+  Metadata metadata = {{"format", kFormat},
+                       {"version", kVersion},
+                       {"draws", std::to_string(text.draws)},
+                       {"checksum", checksum(tensors, text.draws)}};
+  for (const Belonging& own : belongings(decoder, origin)) metadata[own.key] = own.value;
+  write_safetensors(path, tensors, metadata, NamedBy::User);
+}
+
+}  // namespace regla
