@@ -31,9 +31,9 @@ void add_report_folder(CLI::App& command, std::string& folder);
 CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const std::string& help);
 
 /// Writes a report into its folder, has the picture drawn if gnuplot is installed, and
-/// says on standard output what is where. Errors: a folder or file that cannot be written, a
-/// gnuplot that fails.
-void write_report(const std::string& folder, const Report& report);
+/// says on standard output what is where, unless that is for something else. Errors: a folder or
+/// file that cannot be written, a gnuplot that fails.
+void write_report(const std::string& folder, const Report& report, bool quietly = false);
 
 /// The picture that gnuplot makes of a script in a folder; nothing where it is not installed. An
 /// Error with what it says where it fails.
@@ -56,7 +56,8 @@ void add_gate_gradient(CLI::App& analyse, Action& action);
 void add_gate_histogram(CLI::App& analyse, Action& action);
 void add_saturation(CLI::App& analyse, Action& action);
 
-// The scripts of gnuplot (analyse_plots.cpp).
-extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot;
+// The scripts of gnuplot (plots.cpp).
+extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot,
+    kLengthsPlot;
 
 }  // namespace regla::app

@@ -66,7 +66,7 @@ void make_report_folder(const std::string& folder) {
   check(::access(folder.c_str(), W_OK) == 0, "[analyse] cannot write into the folder ", folder);
 }
 
-void write_report(const std::string& folder, const Report& report) {
+void write_report(const std::string& folder, const Report& report, bool quietly) {
   const fs::path path(folder);
   const auto file = [&](const char* ending) { return (path / (report.name + ending)).string(); };
   Json json = {{"analysis", report.name}, {"settings", report.settings}};
@@ -79,16 +79,14 @@ void write_report(const std::string& folder, const Report& report) {
                            ".svg\nset datafile separator ','\nset datafile columnheaders\n" +
                            "csv = '" + report.name + ".csv'\n";
   replace_file(file(".gp"), head + report.variables + std::string(report.script));
+  const std::optional<std::string> picture = drawn(path, report.name + ".gp");
+  if (picture) replace_file(file(".svg"), *picture);
+  if (quietly) return;
   print_row("numbers", file(".json") + ", " + file(".csv"));
-  if (const auto picture = drawn(path, report.name + ".gp")) {
-    replace_file(file(".svg"), *picture);
-    print_row("picture", file(".svg"));
-  } else {
-    print_row("picture",
-              "not drawn: gnuplot is not installed (apt-get install gnuplot-nox); then "
-              "run it on " +
-                  file(".gp"));
-  }
+  print_row("picture", picture ? file(".svg")
+                               : "not drawn: gnuplot is not installed (apt-get install "
+                                 "gnuplot-nox); then run it on " +
+                                     file(".gp"));
 }
 
 std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values) {
