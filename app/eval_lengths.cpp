@@ -5,6 +5,7 @@
 
 #include "app/analyse/analyse.h"
 #include "app/command.h"
+#include "app/gnuplot.h"
 #include "app/options.h"
 #include "models/finite.h"
 #include "scoring/lengths.h"

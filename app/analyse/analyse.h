@@ -1,12 +1,11 @@
 #pragma once
 
-#include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "analyses/gate_analysis.h"
 #include "app/command.h"
+#include "app/gnuplot.h"
 #include "app/options.h"
 
 namespace regla::app {
@@ -34,13 +33,6 @@ CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const s
 /// says on standard output what is where, unless that is for something else. Errors: a folder or
 /// file that cannot be written, a gnuplot that fails.
 void write_report(const std::string& folder, const Report& report, bool quietly = false);
-
-/// The picture that gnuplot makes of a script in a folder; nothing where it is not installed. An
-/// Error with what it says where it fails.
-std::optional<std::string> drawn(const std::filesystem::path& folder, const std::string& script);
-
-/// A definition of an array of strings in gnuplot.
-std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values);
 
 /// Statistics of some gates as flat JSON, and as a line to read.
 Json gate_numbers(const LayerGates& layer);

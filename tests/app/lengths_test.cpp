@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "storage/json_fields.h"
 #include "tests/app/support.h"
 
