@@ -20,6 +20,10 @@ Device opened_device(const std::string& name) {
   return device;
 }
 
+std::string fate_of_invalid(const Tokenizer& tokenizer) {
+  return tokenizer.replaces_invalid() ? "each became U+FFFD" : "kept as they are";
+}
+
 void SampleArguments::add_to(CLI::App& command) {
   add_text(command, "--data", data, "folder with the files of splits, or one file", "FILE");
   add_split(command, split);

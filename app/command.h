@@ -46,6 +46,9 @@ Device opened_device(const std::string& name);
 /// The tokenizer that a configuration names; `bpe` is trained on the train split.
 std::unique_ptr<Tokenizer> tokenizer_for(const TrainingConfig& config, const Corpus& corpus);
 
+/// What a tokenizer makes of bytes that are not UTF-8, for reading.
+std::string fate_of_invalid(const Tokenizer& tokenizer);
+
 /// Which text a command looks at: `--data`, `--split`, `--text`.
 struct SampleArguments {
   std::string data, split = "valid", text;

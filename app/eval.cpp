@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "app/eval_lengths.h"
 #include "app/eval_tasks.h"
 #include "app/options.h"
 #include "core/parallel.h"
@@ -13,6 +14,7 @@ namespace {
 struct EvalArguments {
   std::string run, data, split = "test", text, context;
   TaskArguments tasks;
+  LengthArguments lengths;
   InferenceArguments inference;
   bool json = false;
 };
@@ -45,6 +47,7 @@ void print_result(const EvalArguments& arguments, const std::string& file, const
 
 int eval(const EvalArguments& arguments) {
   arguments.tasks.check_given(!arguments.data.empty());
+  arguments.lengths.check_given(arguments.tasks.are_given(), !arguments.context.empty());
   const Model model = arguments.inference.load(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
   if (arguments.tasks.are_given()) return eval_tasks(arguments.tasks, model, arguments.json);
@@ -53,6 +56,11 @@ int eval(const EvalArguments& arguments) {
   const Split split = split_named(arguments.split);
   const std::string file = corpus.file(split);
   const TokenStream text = tokenize_split(corpus, split, *model.tokenizer);
+  if (arguments.lengths.are_given()) {
+    return eval_lengths(arguments.lengths, model, text,
+                        {{"run", arguments.run}, {"split", arguments.split}, {"file", file}},
+                        arguments.json);
+  }
   EvaluationOptions options = model.config.evaluation();
   if (!arguments.context.empty()) {
     options.context = arguments.context == "window" ? Context::Window : Context::Carried;
@@ -72,7 +80,8 @@ int eval(const EvalArguments& arguments) {
 
 void add_eval(CLI::App& program, Action& action) {
   auto arguments = std::make_shared<EvalArguments>();
-  CLI::App* command = program.add_subcommand("eval", "Score every token of a split once, or tasks");
+  CLI::App* command = program.add_subcommand(
+      "eval", "Score every token of a split once, a split by position, or tasks");
   add_run(*command, arguments->run)->required();
   add_text(*command, "--data", arguments->data, "folder with the files of splits, or one file",
            "FILE");
@@ -81,6 +90,7 @@ void add_eval(CLI::App& program, Action& action) {
              "window: windows of length T every T/2; carried: one pass with carried state; "
              "default: what training did");
   add_kind(*command, arguments->text);
+  arguments->lengths.add_to(*command);
   arguments->tasks.add_to(*command);
   arguments->inference.add_to(*command);
   add_json(*command, arguments->json);

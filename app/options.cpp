@@ -1,5 +1,7 @@
 #include "app/options.h"
 
+#include <algorithm>
+
 #include "app/command.h"
 #include "core/numbers.h"
 
@@ -134,6 +136,20 @@ CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector
 CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector<double>& values,
                          const std::string& help) {
   return add_several(command, name, values, help, "X");
+}
+
+CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<int64_t>& values,
+                      const std::string& help, int64_t least) {
+  const CLI::callback_t read = [&values, name, least](const CLI::results_t& results) {
+    const std::string& list = results.at(0);
+    for (size_t begin = 0; begin <= list.size();) {
+      const size_t end = std::min(list.find(',', begin), list.size());
+      parse_value(list.substr(begin, end - begin), name, values.emplace_back(), least, kMost);
+      begin = end + 1;
+    }
+    return true;
+  };
+  return command.add_option(name, read, help)->type_name("N,N,...");
 }
 
 CLI::Option* add_choice(CLI::App& command, const std::string& name, std::string& value,

@@ -38,6 +38,9 @@ CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector
                          const std::string& help, int64_t least, int64_t most);
 CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector<double>& values,
                          const std::string& help);
+/// A list with commas between them: `--name 1,2`.
+CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<int64_t>& values,
+                      const std::string& help, int64_t least);
 
 /// One of some words. `a=b` among them means that the word a stands for b.
 CLI::Option* add_choice(CLI::App& command, const std::string& name, std::string& value,

@@ -34,7 +34,8 @@ int train_tokenizer(const TokenizerArguments& arguments) {
   print_row("text", corpus.file(Split::Train));
   print_row("entries", grouped(tokenizer->vocab_size()));
   if (const int64_t invalid = count_invalid_utf8(text); invalid > 0) {
-    print_row("invalid bytes", grouped(invalid) + " (not UTF-8, kept as they are)");
+    print_row("invalid bytes",
+              grouped(invalid) + " (not UTF-8, " + fate_of_invalid(*tokenizer) + ")");
   }
   return 0;
 }
@@ -50,12 +51,23 @@ int encode(const TokenizerArguments& arguments) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
   const std::vector<int32_t> ids =
       arguments.specials ? tokenizer->encode_with_specials(text) : tokenizer->encode(text);
+  if (const int64_t invalid = count_invalid_utf8(text); invalid > 0) {
+    print_line(stderr, "invalid bytes: " + grouped(invalid) + " (not UTF-8, " +
+                           fate_of_invalid(*tokenizer) + ")");
+  }
   if (arguments.json) {
     print_json({{"ids", ids}}, -1);
     return 0;
   }
-  for (size_t i = 0; i < ids.size(); ++i) std::printf("%s%d", i > 0 ? " " : "", ids[i]);
-  std::printf("\n");
+  std::string line;
+  for (const int32_t id : ids) {
+    char digits[16];
+    const auto [end, error] = std::to_chars(digits, digits + sizeof digits, id);
+    if (!line.empty()) line += ' ';
+    line.append(digits, end);
+  }
+  line += '\n';
+  std::fwrite(line.data(), 1, line.size(), stdout);
   return 0;
 }
 

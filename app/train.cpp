@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -17,6 +18,7 @@
 #include "backends/cpu/info.h"
 #include "core/hash.h"
 #include "core/memory.h"
+#include "core/numbers.h"
 #include "core/parallel.h"
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
@@ -86,7 +88,27 @@ bool nobody_reads() {
   return false;
 }
 
+/// An Error for several numbers where a run has one.
+void check_one_value(const std::string& assignment) {
+  const size_t equals = assignment.find('=');
+  if (equals == assignment.npos) return;
+  const std::string key = assignment.substr(0, equals), list = assignment.substr(equals + 1);
+  std::string words;
+  size_t values = 0;
+  for (size_t begin = 0; begin <= list.size(); ++values) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    const std::string part = list.substr(begin, end - begin);
+    if (!parse_real(part)) return;
+    words += " " + part;
+    begin = end + 1;
+  }
+  check(values < 2, "[train] a run has one ", key, ", got ", list,
+        ": regla reproduce trains several seeds, or a loop of the shell, for n in", words,
+        "; do regla train ... --set ", key, "=$n --out RUN-$n; done");
+}
+
 std::vector<std::string> overrides(const TrainArguments& arguments) {
+  for (const std::string& assignment : arguments.set) check_one_value(assignment);
   std::vector<std::string> all = arguments.set;
   if (arguments.steps) all.push_back("steps=" + std::to_string(*arguments.steps));
   if (arguments.device) all.push_back("device=" + *arguments.device);
@@ -143,11 +165,13 @@ void print_machine() {
   print_row("threads", threads() > 1 ? std::to_string(threads()) : "1: running single-threaded");
 }
 
-void print_text(const char* name, const std::string& file, const TokenStream& text) {
+void print_text(const char* name, const std::string& file, const TokenStream& text,
+                const Tokenizer& tokenizer) {
   std::string line = file + ": " + grouped(static_cast<int64_t>(text.ids().size())) + " tokens, " +
                      grouped(text.counts().bytes) + " bytes";
   if (const int64_t invalid = text.counts().invalid_bytes; invalid > 0) {
-    line += ", " + grouped(invalid) + " of them not valid UTF-8 (kept as they are)";
+    line +=
+        ", " + grouped(invalid) + " of them not valid UTF-8 (" + fate_of_invalid(tokenizer) + ")";
   }
   print_row(name, line);
 }
@@ -278,9 +302,9 @@ void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t
 void print_job(const Job& job, const Trainer& trainer) {
   print_machine();
   print_device(job.model.config, trainer.steps_done() > 0 ? job.before : std::nullopt);
-  print_text("train", job.corpus.file(Split::Train), job.text);
+  print_text("train", job.corpus.file(Split::Train), job.text, *job.model.tokenizer);
   if (job.valid) {
-    print_text("valid", job.corpus.file(Split::Valid), *job.valid);
+    print_text("valid", job.corpus.file(Split::Valid), *job.valid, *job.model.tokenizer);
   } else {
     print_row("valid", "none: no validation");
   }

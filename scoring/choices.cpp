@@ -1,7 +1,7 @@
 #include "scoring/choices.h"
 
 #include <algorithm>
-#include <numeric>
+#include <iterator>
 
 namespace regla {
 namespace {
@@ -16,10 +16,10 @@ struct Member {
 struct Prediction {
   int64_t row;
   int32_t target;
-  Member member;
+  std::vector<Member> members;
 };
 
-/// A group and how many tokens of its contexts are the same.
+/// A group and how many tokens of its texts are the same.
 struct Shared {
   size_t group;
   int64_t length;
@@ -27,11 +27,11 @@ struct Shared {
 
 int64_t size_of(const ScoredText& text) { return static_cast<int64_t>(text.ids.size()); }
 
-/// The tokens that all contexts of a group begin with.
+/// The inputs that all texts of a group begin with. The last token of a text is no input.
 int64_t shared_length(const std::vector<ScoredText>& group) {
-  int64_t length = size_of(group[0]) - group[0].scored;
+  int64_t length = size_of(group[0]) - 1;
   for (const ScoredText& text : group) {
-    length = std::min(length, size_of(text) - text.scored);
+    length = std::min(length, size_of(text) - 1);
     const auto end = text.ids.begin() + length;
     length = std::mismatch(text.ids.begin(), end, group[0].ids.begin()).first - text.ids.begin();
   }
@@ -121,22 +121,40 @@ class ChoiceScorer {
     counts_.tokens += B * length;
     DecoderState state = decoder_.initial_state(B);
     const Tensor hidden = decoder_.hidden(decoder_.ids({B, length}, ids), {}, &state).value;
+    add(hidden, predictions_of(members, length));
+    const auto longer =
+        std::stable_partition(members.begin(), members.end(),
+                              [&](const Member& member) { return inputs(member, length) == 0; });
+    done_ += longer - members.begin();
+    score_members({longer, members.end()}, length, &state);
+  }
+
+  /// What hidden values of rows of `length` shared tokens predict of the members, who stand row by
+  /// row. A token that is the same in several texts is predicted once.
+  std::vector<Prediction> predictions_of(std::span<const Member> members, int64_t length) const {
     std::vector<Prediction> predictions;
-    std::vector<Member> longer;
-    for (const Member& member : members) {
-      const ScoredText& one = text(member);
-      if (size_of(one) - one.scored == length) {
-        predictions.push_back(
-            {(member.row + 1) * length - 1, one.ids[static_cast<size_t>(length)], member});
+    for (size_t first = 0; first < members.size();) {
+      size_t last = first;
+      while (last < members.size() && members[last].row == members[first].row) ++last;
+      for (int64_t t = 1; t <= length; ++t) {
+        const auto before = static_cast<std::ptrdiff_t>(predictions.size());
+        for (const Member& member : members.subspan(first, last - first)) {
+          const ScoredText& one = text(member);
+          if (t < size_of(one) - one.scored) continue;
+          const int32_t target = one.ids[static_cast<size_t>(t)];
+          const auto same =
+              std::find_if(predictions.begin() + before, predictions.end(),
+                           [&](const Prediction& other) { return other.target == target; });
+          if (same == predictions.end()) {
+            predictions.push_back({member.row * length + t - 1, target, {member}});
+          } else {
+            same->members.push_back(member);
+          }
+        }
       }
-      if (inputs(member, length) > 0) {
-        longer.push_back(member);
-      } else {
-        done_ += 1;
-      }
+      first = last;
     }
-    add(hidden, predictions);
-    score_members(std::move(longer), length, &state);
+    return predictions;
   }
 
   /// Goes on with texts from token `begin` on, from rows of a state, in batches of like length.
@@ -174,21 +192,21 @@ class ChoiceScorer {
       rows.push_back(member.row);
       counts_.tokens += count;
       for (int64_t t = std::max<int64_t>(0, count - one.scored); t < count; ++t) {
-        predictions.push_back({b * longest + t, *(from + t + 1), member});
+        predictions.push_back({b * longest + t, *(from + t + 1), {member}});
       }
     }
     DecoderState copy;
     if (state) copy = state->gathered(rows);
     const Tensor hidden =
         decoder_.hidden(decoder_.ids({B, longest}, ids), {}, state ? &copy : nullptr).value;
-    add(hidden, predictions);
+    add(hidden, std::move(predictions));
     done_ += B;
     if (state == nullptr) report();
   }
 
   /// Keeps the hidden values [B, T, D] that predictions are made from. The output projection, whose
   /// weights are many, waits until there are enough.
-  void add(const Tensor& hidden, const std::vector<Prediction>& predictions) {
+  void add(const Tensor& hidden, std::vector<Prediction> predictions) {
     const int64_t D = hidden.dim(2), count = static_cast<int64_t>(predictions.size());
     if (count == 0) return;
     const Tensor all = hidden.reshape({hidden.dim(0) * hidden.dim(1), D});
@@ -201,7 +219,7 @@ class ChoiceScorer {
       i += run;
     }
     kept_.push_back(rows);
-    predictions_.insert(predictions_.end(), predictions.begin(), predictions.end());
+    std::move(predictions.begin(), predictions.end(), std::back_inserter(predictions_));
     if (predictions_.size() >= kEnoughRows) add_kept();
   }
 
@@ -220,8 +238,11 @@ class ChoiceScorer {
     }
     const std::vector<double> losses =
         decoder_.losses(rows, decoder_.ids({count}, targets)).values();
-    for (size_t i = 0; i < losses.size(); ++i)
-      score_of(predictions_[i]).log_likelihood -= losses[i];
+    for (size_t i = 0; i < losses.size(); ++i) {
+      for (const Member& member : predictions_[i].members) {
+        score_of(member).log_likelihood -= losses[i];
+      }
+    }
     // Scores over the vocabulary exist only where the likeliest token is asked for.
     for (int64_t first = 0; options_.greedy && first < count; first += kMostScores) {
       const int64_t end = std::min(count, first + kMostScores);
@@ -240,14 +261,13 @@ class ChoiceScorer {
     auto row = scores.begin();
     for (const Prediction& prediction : predictions) {
       const auto likeliest = std::max_element(row, row + vocab) - row;
-      if (likeliest != prediction.target) score_of(prediction).is_greedy = false;
       row += vocab;
+      if (likeliest == prediction.target) continue;
+      for (const Member& member : prediction.members) score_of(member).is_greedy = false;
     }
   }
 
-  TextScore& score_of(const Prediction& prediction) {
-    return scores_[prediction.member.group][prediction.member.text];
-  }
+  TextScore& score_of(const Member& member) { return scores_[member.group][member.text]; }
 
   void report() const {
     if (progress_) progress_(done_, total_);

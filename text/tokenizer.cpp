@@ -129,7 +129,7 @@ void Tokenizer::encode_text(std::string_view text, bool specials, WordCache& cac
                             std::vector<int32_t>& out) const {
   split_at_added(text, Stage::Raw, specials, out, [&](std::string_view raw) {
     std::string changed;
-    if (!bpe_.knows_every_byte() && count_invalid_utf8(raw) > 0) {
+    if (replaces_invalid() && count_invalid_utf8(raw) > 0) {
       changed = replace_invalid_utf8(raw);
       raw = changed;
     }

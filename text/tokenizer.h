@@ -54,6 +54,8 @@ class Tokenizer {
   /// part of a text need not be valid UTF-8. Error: an id outside [0, vocab_size).
   std::string decode(std::span<const int32_t> ids) const;
 
+  /// Whether bytes that are not UTF-8 become U+FFFD, each of them, since some have no token.
+  bool replaces_invalid() const { return !bpe_.knows_every_byte(); }
   int32_t vocab_size() const { return static_cast<int32_t>(parts_.tokens.size()); }
   int32_t end_of_text() const { return end_of_text_; }
   const TokenizerParts& parts() const { return parts_; }

@@ -4,11 +4,14 @@
 #include <unicode/casemap.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
+#include <unicode/unistr.h>
 #include <unicode/utf8.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "core/check.h"
 
@@ -29,9 +32,68 @@ size_t valid_end(std::string_view text, size_t at) {
   return at;
 }
 
+/// Whether canonical ordering may move a character. If it decomposes, into nothing but marks.
+bool is_mark(int32_t code) {
+  return code >= 0x300 && u_getIntPropertyValue(code, UCHAR_LEAD_CANONICAL_COMBINING_CLASS) != 0 &&
+         u_getIntPropertyValue(code, UCHAR_TRAIL_CANONICAL_COMBINING_CLASS) != 0;
+}
+
+/// Decomposed marks in canonical order.
+void append_in_order(std::string_view marks, const icu::Normalizer2& normalizer, std::string& out) {
+  std::vector<std::pair<uint8_t, UChar32>> all;  // combining class, character
+  const auto keep = [&](UChar32 code) { all.emplace_back(u_getCombiningClass(code), code); };
+  icu::UnicodeString parts;
+  for (size_t at = 0; at < marks.size();) {
+    const Utf8Char c = utf8_char(marks, at);
+    at += c.bytes;
+    if (!normalizer.getDecomposition(c.code, parts)) {
+      keep(c.code);
+      continue;
+    }
+    for (int32_t i = 0; i < parts.length(); i = parts.moveIndex32(i, 1)) keep(parts.char32At(i));
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [order, code] : all) {
+    char bytes[U8_MAX_LENGTH];
+    int32_t used = 0;
+    U8_APPEND_UNSAFE(bytes, used, code);
+    out.append(bytes, static_cast<size_t>(used));
+  }
+}
+
+/// A text of the same normal form in which long runs of marks are in order: ICU inserts each where
+/// it belongs, which takes the square of their number. Empty where there are none.
+std::string with_marks_in_order(std::string_view valid, const icu::Normalizer2& normalizer) {
+  constexpr int64_t kLong = 64;
+  std::string out;
+  size_t done = 0;
+  for (size_t at = 0; at < valid.size();) {
+    const size_t begin = at;
+    int64_t count = 0;
+    Utf8Char c = utf8_char(valid, at);
+    for (; is_mark(c.code); ++count) {
+      at += c.bytes;
+      if (at == valid.size()) break;
+      c = utf8_char(valid, at);
+    }
+    if (count >= kLong) {
+      out.append(valid.substr(done, begin - done));
+      append_in_order(valid.substr(begin, at - begin), normalizer, out);
+      done = at;
+    }
+    if (at < valid.size()) at += c.bytes;
+  }
+  if (done > 0) out.append(valid.substr(done));
+  return out;
+}
+
 void append_nfc(std::string_view valid, std::string& out) {
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* normalizer = icu::Normalizer2::getNFCInstance(status);
+  std::string ordered;
+  if (U_SUCCESS(status)) ordered = with_marks_in_order(valid, *normalizer);
+  if (!ordered.empty()) valid = ordered;
   // ICU counts in 32 bits: parts are cut at spaces, which nothing composes across.
   constexpr size_t kPart = size_t{1} << 24;
   while (!valid.empty() && U_SUCCESS(status)) {

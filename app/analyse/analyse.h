@@ -49,6 +49,7 @@ void add_gate_histogram(CLI::App& analyse, Action& action);
 void add_saturation(CLI::App& analyse, Action& action);
 
 // The scripts of gnuplot (plots.cpp).
-extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot;
+extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot,
+    kLengthsPlot;
 
 }  // namespace regla::app

@@ -143,4 +143,20 @@ plot for [i = 1:|runs|] csv using (of(runs[i])):'memory_tokens' with linespoints
 unset multiplot
 )gp";
 
+const std::string_view kLengthsPlot = R"gp(
+set terminal svg size 720,420 font 'sans,13' background 'white'
+set logscale x 2
+set xlabel 'tokens before, up to'
+set ylabel 'perplexity'
+set xrange [shortest / 1.2:longest * 1.2]
+set yrange [0:*]
+set border 3
+set tics nomirror
+set grid ytics lc rgb '#dddddd'
+set key below noenhanced
+# Where the model was trained to.
+set arrow from trained, graph 0 to trained, graph 1 nohead dt 2 lc rgb '#888888'
+plot csv using 'end':'ppl' with linespoints pt 7 ps 0.7 lw 1.5 lc rgb '#0060ad' title name
+)gp";
+
 }  // namespace regla::app

@@ -152,6 +152,18 @@ TEST_CASE("--set takes several keys and stops at what is none") {
   REQUIRE(regla(shop.train("run", {"--set", "text=txt", "steps=1", "--device", "cpu"})).code == 0);
 }
 
+TEST_CASE("several seeds for one run are refused with what trains several") {
+  const Workshop shop;
+  const std::string line = refused(shop.train("run", {"--set", "seed=1,2,3"}));
+  CHECK_THAT(line, Contains("a run has one seed, got 1,2,3") && Contains("regla reproduce") &&
+                       Contains("for n in 1 2 3; do regla train ... --set seed=$n --out RUN-$n;"));
+  CHECK_THAT(refused(shop.train("run", {"--set", "learning_rate=.1,1e-3"})),
+             Contains("one learning_rate, got .1,1e-3"));
+  CHECK_FALSE(fs::exists(shop / "run"));
+  CHECK_THAT(refused(shop.train("run", {"--set", "seed=1,"})), Contains("integer for seed"));
+  CHECK_THAT(refused(shop.train("run", {"--set", "tokenizer=a,b.json"})), Contains("a,b.json"));
+}
+
 TEST_CASE("what is not known is answered with what is nearest") {
   const Workshop shop;
   CHECK_THAT(refused({"trian"}), Contains("nearest is train; regla has train, eval, generate"));

@@ -262,6 +262,20 @@ TEST_CASE("tokenizers are trained and used") {
   CHECK(read_file(shop / "run/tokenizer.json") == read_file(file));
 }
 
+TEST_CASE("the package tokenizers gives the same ids of random texts") {
+  const char* const data = std::getenv("REGLA_DATA");
+  if (data == nullptr) return skip("REGLA_DATA is unset");
+  const char* const python = std::getenv("REGLA_PYTHON");
+  const Outcome outcome =
+      Process({"/usr/bin/env", python ? python : "python3",
+               std::string(REGLA_SOURCE_DIR) + "/tests/text/tokenizers_comparison.py",
+               REGLA_PROGRAM, std::string(data) + "/tokenizer/20B_tokenizer.json"})
+          .wait();
+  if (outcome.code == 77 || outcome.code == 127) return skip(outcome.out + outcome.err);
+  CAPTURE(outcome.out, outcome.err);
+  CHECK(outcome.code == 0);
+}
+
 TEST_CASE("the machine is described") {
   CHECK(json_of({"devices", "--json"})["threads"].get<int>() >= 1);
   CHECK_THAT(regla({"devices"}).out, Contains("onednn"));

@@ -144,6 +144,12 @@ TEST_CASE("what tasks cannot do is refused in one line") {
                                        "\", \"sol2\": \"b\", \"label\": 0}\n");
   CHECK_THAT(refusal("piqa"), Contains("at most 32 tokens") && Contains("(piqa, document 1)"));
   CHECK_THAT(refusal("winogrande", {"--samples", folder / "none/samples"}), Contains("samples"));
+  fs::create_directories(folder / "tasks/hellaswag");
+  folder.write("hellaswag/validation.jsonl", "{\"query\": \"q\", \"endings\": [], \"label\": 0}\n");
+  CHECK_THAT(refusal("hellaswag"),
+             Contains("validation.jsonl, line 1:") && Contains("at least one choice as endings"));
+  CHECK_THAT(refused({"eval", folder / "run", "--tasks", "piqa", "--task-data", folder / "no"}),
+             Contains("folder"));
 }
 
 TEST_CASE("a tokenizer without a byte is refused where a run is opened") {

@@ -265,30 +265,3 @@ TEST_CASE("errors of a file name it", "[text]") {
         std::string::npos);
   CHECK_THROWS_AS(save_tokenizer(*byte_tokenizer(), folder.path("no/such/folder.json")), Error);
 }
-
-TEST_CASE("the GPT-NeoX tokenizer gives the ids it is published with", "[text][data]") {
-  const std::string folder = test::data_folder() + "/tokenizer/";
-  if (test::data_folder().empty()) {
-    test::skip("REGLA_DATA is unset");
-    return;
-  }
-  const auto tokenizer = load_tokenizer(folder + "20B_tokenizer.json");
-  CHECK(tokenizer->vocab_size() == 50277);
-  CHECK(tokenizer->end_of_text() == 0);
-  const std::string separator = "\n__ggml_vocab_test__\n";
-  std::string texts = read(folder + "vectors.inp");
-  std::istringstream lines(read(folder + "vectors.out"));
-  REQUIRE_FALSE(texts.empty());
-  int vectors = 0;
-  for (std::string line; std::getline(lines, line); ++vectors) {
-    const size_t end = texts.find(separator);
-    const std::string text = texts.substr(0, end);
-    texts = end == std::string::npos ? "" : texts.substr(end + separator.size());
-    std::istringstream numbers(line);
-    const Ids expected(std::istream_iterator<int32_t>(numbers), {});
-    CAPTURE(vectors, text);
-    CHECK(tokenizer->encode(text) == expected);
-  }
-  CHECK(vectors == 46);
-  CHECK(tokenizer_from_json(tokenizer->to_json())->to_json() == tokenizer->to_json());
-}
