@@ -61,7 +61,12 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step,
   file_ = open();
 }
 
-void MetricsLog::append(const StepMetrics& metrics) { append_line(dumped(write_fields(metrics))); }
+void MetricsLog::append(const StepMetrics& metrics) {
+  Json line = write_fields(metrics);
+  if (!metrics.objective.empty()) line["objective"] = metrics.objective;
+  for (const auto& [name, value] : metrics.numbers) line[name] = value;
+  append_line(dumped(line));
+}
 void MetricsLog::append(const EvalMetrics& metrics) { append_line(dumped(write_fields(metrics))); }
 
 void MetricsLog::append_line(std::string line) {
