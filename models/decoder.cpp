@@ -193,8 +193,8 @@ Tensor Decoder::losses(const Var& hidden, const Tensor& targets) {
 Var Decoder::divergence(const Var& hidden, Decoder& teacher, const Tensor& teacher_hidden,
                         const Tensor& targets, double temperature, int64_t count) {
   Scope scope("embed_out");
-  return distillation(hidden, use(output_weight()), teacher_hidden, teacher.output_weight().factor(),
-                      targets, temperature, count);
+  return distillation(hidden, use(output_weight()), teacher_hidden,
+                      teacher.output_weight().factor(), targets, temperature, count);
 }
 
 Var Decoder::logits(const Var& hidden) {

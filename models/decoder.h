@@ -64,8 +64,8 @@ class Decoder {
   Var loss(const Var& hidden, const Tensor& targets, int64_t count = 0);
   /// The cross-entropy of every target [B, T], without gradients.
   Tensor losses(const Var& hidden, const Tensor& targets);
-  /// The mean of `distillation` from a teacher's scores, which has the same vocabulary, over `count`
-  /// targets, where those are not -1.
+  /// The mean of `distillation` from a teacher's scores, which has the same vocabulary, over
+  /// `count` targets, where those are not -1.
   Var divergence(const Var& hidden, Decoder& teacher, const Tensor& teacher_hidden,
                  const Tensor& targets, double temperature, int64_t count);
   /// Scores [..., vocab] of hidden values [..., D], in the type of sums.
@@ -87,7 +87,8 @@ class Decoder {
   /// What the matrices that tokens are multiplied with are read in.
   DType weights_type() { return output_weight().factor().dtype(); }
 
-  /// From now on mixers of that type add nothing, not their bias either. Returns how many there are.
+  /// From now on mixers of that type add nothing, not their bias either. Returns how many there
+  /// are.
   int64_t leave_out_mixers(MixerType type);
 
   /// What it remembers before the first token.

@@ -426,7 +426,10 @@ inline std::vector<OpSample> large_ops() {
        {{{250, 8}}, {{40000, 8}}, integers(some_targets({250}, 40000))},
        [](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], in[2].value)}; });
   push("distillation", "several slices",
-       {{{250, 8}}, {{40000, 8}}, {{250, 5}, -2, 2, false}, {{40000, 5}, -2, 2, false},
+       {{{250, 8}},
+        {{40000, 8}},
+        {{250, 5}, -2, 2, false},
+        {{40000, 5}, -2, 2, false},
         integers(some_targets({250}, 40000))},
        [](const Vars& in) -> Vars {
          return {distillation(in[0], in[1], in[2].value, in[3].value, in[4].value, 2, 250)};

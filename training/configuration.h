@@ -39,8 +39,8 @@ constexpr DType activation_type(Precision precision) {
                                         : DType::F32;
 }
 
-/// What the updates of a stage minimise: the error of replaced mixers beside those of a teacher, how
-/// far the distribution of the next token is from the teacher's, or the loss of the next token.
+/// What the updates of a stage minimise: the error of replaced mixers beside those of a teacher,
+/// how far the distribution of the next token is from the teacher's, or the loss of the next token.
 enum class StageObjective : uint8_t { Match, Distil, Train };
 constexpr std::array<std::string_view, 3> names_of(StageObjective) {
   return {"match", "distil", "train"};
@@ -78,8 +78,7 @@ void fields(Config& c, Visitor&& visit) {
   visit("warmup_steps", c.warmup_steps, "as outside, from its first update on");
   visit("batch_size", c.batch_size, "its B; 0: as outside");
   visit("sequence_length", c.sequence_length, "its T; 0: as outside");
-  visit("temperature", c.temperature,
-        "distil: what the scores of both are divided by; above 0");
+  visit("temperature", c.temperature, "distil: what the scores of both are divided by; above 0");
 }
 
 /// Everything a training run is made of. In JSON its keys and the model's stand side by side.

@@ -65,8 +65,7 @@ Objective match_objective(Teacher teacher, const ModelConfig& student) {
   const auto evaluate = [=](Decoder& decoder, const MicroBatch& part) -> Objective::Outcome {
     const BatchTensors& tokens = part.tokens;
     std::vector<MixerPass> wanted = mixer_passes(*teacher, tokens);
-    const double share =
-        static_cast<double>(tokens.ids.numel()) / static_cast<double>(part.count);
+    const double share = static_cast<double>(tokens.ids.numel()) / static_cast<double>(part.count);
     Tensor from_zero;
     Segment segment = {.reset = tokens.reset};
     segment.positions = segment_positions(tokens.ids.dim(0), tokens.ids.dim(1), tokens.reset,

@@ -21,8 +21,8 @@ struct StepMetrics {
   double lr = 0;         ///< learning rate
   double grad_norm = 0;  ///< global norm before clipping
   double tokens_per_s = 0;
-  double gflops = 0;     ///< 1e9 floating-point operations per second
-  double elapsed_s = 0;  ///< seconds of training, resumed runs included
+  double gflops = 0;           ///< 1e9 floating-point operations per second
+  double elapsed_s = 0;        ///< seconds of training, resumed runs included
   std::string objective = {};  ///< of its stage, where that is no plain training
   std::vector<std::pair<std::string, double>> numbers = {};  ///< what else that tells
 };

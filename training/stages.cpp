@@ -23,11 +23,10 @@ namespace {
 /// Tokens trained on after so many updates of a stage.
 int64_t tokens_after(const Stage& stage, int64_t steps) {
   int64_t tokens = 0;
-  const bool is_huge =
-      __builtin_mul_overflow(stage.config.batch_size, stage.config.model.sequence_length,
-                             &tokens) ||
-      __builtin_mul_overflow(tokens, steps, &tokens) ||
-      __builtin_add_overflow(tokens, stage.tokens, &tokens);
+  const bool is_huge = __builtin_mul_overflow(stage.config.batch_size,
+                                              stage.config.model.sequence_length, &tokens) ||
+                       __builtin_mul_overflow(tokens, steps, &tokens) ||
+                       __builtin_add_overflow(tokens, stage.tokens, &tokens);
   check(!is_huge, "[config] expected stages of fewer than 2^63 tokens together");
   return tokens;
 }

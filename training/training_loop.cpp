@@ -16,7 +16,7 @@ double seconds_since(Clock::time_point start) {
 /// What happened since the last line of metrics.
 struct Interval {
   int64_t steps = 0;
-  double loss = 0;  // sum
+  double loss = 0;                   // sum
   std::vector<double> numbers = {};  // sums
   double seconds = 0;
 };

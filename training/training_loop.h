@@ -29,8 +29,8 @@ struct TrainingEvents {
 /// metrics, validations (none without `valid`) and checkpoints, the last of them at the end. The
 /// first checkpoint is that of the initial weights. A training of several stages is several calls,
 /// each with the stage's trainer and the state that the one before left. Returns false when
-/// `should_stop` ended it early; everything up to there is saved then. A DivergedError leaves the last checkpoint and
-/// the best, and names both.
+/// `should_stop` ended it early; everything up to there is saved then. A DivergedError leaves the
+/// last checkpoint and the best, and names both.
 ///
 /// Validations happen every `eval_every` steps on `eval_batches` batches, and on the whole split at
 /// the end. The best by validation compares the former with each other. A better one gets a

@@ -6,8 +6,8 @@
 
 namespace regla {
 
-/// A mean over rows of hidden [..., D] of what their scores with a weight [vocab, D] cost. One visit
-/// to the scores gives it and both gradients, so that backward only scales them.
+/// A mean over rows of hidden [..., D] of what their scores with a weight [vocab, D] cost. One
+/// visit to the scores gives it and both gradients, so that backward only scales them.
 struct SlicedLoss : Op {
   double inverse_count;
   Tensor d_hidden, d_weight;

@@ -19,7 +19,8 @@ T distillation_row(T* scores, T* teacher, int64_t vocab, bool counts, T temperat
     std::fill_n(scores, vocab, T(0));
     return 0;
   }
-  const T most = max_of(scores[0], scores, vocab), teacher_most = max_of(teacher[0], teacher, vocab);
+  const T most = max_of(scores[0], scores, vocab),
+          teacher_most = max_of(teacher[0], teacher, vocab);
   const T inverse = 1 / temperature;
   T sum = 0, teacher_sum = 0, difference = 0;
 #pragma omp simd reduction(+ : sum, teacher_sum, difference)

@@ -32,9 +32,6 @@ constinit const KernelTable kTable = {
     .dropout_norm = dropout_norm,
     .dropout_norm_backward = dropout_norm_backward,
     .cross_entropy = cross_entropy,
-    .distillation = any_precision<distillation>,
-    .relative_error = any_precision<relative_error>,
-    .relative_error_backward = any_precision<relative_error_backward>,
     .sigmoid = sigmoid,
     .sigmoid_backward = sigmoid_backward,
     .log_sigmoid = log_sigmoid,
@@ -82,6 +79,9 @@ constinit const KernelTable kTable = {
     .sample = sample,
     .sums_of_squares = sums_of_squares,
     .is_finite = is_finite,
+    .distillation = any_precision<distillation>,
+    .relative_error = any_precision<relative_error>,
+    .relative_error_backward = any_precision<relative_error_backward>,
 };
 
 }  // namespace regla::cpu

@@ -97,17 +97,16 @@ void distillation(const DistillationArgs& args, Tensor losses, Tensor d_hidden, 
       const ScoreSlice slice = {on, args.hidden, args.weight, begin, end};
       slice.compute(scores);
       ScoreSlice{on, args.teacher_hidden, args.teacher_weight, begin, end}.compute(of_teacher);
-      for_each_row<W, 6, 1024>(
-          on, end - begin, pitch,
-          DistilledRow<S, W>{.vocab = vocab,
-                             .pitch = pitch,
-                             .scores = Elements<S>(scores),
-                             .teacher = Elements<S>(of_teacher),
-                             .targets = args.targets.data<int32_t>() + begin,
-                             .temperature = static_cast<S>(args.temperature),
-                             .scale = static_cast<S>(args.scale),
-                             .losses = Numbers(losses.slice(begin, end)),
-                             .d_scores = Result<S>(d_scores)});
+      for_each_row<W, 6, 1024>(on, end - begin, pitch,
+                               DistilledRow<S, W>{.vocab = vocab,
+                                                  .pitch = pitch,
+                                                  .scores = Elements<S>(scores),
+                                                  .teacher = Elements<S>(of_teacher),
+                                                  .targets = args.targets.data<int32_t>() + begin,
+                                                  .temperature = static_cast<S>(args.temperature),
+                                                  .scale = static_cast<S>(args.scale),
+                                                  .losses = Numbers(losses.slice(begin, end)),
+                                                  .d_scores = Result<S>(d_scores)});
       if (d_hidden) slice.add_gradients(d_scores, d_hidden, d_weight);
     }
   });

@@ -34,9 +34,6 @@ decltype(KernelTable::dropout)::Function dropout;
 decltype(KernelTable::dropout_norm)::Function dropout_norm;
 decltype(KernelTable::dropout_norm_backward)::Function dropout_norm_backward;
 decltype(KernelTable::cross_entropy)::Function cross_entropy;
-decltype(KernelTable::distillation)::Function distillation;
-decltype(KernelTable::relative_error)::Function relative_error;
-decltype(KernelTable::relative_error_backward)::Function relative_error_backward;
 decltype(KernelTable::sigmoid)::Function sigmoid;
 decltype(KernelTable::sigmoid_backward)::Function sigmoid_backward;
 decltype(KernelTable::log_sigmoid)::Function log_sigmoid;
@@ -84,5 +81,8 @@ decltype(KernelTable::restart)::Function restart;
 decltype(KernelTable::sample)::Function sample;
 decltype(KernelTable::sums_of_squares)::Function sums_of_squares;
 decltype(KernelTable::is_finite)::Function is_finite;
+decltype(KernelTable::distillation)::Function distillation;
+decltype(KernelTable::relative_error)::Function relative_error;
+decltype(KernelTable::relative_error_backward)::Function relative_error_backward;
 
 }  // namespace regla::cuda

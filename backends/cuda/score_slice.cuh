@@ -5,7 +5,8 @@
 
 #include "backends/cuda/product.h"
 
-// Scores over a vocabulary in slices of rows: those of a slice, and two products of their gradients.
+// Scores over a vocabulary in slices of rows: those of a slice, and two products of their
+// gradients.
 namespace regla::cuda {
 
 /// Rows of a slice, of `rows` in equal parts: the more, the less often the gradient of the weights,
@@ -36,9 +37,8 @@ struct ScoreSlice {
   Matrices rows() const { return Matrices::of(hidden.slice(begin, end)); }
 
   void compute(const Tensor& scores) const {
-    multiply(
-        on,
-        {.a = rows(), .b = Matrices::of(weight), .c = part_of(scores), .transpose_b = true});
+    multiply(on,
+             {.a = rows(), .b = Matrices::of(weight), .c = part_of(scores), .transpose_b = true});
   }
 
   void add_gradients(const Tensor& d_scores, const Tensor& d_hidden, const Tensor& d_weight) const {

@@ -33,9 +33,6 @@ constexpr KernelTable make_table() {
   table.dropout_norm = dropout_norm;
   table.dropout_norm_backward = dropout_norm_backward;
   table.cross_entropy = cross_entropy;
-  table.distillation = distillation;
-  table.relative_error = relative_error;
-  table.relative_error_backward = relative_error_backward;
   table.sigmoid = sigmoid;
   table.sigmoid_backward = sigmoid_backward;
   table.log_sigmoid = log_sigmoid;
@@ -83,6 +80,9 @@ constexpr KernelTable make_table() {
   table.sample = sample;
   table.sums_of_squares = sums_of_squares;
   table.is_finite = is_finite;
+  table.distillation = distillation;
+  table.relative_error = relative_error;
+  table.relative_error_backward = relative_error_backward;
   return table;
 }
 

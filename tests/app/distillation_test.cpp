@@ -29,19 +29,20 @@ struct School : Workshop {
   }
   void write(const std::string& name, const std::string& stages) const {
     write_file(*this / name, R"({"teacher": ")" + *this / "teacher" + R"(", "steps": 60,
-        "carry_state": true, "stages": )" + stages + "}");
+        "carry_state": true, "stages": )" +
+                                 stages + "}");
   }
 
   void linearise(const std::string& run, const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = {"linearise", *this / "teacher", "--mixer", "regla",
-                                    "--protocol", "distil", "--out", *this / run};
+    std::vector<std::string> all = {"linearise",  *this / "teacher", "--mixer", "regla",
+                                    "--protocol", "distil",          "--out",   *this / run};
     all.insert(all.end(), more.begin(), more.end());
     done(all);
   }
   std::vector<std::string> resume(const std::string& run,
                                   const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = {"train", "--resume", "--out", *this / run,
-                                    "--data", *this / "data"};
+    std::vector<std::string> all = {"train",     "--resume", "--out",
+                                    *this / run, "--data",   *this / "data"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
@@ -112,9 +113,7 @@ void check_kills(const School& school, const std::vector<std::string>& more) {
 TEST_CASE("a linearised model learns from its teacher in stages") {
   const School school;
   school.linearise("student");
-  const auto config = [&] {
-    return parse_json(read_file(school / "student/config.json"), "test");
-  };
+  const auto config = [&] { return parse_json(read_file(school / "student/config.json"), "test"); };
   CHECK(config()["mixer"]["gate_bias"] == 4);
   CHECK(config()["mixer"]["type"] == "regla");
   const std::string said = done(school.learn("student", "stages.json"));

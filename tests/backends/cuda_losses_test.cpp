@@ -92,9 +92,10 @@ TEST_CASE("a GPU's relative errors and their gradients are the CPU's", "[cuda]")
   for (const int64_t size : {1, 7, 1000, 70'001, 3'000'000}) {
     for (const bool is_zero : {false, true}) {
       INFO(size << " elements");
-      const Tensor x = floats({size}, 1), y = is_zero ? Tensor::zeros({size}, DType::F32)
-                                                      : floats({size}, 2);
-      const Tensor error = Tensor::zeros({2}, DType::F64), d_error = Tensor::full({1}, 0.3, DType::F64);
+      const Tensor x = floats({size}, 1),
+                   y = is_zero ? Tensor::zeros({size}, DType::F32) : floats({size}, 2);
+      const Tensor error = Tensor::zeros({2}, DType::F64),
+                   d_error = Tensor::full({1}, 0.3, DType::F64);
       check_case({"relative_error",
                   "AA",
                   {x, y},

@@ -60,7 +60,9 @@ struct Pair {
       if (parameter->copy) parameter->keep_copy(trained.decoder->dtype());
     }
     const TrainingConfig config = student_config(precision, layers);
-    Linearisation plan = {.mixer = config.model.mixer[1], .layers = {1}, .keep_projections = true,
+    Linearisation plan = {.mixer = config.model.mixer[1],
+                          .layers = {1},
+                          .keep_projections = true,
                           .keep_rotation = true};
     LinearisationReport report;
     auto decoder = linearised(*trained.decoder, plan, 5, report);
@@ -90,7 +92,8 @@ std::vector<double> probabilities(const std::vector<double>& scores, size_t row,
 
 Tensors weights_of(const Decoder& decoder) {
   Tensors weights;
-  for (const Parameter* parameter : decoder.parameters()) weights.push_back(parameter->value.clone());
+  for (const Parameter* parameter : decoder.parameters())
+    weights.push_back(parameter->value.clone());
   return weights;
 }
 
@@ -154,8 +157,8 @@ TEST_CASE("every replaced layer reads what the teacher's mixer there reads") {
   LinearisationReport report;
   const auto errors = [&](const std::vector<int64_t>& layers) {
     Linearisation plan = {.mixer = preset(MixerType::Regla), .layers = layers};
-    Model student = model_of(student_config(), byte_tokenizer(),
-                             linearised(*trained.decoder, plan, 5, report));
+    Model student =
+        model_of(student_config(), byte_tokenizer(), linearised(*trained.decoder, plan, 5, report));
     const TokenStream text = small_text(400);
     const Teacher teacher(trained.decoder.get(), [](Decoder*) {});
     Trainer trainer(student.config, *student.decoder, text, kEnd,
@@ -256,8 +259,7 @@ TEST_CASE("learning from a teacher on a GPU goes as on the CPU, and again with t
       INFO(name_of(precision) << (matches ? ", match" : ", distil"));
       const auto losses = [&](Device where) {
         Pair pair(precision, where);
-        Trainer trainer =
-            pair.trainer(matches ? pair.match() : distil_objective(pair.teacher, 2));
+        Trainer trainer = pair.trainer(matches ? pair.match() : distil_objective(pair.teacher, 2));
         for (int i = 0; i < 8; ++i) trainer.step();
         std::vector<double> all;
         for (const StepResult& result : trainer.finish()) all.push_back(result.loss);
@@ -297,8 +299,14 @@ TEST_CASE("stages follow each other, and what is left is plain training") {
   CHECK(stages[2].config.learning_rate == config.learning_rate);
   CHECK(stages[2].config.steps == 13);
   CHECK(stages[2].config.stages.empty());
-  for (const auto& [step, at] : {std::pair<int64_t, size_t>{0, 0}, {1, 0}, {3, 0}, {4, 1}, {7, 1},
-                                 {8, 2}, {20, 2}, {99, 2}}) {
+  for (const auto& [step, at] : {std::pair<int64_t, size_t>{0, 0},
+                                 {1, 0},
+                                 {3, 0},
+                                 {4, 1},
+                                 {7, 1},
+                                 {8, 2},
+                                 {20, 2},
+                                 {99, 2}}) {
     CHECK(stage_at(stages, step) == at);
   }
   config.steps = 5;  // ends within the second, whose rate is bent as it was
@@ -317,9 +325,7 @@ TEST_CASE("stages follow each other, and what is left is plain training") {
 
 TEST_CASE("a stage with other keys than it can have is refused by the key's name") {
   const auto said = [](const std::string& stages, const std::string& more = "") {
-    return error_of([&] {
-      from_json(R"({"teacher": "t", "stages": )" + stages + more + "}");
-    });
+    return error_of([&] { from_json(R"({"teacher": "t", "stages": )" + stages + more + "}"); });
   };
   CHECK(said(R"([{"objective": "match"}])") == "no error");
   CHECK_THAT(said(R"([{"objective": "mach"}])"), Contains("stages.0.objective"));
@@ -338,20 +344,23 @@ TEST_CASE("a stage with other keys than it can have is refused by the key's name
              Contains("[config] stages.0: expected micro_batches to divide batch_size"));
   CHECK_THAT(said(R"([{"steps": 2147483647}, {"steps": 2147483647}])"),
              Contains("stages of at most 2147483647 steps together"));
-  CHECK_THAT(said("[" + std::string("{}") + [] {
-               std::string more;
-               for (int i = 0; i < 16; ++i) more += ", {}";
-               return more;
-             }() + "]"),
+  CHECK_THAT(said("[" + std::string("{}") +
+                  [] {
+                    std::string more;
+                    for (int i = 0; i < 16; ++i) more += ", {}";
+                    return more;
+                  }() +
+                  "]"),
              Contains("at most 16 stages, got 17"));
   CHECK_THAT(error_of([] { from_json(R"({"stages": [{"objective": "distil"}]})"); }),
              Contains("stages.0 has the objective distil, which needs a teacher"));
   // What is read is written, and read again.
-  const TrainingConfig config = from_json(R"({"teacher": "t", "stages": )" + std::string(kStages) +
-                                          "}");
+  const TrainingConfig config =
+      from_json(R"({"teacher": "t", "stages": )" + std::string(kStages) + "}");
   CHECK(from_json(config.to_json()) == config.resolved());
-  CHECK(from_json(apply_override(config.to_json(), "stages.1.temperature=4")).stages[1].temperature ==
-        4);
+  CHECK(
+      from_json(apply_override(config.to_json(), "stages.1.temperature=4")).stages[1].temperature ==
+      4);
 }
 
 namespace {
