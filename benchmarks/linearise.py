@@ -51,7 +51,12 @@ class Bench:
         self.out = arguments.out
         self.teacher = self.out / "teacher"
         (self.out / "configs").mkdir(parents=True, exist_ok=True)
-        self.train_file = next(path for path in sorted(arguments.data.glob("*.train.*")))
+        # Alone, so that nothing is scored while models are trained.
+        self.text = self.out / "text"
+        self.text.mkdir(exist_ok=True)
+        for path in arguments.data.glob("*.train.*"):
+            if not (self.text / path.name).exists():
+                (self.text / path.name).symlink_to(path.resolve())
 
     def regla(self, *words):
         """What the program prints; a failure ends this script with the program's own line."""
@@ -73,7 +78,7 @@ class Bench:
         """Trains to the end, from wherever the run stands."""
         state = run / "state.json"
         begun = state.exists() and json.loads(state.read_text())["text"] != ""
-        words = ["train", "--out", run, "--data", self.train_file, "--device",
+        words = ["train", "--out", run, "--data", self.text, "--device",
                  self.arguments.device]
         if begun or not is_new:
             words += ["--resume"]
