@@ -39,6 +39,8 @@ def arguments_given():
     parser.add_argument("--teacher-steps", type=int, default=3000)
     parser.add_argument("--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS))
     parser.add_argument("--kinds", default=",".join(KINDS), help="of " + ", ".join(KINDS))
+    parser.add_argument("--scratch-rate", type=float, default=0.004,
+                        help="learning rate of models from scratch")
     parser.add_argument("--paper-rate", type=float, default=0.002,
                         help="learning rate of the protocol paper")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
@@ -127,6 +129,7 @@ class Bench:
         run = self.out / name
         if kind == "scratch":
             config = self.config(name, f"tables/table4_{row}.json", steps=steps, eval_every=0,
+                                 learning_rate=self.arguments.scratch_rate,
                                  tokenizer=str(self.teacher / "tokenizer.json"))
         elif kind == "paper":
             keys = json.loads((ROOT / "configs/wikitext2-cpu.json").read_text())

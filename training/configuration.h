@@ -69,9 +69,9 @@ requires std::same_as<std::remove_const_t<Config>, StageConfig>
 void fields(Config& c, Visitor&& visit) {
   visit("objective", c.objective,
         "what its updates minimise: match, the mean over the layers with other mixers than the "
-        "teacher's of |y - t|² / |t|², of their outputs y and t where both read what the teacher's "
-        "reads; distil, temperature² KL of the distributions of the next token; train, the loss of "
-        "the next token");
+        "teacher's of the squared error of their output over the square of the teacher's, where "
+        "both read what the teacher's reads; distil, temperature² KL(teacher, model) of the "
+        "distributions of the next token; train, the loss of the next token");
   visit("steps", c.steps, "its updates, which are some of the training's");
   visit("learning_rate", c.learning_rate, "its highest learning rate");
   visit("schedule", c.schedule, "course of that over its own updates");
