@@ -43,6 +43,8 @@ def arguments_given():
                         help="learning rate of models from scratch")
     parser.add_argument("--paper-rate", type=float, default=0.002,
                         help="learning rate of the protocol paper")
+    parser.add_argument("--gate-bias", type=float, help="of gates by the protocol distil, if it is "
+                        "not to be that of regla linearise")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 
@@ -119,6 +121,8 @@ class Bench:
         keys = mixer if isinstance(mixer, dict) else {"type": mixer[1] if layers != "all" else mixer}
         words = ["linearise", self.teacher, "--mixer", keys.pop("type"), "--layers", layers,
                  "--protocol", protocol, "--out", run]
+        if protocol == "distil" and self.arguments.gate_bias is not None:
+            keys["gate_bias"] = self.arguments.gate_bias
         if keys:
             words += ["--set", *(f"{key}={json.dumps(value)}" for key, value in keys.items())]
         self.regla(*words)
