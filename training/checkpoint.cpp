@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 12> kFreeKeys = {"steps",
+constexpr std::array<std::string_view, 13> kFreeKeys = {"steps",
                                                         "activation_checkpointing",
                                                         "log_every",
                                                         "eval_every",
@@ -36,6 +36,7 @@ constexpr std::array<std::string_view, 12> kFreeKeys = {"steps",
                                                         "threads",
                                                         "device",
                                                         "precision",
+                                                        "report",
                                                         "teacher"};
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors

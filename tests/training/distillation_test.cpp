@@ -68,7 +68,7 @@ struct Pair {
     auto decoder = linearised(*trained.decoder, plan, 5, report);
     for (Parameter* parameter : decoder->parameters()) {  // some shared with the teacher
       parameter->value = parameter->value.clone();
-      parameter->keep_copy(decoder->dtype());
+      if (parameter->copy) parameter->copy = parameter->copy.clone();
     }
     student = model_of(config, byte_tokenizer(), std::move(decoder));
     teacher = std::move(trained.decoder);
