@@ -16,6 +16,7 @@ struct EvalArguments {
   TaskArguments tasks;
   LengthArguments lengths;
   InferenceArguments inference;
+  bool without_softmax = false;
   bool json = false;
 };
 
@@ -50,6 +51,10 @@ int eval(const EvalArguments& arguments) {
   arguments.lengths.check_given(arguments.tasks.are_given(), !arguments.context.empty());
   const Model model = arguments.inference.load(arguments.run);
   if (model.config.threads > 0) set_threads(static_cast<int>(model.config.threads));
+  if (arguments.without_softmax) {
+    check(model.decoder->leave_out_mixers(MixerType::Softmax) > 0, "[eval] ", arguments.run,
+          " has no softmax layers to leave out");
+  }
   if (arguments.tasks.are_given()) return eval_tasks(arguments.tasks, model, arguments.json);
   const Corpus corpus =
       Corpus::open(arguments.data, arguments.text.empty() ? model.config.text : arguments.text);
@@ -91,6 +96,9 @@ void add_eval(CLI::App& program, Action& action) {
              "default: what training did");
   add_kind(*command, arguments->text);
   arguments->lengths.add_to(*command);
+  command->add_flag("--without-softmax-layers", arguments->without_softmax,
+                    "leave out what softmax attention adds, with or without a window: what a "
+                    "hybrid's other layers can do alone");
   arguments->tasks.add_to(*command);
   arguments->inference.add_to(*command);
   add_json(*command, arguments->json);

@@ -7,6 +7,7 @@
 #include "models/inspection.h"
 #include "text/byte_tokenizer.h"
 #include "training/memory_needs.h"
+#include "training/stage_json.h"
 
 namespace regla::app {
 namespace {

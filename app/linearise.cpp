@@ -9,18 +9,27 @@ namespace regla::app {
 namespace {
 
 struct LineariseArguments {
-  std::string run, mixer, layers = "all", out;
+  std::string run, mixer, protocol = "paper", layers = "all", out;
   std::vector<std::string> set;
   std::optional<int64_t> seed;
   bool keep_qkv = false;
 };
 
+/// How gates begin where the new mixer is to change little: F near 1, and r = 1/2.
+constexpr const char* kOpenGates[] = {"gate_bias_init=constant", "gate_bias=4", "refine_bias=0"};
+
 /// The mixer as it is asked for, checked with the sizes of the run's model.
 MixerConfig mixer_of(const LineariseArguments& arguments, const TrainingConfig& config) {
   std::string text = apply_override(config.to_json(), "mixer=" + dumped(Json(arguments.mixer)));
-  for (const std::string& assignment : arguments.set) {
+  const auto set = [&](const std::string& assignment) {
     text = apply_override(text, "mixer." + assignment);
+  };
+  const MixerConfig named = from_json(text).model.mixer.at(0);
+  const bool forgets = named.gate != Gate::None && named.type != MixerType::DeltaNet;
+  if (arguments.protocol == "distil" && forgets) {
+    for (const char* assignment : kOpenGates) set(assignment);
   }
+  for (const std::string& assignment : arguments.set) set(assignment);
   return from_json(text).model.mixer.at(0);
 }
 
@@ -55,8 +64,8 @@ int linearise(const LineariseArguments& arguments) {
   Linearisation plan;
   plan.layers = layers_named(arguments.layers, config.model.layers);
   plan.mixer = mixer_of(arguments, config);
-  plan.keep_projections = arguments.keep_qkv;
-  plan.keep_rotation = arguments.keep_qkv && !sets_rotation(arguments.set);
+  plan.keep_projections = arguments.keep_qkv || arguments.protocol == "distil";
+  plan.keep_rotation = plan.keep_projections && !sets_rotation(arguments.set);
   LinearisationReport report;
   auto decoder = linearised(*trained.decoder, plan, config.seed, report);
   config.model = decoder->config();
@@ -85,6 +94,10 @@ void add_linearise(CLI::App& program, Action& action) {
   add_choice(*command, "--mixer", arguments->mixer, {names.begin(), names.end()},
              "what goes in its place")
       ->required();
+  add_choice(*command, "--protocol", arguments->protocol, {"paper", "distil"},
+             "what it begins with. paper: all at random. distil: what --keep-qkv keeps, and gates "
+             "that forget little (gate_bias=4, unless --set says otherwise), to be trained in "
+             "stages that learn from the run (docs/pythia.md)");
   add_text(*command, "--layers", arguments->layers,
            "where: all, alternate (1, 3, 5, ...) or numbers from 0 with commas between", "LAYERS");
   command->add_flag("--keep-qkv", arguments->keep_qkv,

@@ -24,7 +24,9 @@
 #include "text/byte_tokenizer.h"
 #include "text/corpus.h"
 #include "text/token_cache.h"
+#include "training/distillation.h"
 #include "training/schedule.h"
+#include "training/stages.h"
 #include "training/training_loop.h"
 
 namespace regla::app {
@@ -176,7 +178,16 @@ void print_text(const char* name, const std::string& file, const TokenStream& te
   print_row(name, line);
 }
 
-void print_model(const Model& model, const Trainer& trainer) {
+/// `match: 200 of 2,048 tokens from step 0, learning rate 0.001`
+std::string shown_stage(const Stage& stage) {
+  const TrainingConfig& config = stage.config;
+  const int64_t tokens = config.batch_size * config.model.sequence_length;
+  return std::string(name_of(stage.objective)) + ": " + grouped(stage.end - stage.begin) + " of " +
+         grouped(tokens) + " tokens from step " + grouped(stage.begin) + ", learning rate " +
+         rounded(config.learning_rate, 3);
+}
+
+void print_model(const Model& model, const std::vector<Stage>& stages, int64_t per_epoch) {
   const ModelConfig& config = model.config.model;
   std::string mixers;
   for (const MixerConfig& mixer : config.mixer) {
@@ -187,8 +198,14 @@ void print_model(const Model& model, const Trainer& trainer) {
   print_row("model", mixers + ": " + std::to_string(config.layers) + " layers, hidden " +
                          std::to_string(config.hidden) + ", " +
                          grouped(parameter_count(*model.decoder)) + " parameters");
-  print_row("steps", grouped(model.config.steps) + " of " + grouped(trainer.tokens_per_step()) +
-                         " tokens, " + grouped(trainer.steps_per_epoch()) + " per epoch");
+  if (model.config.stages.empty()) {
+    const int64_t tokens = model.config.batch_size * config.sequence_length;
+    print_row("steps", grouped(model.config.steps) + " of " + grouped(tokens) + " tokens, " +
+                           grouped(per_epoch) + " per epoch");
+    return;
+  }
+  print_row("teacher", model.config.teacher.empty() ? "none" : model.config.teacher);
+  for (const Stage& stage : stages) print_row("steps", shown_stage(stage));
 }
 
 void print_evaluation(const EvalMetrics& m) {
@@ -217,7 +234,7 @@ std::string advice_for(const TrainingConfig& config) {
 
 /// Shows the training on both streams and runs it. Returns whether it came to its end.
 bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
-               const TrainingState& state) {
+               TrainingState& state) {
   std::optional<GateWatch> gates;
   if (model.config.report && valid) gates.emplace(run.path(), model, *valid, state);
   Progress progress(stderr);
@@ -250,7 +267,27 @@ struct Job {
   TokenStream text;
   std::optional<TokenStream> valid;
   std::optional<TrainingConfig> before;  // of a run that goes on
+  std::vector<Stage> stages;
+  Teacher teacher;  // null where nothing is learned from one any more
+
+  /// The trainer of a stage. The last that has a teacher takes it along.
+  std::unique_ptr<Trainer> trainer_of(size_t index) {
+    const Stage& stage = stages[index];
+    Objective objective = objective_of(stage, teacher);
+    const auto rest = stages.begin() + static_cast<std::ptrdiff_t>(index) + 1;
+    if (std::none_of(rest, stages.end(), [](const Stage& s) { return s.has_teacher(); })) {
+      teacher.reset();
+    }
+    return std::make_unique<Trainer>(stage.config, *model.decoder, text,
+                                     model.tokenizer->end_of_text(), std::move(objective),
+                                     Done{stage.begin, stage.tokens});
+  }
 };
+
+/// Where the training of a run goes on, counted in updates.
+int64_t steps_done(const TrainArguments& arguments) {
+  return arguments.resume ? read_training_state(checkpoint_of(arguments.out)).step : 0;
+}
 
 Job prepare(const TrainArguments& arguments) {
   std::optional<Model> resumed;
@@ -269,7 +306,20 @@ Job prepare(const TrainArguments& arguments) {
   if (corpus.has(Split::Valid)) {
     valid.emplace(tokenize_split(corpus, Split::Valid, *model.tokenizer));
   }
-  return {corpus, std::move(model), text, valid, before};
+  const int64_t done = steps_done(arguments);
+  TrainingConfig up_to_here = model.config;
+  up_to_here.steps = std::max(up_to_here.steps, done);
+  Job job = {corpus, std::move(model), text, valid, before, stages_of(up_to_here), nullptr};
+  const int32_t end_of_text = job.model.tokenizer->end_of_text();
+  for (const Stage& stage : job.stages) {  // an Error where the text is too short for one
+    Batches(job.text.ids(), stage.config.batch_size, stage.config.model.sequence_length,
+            end_of_text);
+  }
+  const bool learns = std::any_of(job.stages.begin(), job.stages.end(), [=](const Stage& stage) {
+    return stage.has_teacher() && stage.end >= done;
+  });
+  if (learns) job.teacher = load_teacher(config.teacher, job.model, job.stages);
+  return job;
 }
 
 /// Where a training begins.
@@ -277,7 +327,7 @@ TrainingState beginning(const Job& job) {
   return {.seed = job.model.config.seed, .text = fingerprint(job.text)};
 }
 
-/// Brings the trainer to where the run stands.
+/// Brings the trainer of the stage that did the run's last update to where the run stands.
 TrainingState resume(const TrainArguments& arguments, const Job& job, Trainer& trainer) {
   const std::filesystem::path folder = checkpoint_of(arguments.out);
   const TrainingState state = read_training_state(folder);
@@ -291,10 +341,16 @@ TrainingState resume(const TrainArguments& arguments, const Job& job, Trainer& t
 /// A schedule that ends at another step than before has another rate here: that must not go
 /// unnoticed.
 void print_jump(const TrainingConfig& before, const TrainingConfig& now, int64_t step) {
-  const double planned = learning_rate_at(before, step), rate = learning_rate_at(now, step);
-  if (step >= now.steps || rate == planned) return;
+  if (step >= now.steps) return;
+  const auto rate_at = [](const TrainingConfig& config, int64_t updates) {
+    const std::vector<Stage> stages = stages_of(config);
+    const Stage& stage = stages[stage_at(stages, updates + 1)];
+    return learning_rate_at(stage.config, updates - stage.begin);
+  };
+  const double planned = rate_at(before, step), rate = rate_at(now, step);
+  if (rate == planned) return;
   print_row("learning rate", "goes on at " + rounded(rate, 3) + " after " +
-                                 rounded(learning_rate_at(before, step - 1), 3) + ": " +
+                                 rounded(rate_at(before, step - 1), 3) + ": " +
                                  std::string(name_of(now.schedule)) + " now ends at step " +
                                  grouped(now.steps) + ", not " + grouped(before.steps));
 }
@@ -308,7 +364,7 @@ void print_job(const Job& job, const Trainer& trainer) {
   } else {
     print_row("valid", "none: no validation");
   }
-  print_model(job.model, trainer);
+  print_model(job.model, job.stages, trainer.steps_per_epoch());
   if (const int64_t step = trainer.steps_done(); step > 0) {
     print_row("resumed at step", grouped(step));
     const Precision before = job.before->precision, now = job.model.config.precision;
@@ -329,24 +385,28 @@ int train(const TrainArguments& arguments) {
   // Locked before it is read, so that no other training can move on in between.
   std::optional<RunFolder> run;
   if (arguments.resume) run.emplace(open_run(arguments.out));
-  const Job job = prepare(arguments);
-  Trainer trainer(job.model.config, *job.model.decoder, job.text,
-                  job.model.tokenizer->end_of_text());
+  Job job = prepare(arguments);
+  size_t stage = stage_at(job.stages, steps_done(arguments));
+  std::unique_ptr<Trainer> trainer = job.trainer_of(stage);
   TrainingState state;
   if (run) {
-    state = resume(arguments, job, trainer);
+    state = resume(arguments, job, *trainer);
   } else {
     state = beginning(job);
     run.emplace(create_run(arguments.out));
   }
-  note_machine(arguments.out, trainer.steps_done(), Device::named(job.model.config.device));
-  print_job(job, trainer);
-  if (run_shown(*run, job.model, trainer, job.valid ? &*job.valid : nullptr, state)) {
-    print_row("run", arguments.out);
-    if (job.model.config.report) write_report_of(arguments.out);
-    return 0;
+  note_machine(arguments.out, trainer->steps_done(), Device::named(job.model.config.device));
+  print_job(job, *trainer);
+  while (run_shown(*run, job.model, *trainer, job.valid ? &*job.valid : nullptr, state)) {
+    if (++stage == job.stages.size()) {
+      print_row("run", arguments.out);
+      if (job.model.config.report) write_report_of(arguments.out);
+      return 0;
+    }
+    trainer.reset();  // before there is memory for another
+    trainer = job.trainer_of(stage);
   }
-  print_line(stderr, "interrupted; saved step " + std::to_string(trainer.steps_done()) + " in " +
+  print_line(stderr, "interrupted; saved step " + std::to_string(trainer->steps_done()) + " in " +
                          arguments.out + ", go on with --resume");
   return kInterrupted;
 }

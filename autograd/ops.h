@@ -94,6 +94,16 @@ Var cross_entropy(const Var& hidden, const Var& weight, const Tensor& targets, i
 /// `linear`.
 Tensor cross_entropy_rows(const Tensor& hidden, const Tensor& weight, const Tensor& targets);
 
+/// temperature^2 times the mean of KL(p || q) (nats; Hinton et al. 2015): q is softmax(hidden
+/// weight^T / temperature), p the same of a teacher, whose hidden [..., E] and weight [vocab, E]
+/// are constants. Rows and their mean as of `cross_entropy`, over `count` rows. Result [1] F64.
+Var distillation(const Var& hidden, const Var& weight, const Tensor& teacher_hidden,
+                 const Tensor& teacher_weight, const Tensor& targets, double temperature,
+                 int64_t count);
+/// |x - y|^2 / |y|^2 over all elements of x and of y, a constant of its shape and type; |x|^2 where
+/// y is 0. Result [1] F64.
+Var relative_error(const Var& x, const Tensor& y);
+
 /// sigma(z) = 1 / (1 + e^-z)
 Var sigmoid(const Var& z);
 /// log sigma(z), the log of the vanilla gate.

@@ -108,6 +108,18 @@ struct CrossEntropyArgs {
   double scale;    // of the gradients: 1 / (rows that count) for a mean
 };
 
+/// temperature^2 KL(p || q) of softmax distributions over the vocabulary, q that of hidden weight^T
+/// / temperature and p the teacher's, in slices of rows: the full logits of neither ever exist.
+struct DistillationArgs {
+  Tensor hidden;          // [R, D]
+  Tensor weight;          // [vocab, D]
+  Tensor teacher_hidden;  // [R, E]
+  Tensor teacher_weight;  // [vocab, E]
+  Tensor targets;         // [R] I32; -1: this row does not count
+  double temperature;
+  double scale;  // as of CrossEntropyArgs
+};
+
 /// phi(z) = scale * exp(z - m) (ReGLA Eq. 11-12), of z as it is once it was turned
 struct SafeExpArgs {
   Tensor z;  // [B, T, H, K]
@@ -443,7 +455,21 @@ struct KernelTable {
   // [1] I32: 1 if all of x is
   Kernel<"is_finite", "* I", void(const Tensor& x, Tensor finite)> is_finite;
 
-  /// The same, waiting for the answer.
+  // What a decoder is told that learns from another.
+  // as cross_entropy
+  Kernel<"distillation", "A A A A I S A S",
+         void(const DistillationArgs&, Tensor losses, Tensor d_hidden, Tensor d_weight)>
+      distillation;
+  // error [2] F64: |x - y|^2 over |y|^2, and what it is divided by: 1 where y is 0
+  Kernel<"relative_error", "A A D", void(const Tensor& x, const Tensor& y, Tensor error)>
+      relative_error;
+  // d_x (+)= d_error[0] 2 (x - y) / error[1]
+  Kernel<"relative_error_backward", "A A D D *",
+         void(const Tensor& x, const Tensor& y, const Tensor& error, const Tensor& d_error,
+              Sink d_x)>
+      relative_error_backward;
+
+  /// is_finite, waiting for the answer.
   bool all_finite(const Tensor& x) const {
     const Tensor finite = Tensor::empty({1}, DType::I32, x.device());
     is_finite(x, finite);

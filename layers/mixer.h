@@ -45,6 +45,7 @@ struct MixerState {
 
 /// Is called with tensors that a layer computes on its way, by name, while it computes them:
 ///
+///     mixer_input, mixer_output   [B, T, D]          of the whole mixer, after all below
 ///     query, key                  [B, T, H, qk_dim]  rotated, before the feature map
 ///     gate, gate_key, gate_value  [B, T, outputs]    z_g, before the sigmoid; one gate, or one per
 ///                                                    axis

@@ -70,7 +70,9 @@ Residual Block::chunked(Residual x, const Segment& segment, MixerState* state,
     Scope scope(name + ".mixer");
     const SumAndNorm in = added_and_normed(x, norm1, dropout);
     x = {in.sum, {}};
-    x.branch = mixer->chunked(in.norm, segment, state);
+    if (!is_without_mixer) x.branch = mixer->chunked(in.norm, segment, state);
+    segment.show("mixer_input", in.norm);
+    segment.show("mixer_output", x.branch);
   }
   Scope scope(name + ".mlp");
   if (parallel_residual) {
@@ -108,7 +110,7 @@ Var Block::recomputed(const Var& x, const Segment& segment, MixerState* state,
 }
 
 Tensor Block::step(const Tensor& x, const Tensor& positions, MixerState& state) {
-  const Tensor mixed = mixer->step({x, &norm1, x}, positions, state);
+  const Tensor mixed = is_without_mixer ? x : mixer->step({x, &norm1, x}, positions, state);
   return mlp.step({parallel_residual ? x : mixed, &norm2, mixed});
 }
 
@@ -188,6 +190,13 @@ Tensor Decoder::losses(const Var& hidden, const Tensor& targets) {
   return cross_entropy_rows(hidden.value, output_weight().factor(), targets);
 }
 
+Var Decoder::divergence(const Var& hidden, Decoder& teacher, const Tensor& teacher_hidden,
+                        const Tensor& targets, double temperature, int64_t count) {
+  Scope scope("embed_out");
+  return distillation(hidden, use(output_weight()), teacher_hidden,
+                      teacher.output_weight().factor(), targets, temperature, count);
+}
+
 Var Decoder::logits(const Var& hidden) {
   return linear(hidden, use(output_weight()), {}, sum_type(dtype_));
 }
@@ -225,6 +234,16 @@ void Decoder::check_state(const DecoderState& state, int64_t batch) const {
         blocks_.size(), " layers, got ", state.layers.size());
   check(state.position.shape() == Shape{batch}, "[decoder] expected a state of ", batch,
         " sequences, got ", state.position.shape());
+}
+
+int64_t Decoder::leave_out_mixers(MixerType type) {
+  int64_t count = 0;
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    if (config_.mixer_of(static_cast<int64_t>(layer)).type != type) continue;
+    blocks_[layer].is_without_mixer = true;
+    ++count;
+  }
+  return count;
 }
 
 void Decoder::begin_step(int64_t updates_done) {

@@ -29,6 +29,7 @@ struct Block {
   LayerNorm norm2;
   Mlp mlp;
   bool parallel_residual;
+  bool is_without_mixer = false;  // adds nothing in the mixer's place
 
   Block(const ModelConfig& config, int64_t layer, const ParameterFactory& make);
   Residual chunked(Residual x, const Segment& segment, MixerState* state, DropoutSource* dropout);
@@ -63,6 +64,10 @@ class Decoder {
   Var loss(const Var& hidden, const Tensor& targets, int64_t count = 0);
   /// The cross-entropy of every target [B, T], without gradients.
   Tensor losses(const Var& hidden, const Tensor& targets);
+  /// The mean of `distillation` from a teacher's scores, which has the same vocabulary, over
+  /// `count` targets, where those are not -1.
+  Var divergence(const Var& hidden, Decoder& teacher, const Tensor& teacher_hidden,
+                 const Tensor& targets, double temperature, int64_t count);
   /// Scores [..., vocab] of hidden values [..., D], in the type of sums.
   Var logits(const Var& hidden);
   /// One token per sequence, for decoding: ids [B] -> scores [B, vocab]; the state moves on in
@@ -81,6 +86,10 @@ class Decoder {
   void store_weights(DType dtype);
   /// What the matrices that tokens are multiplied with are read in.
   DType weights_type() { return output_weight().factor().dtype(); }
+
+  /// From now on mixers of that type add nothing, not their bias either. Returns how many there
+  /// are.
+  int64_t leave_out_mixers(MixerType type);
 
   /// What it remembers before the first token.
   DecoderState initial_state(int64_t batch) const;

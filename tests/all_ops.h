@@ -130,6 +130,29 @@ inline void add_loss_samples(std::vector<OpSample>& list) {
                   rows});
 }
 
+inline void add_distillation_samples(std::vector<OpSample>& list) {
+  const auto constant_of = [](const Shape& shape) { return Input{shape, -2, 2, false}; };
+  for (const double temperature : {1.0, 2.5}) {
+    list.push_back({"distillation",
+                    "temperature " + std::to_string(temperature),
+                    {{{3, 5, 7}},
+                     {{11, 7}},
+                     constant_of({3, 5, 6}),
+                     constant_of({11, 6}),
+                     integers(some_targets({3, 5}, 11))},
+                    [=](const Vars& in) -> Vars {
+                      return {distillation(in[0], in[1], in[2].value, in[3].value, in[4].value,
+                                           temperature, 9)};
+                    },
+                    "D"});
+  }
+  const auto error = [](const Vars& in) -> Vars { return {relative_error(in[0], in[1].value)}; };
+  list.push_back({"relative_error", "", {{{3, 5, 7}}, constant_of({3, 5, 7})}, error, "D"});
+  Input nothing = constant_of({3, 5});
+  nothing.edit = [](Tensor& y) { y.fill(0); };
+  list.push_back({"relative_error", "from nothing", {{{3, 5}}, nothing}, error, "D"});
+}
+
 inline void add_gate_samples(std::vector<OpSample>& list) {
   list.push_back({"sigmoid", "", {{{5, 17}, -12, 12}}, [](const Vars& in) -> Vars {
                     return {sigmoid(in[0])};
@@ -372,6 +395,7 @@ inline std::vector<OpSample> all_ops() {
   add_product_samples(list);
   add_row_samples(list);
   add_loss_samples(list);
+  add_distillation_samples(list);
   add_gate_samples(list);
   add_safe_exp_samples(list);
   add_attention_samples(list);
@@ -401,6 +425,17 @@ inline std::vector<OpSample> large_ops() {
   push("cross_entropy", "several slices",
        {{{250, 8}}, {{40000, 8}}, integers(some_targets({250}, 40000))},
        [](const Vars& in) -> Vars { return {cross_entropy(in[0], in[1], in[2].value)}; });
+  push("distillation", "several slices",
+       {{{250, 8}},
+        {{40000, 8}},
+        {{250, 5}, -2, 2, false},
+        {{40000, 5}, -2, 2, false},
+        integers(some_targets({250}, 40000))},
+       [](const Vars& in) -> Vars {
+         return {distillation(in[0], in[1], in[2].value, in[3].value, in[4].value, 2, 250)};
+       });
+  push("relative_error", "many blocks", {{{7, 9001}}, {{7, 9001}, -2, 2, false}},
+       [](const Vars& in) -> Vars { return {relative_error(in[0], in[1].value)}; });
   push("embedding", "", {sums({50, 200}), integers(random_ids({4, 100}, 1, 50))},
        [](const Vars& in) -> Vars { return {embedding(in[1].value, in[0])}; });
   push("gelu", "", {{{7, 9001}}}, [](const Vars& in) -> Vars { return {gelu(in[0], Gelu::Erf)}; });

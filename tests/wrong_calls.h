@@ -266,6 +266,34 @@ inline void add_loss_wrong_calls(std::vector<WrongCall>& list) {
   }
 }
 
+inline void add_distillation_wrong_calls(std::vector<WrongCall>& list) {
+  const Refusals wrong{list};
+  const auto distil = [&](const std::string& flags, const Var& hidden, const Var& weight,
+                          const Var& teacher, const Var& teacher_weight, const Tensor& targets,
+                          double temperature, int64_t count) {
+    wrong("distillation", flags, [=] {
+      distillation(hidden, weight, teacher.value, teacher_weight.value, targets, temperature,
+                   count);
+    });
+  };
+  const Var hidden = f32({2, 3}), weight = f32({4, 3});
+  const Tensor targets = i32({2});
+  distil("inner size", hidden, f32({4, 5}), hidden, weight, targets, 1, 2);
+  distil("the teacher's inner size", hidden, weight, hidden, f32({4, 5}), targets, 1, 2);
+  distil("the teacher's rows", hidden, weight, f32({3, 3}), weight, targets, 1, 2);
+  distil("the teacher's vocabulary", hidden, weight, hidden, f32({5, 3}), targets, 1, 2);
+  distil("the teacher's type", hidden, weight, f64({2, 3}), f64({4, 3}), targets, 1, 2);
+  distil("a stored weight", hidden, bf16({4, 3}), hidden, weight, targets, 1, 2);
+  distil("the teacher's stored weight", hidden, weight, hidden, bf16({4, 3}), targets, 1, 2);
+  distil("no rows", f32({0, 3}), weight, f32({0, 3}), weight, i32({0}), 1, 2);
+  distil("targets", hidden, weight, hidden, weight, i32({3}), 1, 2);
+  distil("temperature", hidden, weight, hidden, weight, targets, 0, 2);
+  distil("count", hidden, weight, hidden, weight, targets, 1, 0);
+  wrong("relative_error", "shape", [=] { relative_error(hidden, f32({3, 2}).value); });
+  wrong("relative_error", "type", [=] { relative_error(hidden, f64({2, 3}).value); });
+  wrong("relative_error", "empty", [] { relative_error(f32({0, 3}), f32({0, 3}).value); });
+}
+
 inline void add_delta_rule_wrong_calls(std::vector<WrongCall>& list) {
   const Refusals wrong{list};
   const Var q = f32({2, 3, 2, 4}), v = f32({2, 3, 2, 5}), g = f32({2, 3, 2});
@@ -312,6 +340,7 @@ inline std::vector<WrongCall> wrong_calls() {
   add_softmax_attention_wrong_calls(list);
   add_step_wrong_calls(list);
   add_loss_wrong_calls(list);
+  add_distillation_wrong_calls(list);
   add_delta_rule_wrong_calls(list);
   add_mixer_wrong_calls(list);
   return list;

@@ -15,6 +15,7 @@
 #include "storage/safetensors.h"
 #include "training/checkpoint_folder.h"
 #include "training/run_folder.h"
+#include "training/stage_json.h"
 
 namespace regla {
 namespace {
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 12> kFreeKeys = {"steps",
+constexpr std::array<std::string_view, 13> kFreeKeys = {"steps",
                                                         "activation_checkpointing",
                                                         "log_every",
                                                         "eval_every",
@@ -35,7 +36,8 @@ constexpr std::array<std::string_view, 12> kFreeKeys = {"steps",
                                                         "threads",
                                                         "device",
                                                         "precision",
-                                                        "report"};
+                                                        "report",
+                                                        "teacher"};
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
@@ -312,10 +314,8 @@ TrainingState read_training_state(const fs::path& folder) {
 }
 
 void restore_training(const fs::path& folder, Trainer& trainer, const TrainingState& state) {
-  int64_t tokens = 0;
-  check(!__builtin_mul_overflow(state.step, trainer.tokens_per_step(), &tokens) &&
-            tokens == state.tokens,
-        "[checkpoint] ", (folder / "state.json").string(), ": expected ", state.step, " steps of ",
+  check(trainer.tokens_after(state.step) == state.tokens, "[checkpoint] ",
+        (folder / "state.json").string(), ": expected ", state.step, " steps of ",
         trainer.tokens_per_step(), " tokens each, got ", state.tokens, " tokens");
   const fs::path path = folder / "optimizer.safetensors";
   const DType activations =

@@ -6,6 +6,8 @@
 #include "core/check.h"
 #include "core/numbers.h"
 #include "models/mixer_json.h"
+#include "training/stage_json.h"
+#include "training/stages.h"
 
 namespace regla {
 namespace {
@@ -132,6 +134,7 @@ std::string type_of(uint64_t) { return "integer"; }
 std::string type_of(double) { return "number"; }
 std::string type_of(const std::string&) { return "string"; }
 std::string type_of(const std::vector<MixerConfig>&) { return "name, object or list"; }
+std::string type_of(const std::vector<StageConfig>&) { return "list"; }
 template <NamedEnum E>
 std::string type_of(E) {
   std::string list;
@@ -155,6 +158,9 @@ void describe(std::string& table, const std::string& prefix, const Config& confi
     if constexpr (std::is_same_v<decltype(member), const std::vector<MixerConfig>&>) {
       describe(table, std::string(name) + ".", member.front());
     }
+    if constexpr (std::is_same_v<decltype(member), const std::vector<StageConfig>&>) {
+      describe(table, std::string(name) + ".", StageConfig{});
+    }
   });
 }
 
@@ -168,6 +174,26 @@ void check_carried(const ModelConfig& model) {
     check(mixer.redraw_every == 0,
           "[config] carry_state needs mixer.redraw_every = 0: what a state holds belongs to the "
           "random features it was written with");
+  }
+}
+
+/// Errors name the stage and its key.
+void check_stage(const TrainingConfig& config, size_t index) {
+  const StageConfig& stage = config.stages[index];
+  const std::string where = "stages." + std::to_string(index);
+  check_count((where + ".steps").c_str(), stage.steps, 1);
+  check(stage.temperature > 0, "[config] expected ", where, ".temperature above 0, got ",
+        stage.temperature);
+  check_count((where + ".batch_size").c_str(), stage.batch_size, 0);
+  check_count((where + ".sequence_length").c_str(), stage.sequence_length, 0);
+  check(stage.objective == StageObjective::Train || !config.teacher.empty(), "[config] ", where,
+        " has the objective ", name_of(stage.objective), ", which needs a teacher");
+  try {
+    config_within(config, stage).validate();
+  } catch (const Error& error) {
+    std::string_view reason = error.what();
+    if (reason.starts_with(kPrefix)) reason.remove_prefix(kPrefix.size());
+    fail(kPrefix, where, ": ", reason);
   }
 }
 
@@ -185,6 +211,10 @@ TrainingConfig TrainingConfig::resolved() const {
   TrainingConfig full = *this;
   full.model = model.resolved();
   if (full.eval_batch_size == 0) full.eval_batch_size = batch_size;
+  for (StageConfig& stage : full.stages) {
+    if (stage.batch_size == 0) stage.batch_size = batch_size;
+    if (stage.sequence_length == 0) stage.sequence_length = model.sequence_length;
+  }
   return full;
 }
 
@@ -211,6 +241,13 @@ void TrainingConfig::validate() const {
   check_count("checkpoint_every", checkpoint_every, 0);
   check_count("keep_last", keep_last, 1);
   check_count("threads", threads, 0, 4096);
+  int64_t in_stages = 0;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    check_stage(*this, i);
+    in_stages += stages[i].steps;
+  }
+  check(in_stages <= kLargest, "[config] expected stages of at most ", kLargest,
+        " steps together, got ", in_stages);
 }
 
 std::string TrainingConfig::to_json() const { return dumped(write_fields(resolved()), 2) + "\n"; }

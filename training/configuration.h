@@ -39,6 +39,48 @@ constexpr DType activation_type(Precision precision) {
                                         : DType::F32;
 }
 
+/// What the updates of a stage minimise: the error of replaced mixers beside those of a teacher,
+/// how far the distribution of the next token is from the teacher's, or the loss of the next token.
+enum class StageObjective : uint8_t { Match, Distil, Train };
+constexpr std::array<std::string_view, 3> names_of(StageObjective) {
+  return {"match", "distil", "train"};
+}
+
+/// So many stages may be listed.
+constexpr size_t kMostStages = 16;
+
+/// Updates with an objective, a rate and sizes of their own.
+struct StageConfig {
+  StageObjective objective = StageObjective::Train;
+  int64_t steps = 1;
+  double learning_rate = 1e-3;
+  Schedule schedule = Schedule::Constant;
+  int64_t warmup_steps = 0;
+  int64_t batch_size = 0;
+  int64_t sequence_length = 0;
+  double temperature = 1;
+
+  bool operator==(const StageConfig&) const = default;
+};
+
+/// Calls `visit(name, member, meaning)` for every key of a stage, in the order they are written.
+template <class Config, class Visitor>
+requires std::same_as<std::remove_const_t<Config>, StageConfig>
+void fields(Config& c, Visitor&& visit) {
+  visit("objective", c.objective,
+        "what its updates minimise: match, the mean over the layers with other mixers than the "
+        "teacher's of the squared error of their output over the square of the teacher's, where "
+        "both read what the teacher's reads; distil, temperature² KL(teacher, model) of the "
+        "distributions of the next token; train, the loss of the next token");
+  visit("steps", c.steps, "its updates, which are some of the training's");
+  visit("learning_rate", c.learning_rate, "its highest learning rate");
+  visit("schedule", c.schedule, "course of that over its own updates");
+  visit("warmup_steps", c.warmup_steps, "as outside, from its first update on");
+  visit("batch_size", c.batch_size, "its B; 0: as outside");
+  visit("sequence_length", c.sequence_length, "its T; 0: as outside");
+  visit("temperature", c.temperature, "distil: what the scores of both are divided by; above 0");
+}
+
 /// Everything a training run is made of. In JSON its keys and the model's stand side by side.
 /// The defaults are the paper's where it names a value.
 struct TrainingConfig {
@@ -57,6 +99,8 @@ struct TrainingConfig {
   double grad_clip = 1.0;
   bool carry_state = false;
   bool reset_at_documents = false;
+  std::string teacher;
+  std::vector<StageConfig> stages;
   ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::Cheap;
   std::string text;
   std::string tokenizer = "bpe";
@@ -115,6 +159,11 @@ void fields(Config& c, Visitor&& visit) {
         "a segment starts from the state that the one before it left (truncated "
         "back-propagation), not from an empty one");
   visit("reset_at_documents", c.reset_at_documents, "clear the state at the end of each document");
+  visit("teacher", c.teacher, "run that the stages match and distil learn from");
+  visit("stages", c.stages,
+        "what the first updates do otherwise, one stage after the other, each with moments of its "
+        "own: a list of objects with the keys below. Those that learn from a teacher carry no "
+        "state. The updates that are left of `steps` are as the keys outside say");
   visit("activation_checkpointing", c.activation_checkpointing,
         "what the backward pass computes again instead of having it kept, with the same results: "
         "none is fastest on a GPU; cheap, what norms, GELU and gates give; blocks, all but the "

@@ -13,6 +13,7 @@ namespace {
 int64_t peak_of_update(TrainingConfig config, Decoder& decoder, int64_t sequences) {
   config.micro_batches = std::min<int64_t>(config.micro_batches, 2);
   config.batch_size = sequences * config.micro_batches;
+  config.stages.clear();
   const int64_t tokens = 2 * config.batch_size * config.model.sequence_length + 1;
   const TokenStream text(std::vector<int32_t>(static_cast<size_t>(tokens), 0), {});
   for (Parameter* parameter : decoder.parameters()) parameter->clear_gradient();

@@ -50,7 +50,12 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step,
                              (object->contains("split") ? last_validation : last_step);
       }) {}
 
-void MetricsLog::append(const StepMetrics& metrics) { log_.append(dumped(write_fields(metrics))); }
+void MetricsLog::append(const StepMetrics& metrics) {
+  Json line = write_fields(metrics);
+  if (!metrics.objective.empty()) line["objective"] = metrics.objective;
+  for (const auto& [name, value] : metrics.numbers) line[name] = value;
+  log_.append(dumped(line));
+}
 void MetricsLog::append(const EvalMetrics& metrics) { log_.append(dumped(write_fields(metrics))); }
 
 Metrics read_metrics(const std::filesystem::path& path) {
@@ -63,6 +68,10 @@ Metrics read_metrics(const std::filesystem::path& path) {
         all.validations.push_back(metrics_of<EvalMetrics>(*object));
       } else {
         all.steps.push_back(metrics_of<StepMetrics>(*object));
+        const auto objective = object->find("objective");
+        if (objective != object->end()) {
+          read_value(*objective, "objective", all.steps.back().objective);
+        }
       }
     } catch (const Error&) {
       ++all.damaged;

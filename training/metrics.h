@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "storage/line_log.h"
@@ -15,12 +16,14 @@ namespace regla {
 struct StepMetrics {
   int64_t step = 0;      ///< updates done
   int64_t tokens = 0;    ///< tokens trained on so far
-  double loss = 0;       ///< nats per token
+  double loss = 0;       ///< nats per token, or what the objective's is
   double lr = 0;         ///< learning rate
   double grad_norm = 0;  ///< global norm before clipping
   double tokens_per_s = 0;
-  double gflops = 0;     ///< 1e9 floating-point operations per second
-  double elapsed_s = 0;  ///< seconds of training, resumed runs included
+  double gflops = 0;           ///< 1e9 floating-point operations per second
+  double elapsed_s = 0;        ///< seconds of training, resumed runs included
+  std::string objective = {};  ///< of its stage, where that is no plain training
+  std::vector<std::pair<std::string, double>> numbers = {};  ///< what else that tells
 };
 
 /// One line of metrics.jsonl about a validation.
@@ -40,7 +43,7 @@ requires std::same_as<std::remove_const_t<M>, StepMetrics>
 void fields(M& m, Visitor&& visit) {
   visit("step", m.step, "updates done");
   visit("tokens", m.tokens, "tokens trained on so far");
-  visit("loss", m.loss, "nats per token");
+  visit("loss", m.loss, "nats per token, or what the objective's is");
   visit("lr", m.lr, "learning rate");
   visit("grad_norm", m.grad_norm, "global norm of the gradient before clipping");
   visit("tokens_per_s", m.tokens_per_s, "speed");

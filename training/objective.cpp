@@ -8,7 +8,7 @@ Objective next_token_objective() {
         decoder.hidden(part.tokens.ids, {.reset = part.tokens.reset}, part.state, part.dropout);
     return {decoder.loss(hidden, part.tokens.targets, part.count), {}};
   };
-  return {.numbers = {}, .evaluate = evaluate};
+  return {.evaluate = evaluate};
 }
 
 }  // namespace regla

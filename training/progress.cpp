@@ -50,8 +50,9 @@ std::string duration(double seconds) {
 
 std::string progress_line(const ProgressState& state) {
   std::string line = "step " + std::to_string(state.step) + "/" + std::to_string(state.steps) +
-                     "  loss " + fixed(state.loss, 3) + "  " + with_commas(state.tokens_per_s) +
-                     " tok/s  " + fixed(state.gflops, 1) + " GFLOP/s";
+                     "  " + state.loss_name + " " + fixed(state.loss, 3) + "  " +
+                     with_commas(state.tokens_per_s) + " tok/s  " + fixed(state.gflops, 1) +
+                     " GFLOP/s";
   if (state.seconds_left >= 0 && state.seconds_left < 1e12) {
     line += "  " + duration(state.seconds_left) + " left";
   }

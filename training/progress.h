@@ -12,10 +12,11 @@ namespace regla {
 struct ProgressState {
   int64_t step = 0;   ///< updates done
   int64_t steps = 0;  ///< updates in all
-  double loss = 0;    ///< nats per token
+  double loss = 0;    ///< nats per token, or what the objective's is
   double tokens_per_s = 0;
   double gflops = 0;         ///< 1e9 floating-point operations per second
   double seconds_left = -1;  ///< negative: not known yet
+  std::string loss_name = "loss";
 };
 
 /// `step 120/2000  loss 4.321  12,345 tok/s  45.6 GFLOP/s  3:21 left`

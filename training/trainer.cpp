@@ -15,6 +15,7 @@ namespace {
 /// The configuration once it is known to be sound; members are built from it right away.
 TrainingConfig validated(const TrainingConfig& config) {
   config.validate();
+  check(config.stages.empty(), "[train] expected one stage, got a configuration of several");
   return config.resolved();
 }
 
@@ -31,17 +32,19 @@ bool redraws_at(const ModelConfig& model, int64_t updates) {
 }  // namespace
 
 Trainer::Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
-                 int32_t end_of_text, Objective objective)
+                 int32_t end_of_text, Objective objective, Done done)
     : config_(validated(config)),
       decoder_(decoder),
       text_(text),
       batches_(text_.ids(), config_.batch_size, config_.model.sequence_length, end_of_text),
       optimizer_(decoder.parameters(), config_),
       objective_(std::move(objective)),
+      done_(done),
       staged_(config_.batch_size, config_.model.sequence_length, config_.reset_at_documents,
               decoder.device()),
       reports_(Tensor::zeros({kUntold, 3 + static_cast<int64_t>(objective_.numbers.size())},
-                             DType::F64, decoder.device())) {
+                             DType::F64, decoder.device())),
+      steps_done_(done.updates) {
   decoder_.recompute_blocks(config_.activation_checkpointing == ActivationCheckpointing::Blocks);
   carried_ = initial_state();
 }
@@ -51,12 +54,11 @@ void Trainer::step() {
   if (asked_.size() >= static_cast<size_t>(kAhead)) {
     memory(decoder_.device()).wait_for(asked_[asked_.size() - kAhead].mark);
   }
-  const Batch batch = batches_.at(steps_done_);
-  stage(batch, steps_done_);
+  stage(steps_done_);
   if (!update_) update_.emplace(decoder_.device(), [this] { update(); });
   update_->run();
   asked_.push_back({.step = steps_done_,
-                    .learning_rate = learning_rate_at(config_, steps_done_),
+                    .learning_rate = rate_after(steps_done_),
                     .mark = memory(decoder_.device()).set_mark()});
   ++steps_done_;
   if (!redraws_at(config_.model, steps_done_)) return;
@@ -75,12 +77,17 @@ StepResults Trainer::arrived() {
   return std::exchange(results_, {});
 }
 
-void Trainer::stage(const Batch& batch, int64_t step) {
+double Trainer::rate_after(int64_t steps) const {
+  return learning_rate_at(config_, steps - done_.updates);
+}
+
+void Trainer::stage(int64_t step) {
+  const Batch batch = batches_.at(batch_after(step));
   decoder_.check_ids(batch.inputs);
   decoder_.check_ids(batch.targets);
   staged_.write(batch, {.step = step,
                         .report_row = step % kUntold,
-                        .rates = optimizer_.rates(step + 1, learning_rate_at(config_, step))});
+                        .rates = optimizer_.rates(step + 1 - done_.updates, rate_after(step))});
 }
 
 /// What is the same in every update: the work of the routine.
@@ -165,7 +172,7 @@ void Trainer::explain(const Asked& asked, double loss) {
   update_.reset();
   optimizer_.forget_bad_updates();
   steps_done_ = asked.step;
-  stage(batches_.at(asked.step), asked.step);
+  stage(asked.step);
   std::string what = "[train] step " + std::to_string(asked.step + 1) + ": ";
   carried_.restart(staged_.begins_epoch());
   const auto run_again = [&](bool check_finite) {
@@ -204,8 +211,10 @@ void Trainer::require_finite_weights() const {
 }
 
 int64_t Trainer::tokens_carried(int64_t steps) const {
-  // The state begins anew with every epoch, in its first update.
-  const int64_t segments = steps > 0 ? (steps - 1) % batches_.segments() + 1 : 0;
+  // The state begins anew with every epoch, in its first update, and with this trainer.
+  const int64_t own = steps - done_.updates;
+  const int64_t of_epoch = own > 0 ? batch_after(steps - 1) % batches_.segments() + 1 : 0;
+  const int64_t segments = std::min(own, of_epoch);
   return segments * config_.model.sequence_length;
 }
 

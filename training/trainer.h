@@ -34,6 +34,11 @@ struct StepResult {
 
 using StepResults = std::vector<StepResult>;
 
+/// What others did before a trainer's first update.
+struct Done {
+  int64_t updates = 0, tokens = 0;
+};
+
 /// Trains a decoder: one `step` is one batch, its gradient and one update. Everything random
 /// follows from (seed, step) and the data from the step alone, so weights, moments, the number of
 /// steps and the carried state are all there is to resume from. Results do not depend on threads.
@@ -46,9 +51,10 @@ using StepResults = std::vector<StepResult>;
 /// weights are those before that update then, whatever was asked for since.
 class Trainer {
  public:
-  /// `decoder` must outlive it. Errors: those of TrainingConfig::validate and Batches.
+  /// `decoder` must outlive it. `config` has one stage, which follows what is `done` and goes on in
+  /// the text behind that. Errors: those of TrainingConfig::validate and Batches.
   Trainer(const TrainingConfig& config, Decoder& decoder, const TokenStream& text,
-          int32_t end_of_text, Objective objective = next_token_objective());
+          int32_t end_of_text, Objective objective = next_token_objective(), Done done = {});
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
@@ -66,6 +72,21 @@ class Trainer {
   /// Updates asked for.
   int64_t steps_done() const { return steps_done_; }
   int64_t tokens_per_step() const { return config_.batch_size * config_.model.sequence_length; }
+  /// Tokens of so many updates, those that others did before included; -1 where they are too many.
+  int64_t tokens_after(int64_t steps) const {
+    int64_t tokens = 0;
+    const bool is_huge =
+        __builtin_mul_overflow(steps - done_.updates, tokens_per_step(), &tokens) ||
+        __builtin_add_overflow(tokens, done_.tokens, &tokens);
+    return is_huge ? -1 : tokens;
+  }
+  /// Updates before and with its last.
+  int64_t last_step() const { return done_.updates + config_.steps; }
+  const Objective& objective() const { return objective_; }
+  /// Floating-point operations per token.
+  double flops_per_token() const {
+    return objective_.flops_per_token(decoder_, config_.model.sequence_length);
+  }
   /// M of text/batches.h: updates per pass over the text.
   int64_t steps_per_epoch() const { return batches_.segments(); }
   Decoder& decoder() { return decoder_; }
@@ -90,7 +111,12 @@ class Trainer {
     int64_t mark;
   };
 
-  void stage(const Batch& batch, int64_t step);
+  /// The batch of the update that follows `steps`, its place counted from the text's beginning.
+  int64_t batch_after(int64_t steps) const {
+    return done_.tokens / tokens_per_step() + steps - done_.updates;
+  }
+  double rate_after(int64_t steps) const;
+  void stage(int64_t step);
   void update();
   DecoderState carried_rows(int64_t index) const;
   Objective::Outcome run_micro_batch(int64_t index, DecoderState& state, bool check_finite);
@@ -103,9 +129,10 @@ class Trainer {
   Batches batches_;
   AdamW optimizer_;
   Objective objective_;
+  Done done_;
   StagedUpdate staged_;
   Tensor reports_;  // [kUntold, .] F64: loss, norm, factor and numbers of the latest updates
-  int64_t steps_done_ = 0;
+  int64_t steps_done_;
   DecoderState carried_;  // empty without carry_state
   std::deque<Asked> asked_;
   StepResults results_;  // not told yet

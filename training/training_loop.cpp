@@ -4,8 +4,6 @@
 #include <cmath>
 #include <string>
 
-#include "models/inspection.h"
-
 namespace regla {
 namespace {
 
@@ -18,25 +16,25 @@ double seconds_since(Clock::time_point start) {
 /// What happened since the last line of metrics.
 struct Interval {
   int64_t steps = 0;
-  double loss = 0;  // sum
+  double loss = 0;                   // sum
+  std::vector<double> numbers = {};  // sums
   double seconds = 0;
 };
 
 class TrainingLoop {
  public:
   TrainingLoop(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
-               TrainingState state, const TrainingEvents& events)
+               TrainingState& state, const TrainingEvents& events)
       : run_(run),
         model_(model),
         config_(model.config),
         trainer_(trainer),
         valid_(valid),
-        state_(std::move(state)),
+        state_(state),
         events_(events),
         log_(run.metrics_path(), trainer.steps_done() > 0 ? trainer.steps_done() : -1,
              state_.evaluated_step),
-        flops_per_token_(
-            training_flops_per_token(*model.decoder, model.config.model.sequence_length)) {}
+        flops_per_token_(trainer.flops_per_token()) {}
 
   bool operator()() {
     try {
@@ -50,7 +48,7 @@ class TrainingLoop {
   bool train() {
     while (true) {
       const int64_t step = trainer_.steps_done();
-      const bool is_last = step >= config_.steps, stops = stopped();
+      const bool is_last = step >= trainer_.last_step(), stops = stopped();
       const bool is_due = config_.checkpoint_every > 0 && step % config_.checkpoint_every == 0;
       const bool is_validated = !stops && is_validation_left(step, is_last);
       if (is_last || is_due || is_validated || stops) {
@@ -88,7 +86,7 @@ class TrainingLoop {
   }
 
   bool is_logged(int64_t step) const {
-    return step % config_.log_every == 0 || step == config_.steps;
+    return step % config_.log_every == 0 || step == trainer_.last_step();
   }
 
   /// Tells of the updates that `ask` comes to know of. The time it takes is that of training.
@@ -109,6 +107,8 @@ class TrainingLoop {
     ++updates_;
     interval_.steps += 1;
     interval_.loss += result.loss;
+    interval_.numbers.resize(result.numbers.size());
+    for (size_t i = 0; i < result.numbers.size(); ++i) interval_.numbers[i] += result.numbers[i];
     const double steps = static_cast<double>(interval_.steps);
     const double tokens_per_s =
         steps * static_cast<double>(trainer_.tokens_per_step()) / interval_.seconds;
@@ -120,18 +120,25 @@ class TrainingLoop {
                        .loss = interval_.loss / steps,
                        .tokens_per_s = tokens_per_s,
                        .gflops = gflops,
-                       .seconds_left = left * seconds_ / static_cast<double>(updates_)},
+                       .seconds_left = left * seconds_ / static_cast<double>(updates_),
+                       .loss_name = trainer_.objective().name},
                       is_logged(state_.step));
     }
     if (!is_logged(state_.step)) return;
-    log_.append(StepMetrics{.step = state_.step,
-                            .tokens = state_.tokens,
-                            .loss = interval_.loss / steps,
-                            .lr = result.learning_rate,
-                            .grad_norm = result.gradient_norm,
-                            .tokens_per_s = tokens_per_s,
-                            .gflops = gflops,
-                            .elapsed_s = state_.elapsed_s});
+    StepMetrics metrics = {.step = state_.step,
+                           .tokens = state_.tokens,
+                           .loss = interval_.loss / steps,
+                           .lr = result.learning_rate,
+                           .grad_norm = result.gradient_norm,
+                           .tokens_per_s = tokens_per_s,
+                           .gflops = gflops,
+                           .elapsed_s = state_.elapsed_s};
+    const Objective& objective = trainer_.objective();
+    if (objective.name != next_token_objective().name) metrics.objective = objective.name;
+    for (size_t i = 0; i < objective.numbers.size(); ++i) {
+      metrics.numbers.emplace_back(objective.numbers[i], interval_.numbers[i] / steps);
+    }
+    log_.append(metrics);
     interval_ = {};
   }
 
@@ -208,7 +215,7 @@ class TrainingLoop {
   const TrainingConfig& config_;
   Trainer& trainer_;
   const TokenStream* valid_;
-  TrainingState state_;
+  TrainingState& state_;
   const TrainingEvents& events_;
   MetricsLog log_;
   double flops_per_token_;
@@ -222,8 +229,8 @@ class TrainingLoop {
 }  // namespace
 
 bool run_training(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
-                  TrainingState state, const TrainingEvents& events) {
-  return TrainingLoop(run, model, trainer, valid, std::move(state), events)();
+                  TrainingState& state, const TrainingEvents& events) {
+  return TrainingLoop(run, model, trainer, valid, state, events)();
 }
 
 }  // namespace regla

@@ -25,16 +25,17 @@ struct TrainingEvents {
   std::function<bool()> should_stop;
 };
 
-/// Trains a run from where `trainer` and `state` stand up to the configured number of steps:
-/// updates, metrics, validations (none without `valid`) and checkpoints, the last of them at the
-/// end. The first checkpoint is that of the initial weights. Returns false when `should_stop` ended
-/// it early; everything up to there is saved then. A DivergedError leaves the last checkpoint and
-/// the best, and names both.
+/// Trains a run from where `trainer` and `state` stand up to the trainer's last step: updates,
+/// metrics, validations (none without `valid`) and checkpoints, the last of them at the end. The
+/// first checkpoint is that of the initial weights. A training of several stages is several calls,
+/// each with the stage's trainer and the state that the one before left. Returns false when
+/// `should_stop` ended it early; everything up to there is saved then. A DivergedError leaves the
+/// last checkpoint and the best, and names both.
 ///
 /// Validations happen every `eval_every` steps on `eval_batches` batches, and on the whole split at
 /// the end. The best by validation compares the former with each other. A better one gets a
 /// checkpoint at once.
 bool run_training(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
-                  TrainingState state, const TrainingEvents& events);
+                  TrainingState& state, const TrainingEvents& events);
 
 }  // namespace regla

@@ -3,6 +3,7 @@
 #include "analyses/gate_history.h"
 #include "app/analyse/analyse.h"
 #include "core/parallel.h"
+#include "training/stage_json.h"
 
 namespace regla::app {
 namespace {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 
 #include "app/gnuplot.h"
 #include "app/report/sections.h"
@@ -168,7 +169,12 @@ Html curves(const Runs& runs) {
   };
   const Html figures =
       draw({.title = "Training loss", .x = "", .y = "nats per token"},
-           of_steps(&StepMetrics::loss)) +
+           [&](const Metrics& metrics) {  // not that of stages that learn from a teacher
+             std::vector<StepMetrics> plain;
+             std::copy_if(metrics.steps.begin(), metrics.steps.end(), std::back_inserter(plain),
+                          [](const StepMetrics& line) { return line.objective.empty(); });
+             return points_of(plain, axis, &StepMetrics::loss);
+           }) +
       draw({.title = "Validation loss", .x = "", .y = "nats per token"},
            [&](const Metrics& metrics) {
              return points_of(metrics.validations, axis, &EvalMetrics::loss);

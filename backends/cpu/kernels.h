@@ -80,5 +80,8 @@ decltype(KernelTable::penalise)::Function penalise;
 decltype(KernelTable::sample)::Function sample;
 decltype(KernelTable::sums_of_squares)::Function sums_of_squares;
 decltype(KernelTable::is_finite)::Function is_finite;
+decltype(KernelTable::distillation)::Function distillation;
+decltype(KernelTable::relative_error)::Function relative_error;
+decltype(KernelTable::relative_error_backward)::Function relative_error_backward;
 
 }  // namespace regla::cpu

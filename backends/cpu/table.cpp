@@ -80,6 +80,9 @@ constinit const KernelTable kTable = {
     .sample = sample,
     .sums_of_squares = sums_of_squares,
     .is_finite = is_finite,
+    .distillation = any_precision<distillation>,
+    .relative_error = any_precision<relative_error>,
+    .relative_error_backward = any_precision<relative_error_backward>,
 };
 
 }  // namespace regla::cpu

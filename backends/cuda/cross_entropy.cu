@@ -4,8 +4,8 @@
 
 #include "backends/copies.h"
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/product.h"
 #include "backends/cuda/rows.cuh"
+#include "backends/cuda/score_slice.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 
 // Rows by slices: the scores of a slice, the losses and the gradients of the scores by one kernel,
@@ -19,14 +19,6 @@
 // the scores' place where they are as wide.
 namespace regla::cuda {
 namespace {
-
-/// Rows of a slice, of `rows` in equal parts: the more, the less often the gradient of the weights,
-/// which each slice adds to, is read and written; at most 2^28 scores.
-int64_t slice_rows(int64_t rows, int64_t pitch) {
-  constexpr int64_t kMostScores = int64_t{1} << 28, kTile = 128;
-  const int64_t most = std::max(kMostScores / pitch, kTile), slices = (rows + most - 1) / most;
-  return std::min(rows, ((rows + slices - 1) / slices + kTile - 1) / kTile * kTile);
-}
 
 constexpr float kHalfUnit = 16;  // see above
 
@@ -75,9 +67,6 @@ Tensor halved(const Context& on, const Tensor& x, float factor) {
   }
   return to;
 }
-
-/// Elements from row to row: cuBLASLt is fastest where every row begins at 16 bytes.
-int64_t padded(int64_t vocab) { return (vocab + 7) / 8 * 8; }
 
 // loss = -log softmax(row)[target];  d_score = scale * (softmax(row) - one_hot(target))
 template <class S>
@@ -359,43 +348,15 @@ struct Head {
     right = is_half ? halved(on, weight, 1) : weight;
   }
 
-  Matrices as_scores(Matrices x) const {
-    x.is_half = is_half;
-    return x;
-  }
-};
-
-/// Rows [begin, end), whose scores and gradients lie in the first rows of buffers [most, pitch].
-struct Slice {
-  const Context& on;
-  const Head& head;
-  int64_t begin, end;
-  const Tensor &scores, &d_scores;
-
-  /// Without what pads the rows.
-  Matrices part_of(const Tensor& buffer) const {
-    Matrices part = Matrices::of(buffer);
-    part.rows = end - begin;
-    part.columns = head.weight.dim(0);
-    return part;
-  }
-
-  void compute_scores() const {
-    multiply(on, {.a = head.as_scores(Matrices::of(head.left.slice(begin, end))),
-                  .b = head.as_scores(Matrices::of(head.right)),
-                  .c = head.as_scores(part_of(scores)),
-                  .transpose_b = true});
-  }
-
-  void add_gradients(const Tensor& d_hidden, const Tensor& d_weight) const {
-    multiply(on, {.a = part_of(d_scores),
-                  .b = Matrices::of(head.weight),
-                  .c = Matrices::of(d_hidden.slice(begin, end))});
-    multiply(on, {.a = part_of(d_scores),
-                  .b = Matrices::of(head.hidden.slice(begin, end)),
-                  .c = Matrices::of(d_weight),
-                  .transpose_a = true,
-                  .accumulate = begin > 0});
+  void compute_scores(const ScoreSlice& slice, const Tensor& scores) const {
+    const auto as_scores = [this](Matrices x) {
+      x.is_half = is_half;
+      return x;
+    };
+    multiply(slice.on, {.a = as_scores(Matrices::of(left.slice(slice.begin, slice.end))),
+                        .b = as_scores(Matrices::of(right)),
+                        .c = as_scores(slice.part_of(scores)),
+                        .transpose_b = true});
   }
 };
 
@@ -428,8 +389,8 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
                                             : Tensor::empty({most, pitch}, dtype, on.device);
     for (int64_t begin = 0; begin < R; begin += most) {
       const int64_t end = std::min(R, begin + most);
-      const Slice slice = {on, head, begin, end, scores, d_scores};
-      slice.compute_scores();
+      const ScoreSlice slice = {on, head.hidden, head.weight, begin, end};
+      head.compute_scores(slice, scores);
       losses_of(on, ScoreRows<S>{.rows = end - begin,
                                  .vocab = vocab,
                                  .pitch = pitch,
@@ -438,7 +399,7 @@ void cross_entropy(const CrossEntropyArgs& args, Tensor losses, Tensor d_hidden,
                                  .scale = static_cast<S>(args.scale),
                                  .losses = Numbers(losses.slice(begin, end)),
                                  .d_scores = d_scores});
-      if (d_hidden) slice.add_gradients(d_hidden, d_weight);
+      if (d_hidden) slice.add_gradients(d_scores, d_hidden, d_weight);
     }
   });
 }

@@ -81,6 +81,9 @@ constexpr KernelTable make_table() {
   table.sample = sample;
   table.sums_of_squares = sums_of_squares;
   table.is_finite = is_finite;
+  table.distillation = distillation;
+  table.relative_error = relative_error;
+  table.relative_error_backward = relative_error_backward;
   return table;
 }
 

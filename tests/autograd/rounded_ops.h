@@ -37,6 +37,8 @@ inline std::string types_of(const OpSample& sample, size_t outputs) {
                                                             {"embedding", "S"},
                                                             {"cross_entropy", "DD"},
                                                             {"cross_entropy_rows", "S"},
+                                                            {"distillation", "D"},
+                                                            {"relative_error", "D"},
                                                             {"favor_exponent", "S"},
                                                             {"safe_exp", "ASS"},
                                                             {"linear_attention", "AS"},

@@ -361,50 +361,6 @@ TEST_CASE("a GPU's safe exponential is the CPU's, through every maximum", "[cuda
   }
 }
 
-TEST_CASE("a GPU's losses and their gradients are the CPU's", "[cuda]") {
-  const std::optional<Device> device = gpu();
-  if (!device) return;
-  for (const auto& [R, D, vocab] : std::vector<std::array<int64_t, 3>>{
-           {1, 8, 3},
-           {33, 24, 50},
-           {130, 64, 1001},
-           {2500, 16, 257},
-           {300, 32, 50'304},
-           {20, 16, 100'003},
-           {7, 8, 130'001}}) {  // the last two: rows that no block holds
-    INFO(R << " rows, " << vocab << " ids");
-    Tensor targets = random_ids({R}, 1, vocab);
-    for (int64_t i = 3; i < R; i += 11) targets.data<int32_t>()[i] = -1;
-    const Tensor hidden = floats({R, D}, 2), weight = floats({vocab, D}, 3, 0.3);
-    const double scale = 1.0 / static_cast<double>(R);
-    const Tensor losses = Tensor::zeros({R}, DType::F32);
-    check_case({"cross_entropy",
-                "AAI",
-                {hidden, weight, targets},
-                "SAS",
-                {losses, hidden, weight},
-                [=](const auto& on, const auto& in, const auto& out) {
-                  on.cross_entropy({in[0], in[1], in[2], scale}, out[0], out[1], out[2]);
-                },
-                1e-5,
-                1e-2,
-                1e-2},
-               *device);
-    check_case({"losses alone",
-                "AAI",
-                {hidden, weight, targets},
-                "S",
-                {losses},
-                [=](const auto& on, const auto& in, const auto& out) {
-                  on.cross_entropy({in[0], in[1], in[2], scale}, out[0], {}, {});
-                },
-                1e-5,
-                1e-2,
-                1e-3},  // two scores in F16
-               *device);
-  }
-}
-
 TEST_CASE("a GPU's matrices per head are the CPU's", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;

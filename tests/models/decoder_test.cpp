@@ -389,6 +389,32 @@ TEST_CASE("a block is sequential or parallel") {
   }
 }
 
+TEST_CASE("a mixer that is left out adds nothing, as one whose output is zero") {
+  const Tensor ids = random_ids({2, 9}, 1, 37);
+  for (const NamedModel& model : models()) {
+    INFO(model.name);
+    Decoder whole(model.config, 3, DType::F64), without(model.config, 3, DType::F64);
+    shake(whole);
+    shake(without);
+    int64_t softmax = 0;
+    for (int64_t layer = 0; layer < model.config.layers; ++layer) {
+      if (model.config.mixer_of(layer).type != MixerType::Softmax) continue;
+      ++softmax;
+      const std::string output = "layers." + std::to_string(layer) + ".mixer.output.";
+      for (Parameter* parameter : whole.parameters()) {
+        if (parameter->name.starts_with(output)) parameter->value.fill(0);
+      }
+    }
+    CHECK(without.leave_out_mixers(MixerType::Softmax) == softmax);
+    const Tensor expected = whole.logits(whole.hidden(ids)).value;
+    CHECK(relative_error(without.logits(without.hidden(ids)).value, expected) < 1e-12);
+    DecoderState state = without.initial_state(2);
+    const Tensor steps = token_by_token(
+        without, ids, [&](const Tensor& token) { return without.step(token, state); });
+    CHECK(relative_error(steps, expected) < 1e-10);
+  }
+}
+
 TEST_CASE("names are unique, initial weights follow from the seed and the name alone") {
   ModelConfig config = small_model({regla_mixer(), softmax_mixer(), regla_mixer()});
   const Decoder decoder(config, 1), again(config, 1), other(config, 2);

@@ -263,7 +263,8 @@ TEST_CASE("a run of the training loop is written behind the wall") {
     const TokenStream valid = small_text(90, 2);
     TrainingEvents events;
     events.on_evaluation = [&](const EvalMetrics& metrics) { losses.push_back(metrics.loss); };
-    CHECK(run_training(folder_of_run, run.model, run.trainer, &valid, {.text = "abc"}, events));
+    TrainingState state{.text = "abc"};
+    CHECK(run_training(folder_of_run, run.model, run.trainer, &valid, state, events));
     CHECK(load_model(folder / "run", walled_device()).decoder->device() == walled_device());
   }
   REQUIRE(losses.size() == 4);
