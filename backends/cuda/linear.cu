@@ -42,11 +42,14 @@ struct SideBySide {
   Result<float> to;
   int64_t pitch;
 
-  __device__ void operator()(int64_t r, int64_t c, float (&total)[1][W]) const {
+  using Fetched = Pack<T, W>;
+  __device__ Fetched fetch(int64_t r, int64_t c) const {
     const int part = cuts.part_of(c);
+    return from.at[part][(r * cuts.size(part) + c - cuts.first[part]) / W];
+  }
+  __device__ void add(int64_t r, int64_t c, const Fetched& raw, float (&total)[1][W]) const {
     float v[W];
-    Typed<T>::template unpack<W>(from.at[part][(r * cuts.size(part) + c - cuts.first[part]) / W],
-                                 v);
+    Typed<T>::template unpack<W>(raw, v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
     to.put(r * pitch + c, v);
   }

@@ -50,15 +50,27 @@ struct NormParameters {
   int64_t N, G, R;
   Elements<S> x, mean, inverse, d_y;
 
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[2][W]) const {
+  struct Fetched {
+    typename Elements<S>::template Raw<W> x, d_y;
+    S mean, inverse;
+  };
+  __device__ Fetched fetch(int64_t r, int64_t c) const {
     const int64_t row = r * G + c / N, at = r * G * N + c;
-    if (row >= R) return;
+    Fetched raw = {};
+    if (row >= R) return raw;
+    x.template fetch<W>(at, raw.x);
+    d_y.template fetch<W>(at, raw.d_y);
+    raw.mean = mean[row];
+    raw.inverse = inverse[row];
+    return raw;
+  }
+  __device__ void add(int64_t r, int64_t c, const Fetched& raw, S (&total)[2][W]) const {
+    if (r * G + c / N >= R) return;
     S v[W], d[W];
-    x.load(at, v);
-    d_y.load(at, d);
-    const S m = mean[row], scale = inverse[row];
+    x.template unpack<W>(raw.x, v);
+    d_y.template unpack<W>(raw.d_y, d);
     for (int w = 0; w < W; ++w) {
-      total[0][w] += d[w] * (v[w] - m) * scale;
+      total[0][w] += d[w] * (v[w] - raw.mean) * raw.inverse;
       total[1][w] += d[w];
     }
   }
