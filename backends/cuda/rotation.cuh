@@ -24,43 +24,21 @@ static __device__ void sin_cos_of(double angle, double& sine, double& cosine) {
   sincos(angle, &sine, &cosine);
 }
 
-/// Divides 0 <= n < 2^31 by a number that is known before a kernel runs, by a product (Granlund
-/// and Montgomery 1994).
-class Divisor {
- public:
-  explicit Divisor(int d) : d_(static_cast<uint32_t>(std::max(d, 1))) {
-    while ((uint64_t{1} << shift_) < d_) ++shift_;
-    const uint64_t missing = (uint64_t{1} << shift_) - d_;
-    factor_ = static_cast<uint32_t>((missing << 32) / d_ + 1);
-  }
-
-  __device__ int quotient(int n) const {
-    const auto u = static_cast<uint32_t>(n);
-    return static_cast<int>((__umulhi(u, factor_) + u) >> shift_);
-  }
-  __device__ int remainder(int n) const { return n - quotient(n) * static_cast<int>(d_); }
-
- private:
-  uint32_t d_, factor_ = 0, shift_ = 0;
-};
-
 /// How the features of the rows of a tensor [B, T, H, K] turn.
 struct Turn {
   Device device;
-  int rows, heads, K;
-  Divisor steps, H;  // of a sequence, of a token
-  int half;          // pairs of a row
-  double step;       // the logarithm to base 2 of a pair's frequency over the one before
+  int rows, steps, H, K;
+  int half;     // pairs of a row
+  double step;  // the logarithm to base 2 of a pair's frequency over the one before
   bool inverse;
   const int32_t* positions;  // [B, T], or null: nothing turns
 
   Turn(const Tensor& like, const Rotation& rotation, bool is_inverse)
       : device(like.device()),
         rows(static_cast<int>(like.dim(0) * like.dim(1) * like.dim(2))),
-        heads(static_cast<int>(like.dim(2))),
-        K(static_cast<int>(like.dim(3))),
         steps(static_cast<int>(like.dim(1))),
-        H(heads),
+        H(static_cast<int>(like.dim(2))),
+        K(static_cast<int>(like.dim(3))),
         half(rotation.turns() ? static_cast<int>(rotation.rotary / 2) : 0),
         step(half > 0 ? -std::log2(rotation.base) / half : 0),
         inverse(is_inverse),
@@ -69,15 +47,10 @@ struct Turn {
           like.shape(), " are too many heads of tokens");
   }
 
-  /// The most tokens that so many neighbouring rows belong to.
-  __host__ __device__ int most_tokens(int count) const { return (count + heads - 2) / heads + 1; }
   /// So many neighbours belong together in a row that is cut into units: packs of features may be
   /// no longer.
   int least_run() const { return K % 2 == 0 ? std::gcd(K / 2, half) : 1; }
 
-  __device__ int token_of(int row) const { return H.quotient(row); }
-  /// Where the features of a token's time begin within a sequence, of one head.
-  __device__ int first_feature(int token) const { return steps.remainder(token) * K; }
   /// Where a row's features begin.
   __device__ int64_t place(int row) const { return int64_t{row} * K; }
 
@@ -92,7 +65,7 @@ class Turns : public Turn {
   /// Of a block of that many rows, with `shared_bytes` for it. All threads together.
   __device__ Turns(const Turn& turn, int rows, void* shared)
       : Turn(turn),
-        size_(turn.most_tokens(rows) * turn.half),
+        size_(tokens_of(turn, rows) * turn.half),
         frequencies_(static_cast<double*>(shared)),
         cosines_(reinterpret_cast<S*>(frequencies_ + half)) {
 #pragma unroll 1
@@ -102,23 +75,20 @@ class Turns : public Turn {
   }
 
   static size_t shared_bytes(const Turn& turn, int rows) {
-    const auto pairs = static_cast<size_t>(turn.most_tokens(rows) * turn.half);
+    const auto pairs = static_cast<size_t>(tokens_of(turn, rows) * turn.half);
     return static_cast<size_t>(turn.half) * sizeof(double) + pairs * 2 * sizeof(S);
   }
 
-  /// Brings in the tokens of rows [first, end), whose pairs are `Half` if that is not 0 and they
-  /// turn at all. All threads of the block together.
-  template <int Half>
+  /// Brings in the tokens of rows [first, end). All threads of the block together.
   __device__ void move_to(int first, int end) {
     if (half == 0) return;
     __syncthreads();  // frequencies are written; rows before these may still be read
-    first_token_ = token_of(first);
-    const int pairs = Half > 0 ? Half : half;
-    const int count = (token_of(end - 1) + 1 - first_token_) * pairs;
+    first_token_ = first / H;
+    const int count = ((end - 1) / H + 1 - first_token_) * half;
 #pragma unroll 1
     for (int n = static_cast<int>(threadIdx.x); n < count; n += kThreads) {
       S sine, cosine;
-      sin_cos_of(frequencies_[n % pairs] * positions[first_token_ + n / pairs], sine, cosine);
+      sin_cos_of(frequencies_[n % half] * positions[first_token_ + n / half], sine, cosine);
       cosines_[n] = cosine;
       cosines_[size_ + n] = inverse ? -sine : sine;
     }
@@ -143,6 +113,11 @@ class Turns : public Turn {
   }
 
  private:
+  /// The most tokens that so many neighbouring rows belong to.
+  static __host__ __device__ int tokens_of(const Turn& turn, int rows) {
+    return (rows + turn.H - 2) / turn.H + 1;
+  }
+
   int size_, first_token_ = 0;
   double* frequencies_;  // [half]
   S* cosines_;           // [tokens, half], and the sines behind them
@@ -290,8 +265,8 @@ __global__ __launch_bounds__(kThreads, kBlocksOfTurns) void each_turned_row(Turn
     const int row = first + static_cast<int>(threadIdx.x) / lanes;
     const Team team = {lanes, static_cast<int>(threadIdx.x) % lanes, row < turn.rows};
     const auto fetched = f.fetch(team, row, turn);
-    turns.template move_to<Held::kFilled / 2>(first, min(first + size, turn.rows));
-    f(team, row, turn.token_of(row), turns, fetched);
+    turns.move_to(first, min(first + size, turn.rows));
+    f(team, row, row / turn.H, turns, fetched);
   }
 }
 

@@ -65,7 +65,7 @@ struct MaximumRow {
                              const typename Row::Fetched& fetched) const {
     Row turned(team, z, fetched, turns);
     turned.turn(token, turns);
-    const Best<S> best = best_of_row(team, turned, turns.first_feature(token));
+    const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
     if (!team.leads()) return;
     m[row] = best.m;
     argmax[row] = best.arg;
@@ -98,7 +98,7 @@ struct FeaturesRow {
     Row turned(team, z, fetched.z, turns);
     turned.turn(token, turns);
     if (m == nullptr) {
-      const Best<S> best = best_of_row(team, turned, turns.first_feature(token));
+      const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
       if (team.leads()) argmax[row] = best.arg == kNothing ? kFromState : best.arg;
       largest = best.m;
     }
@@ -161,10 +161,13 @@ __device__ void scan_forward(const Scan<S>& scan, int64_t n) {
   };
   const Stretch stretch(scan.steps);
   Reached<S> own = {{lowest<S>(), kNothing}, 0};
-  stretch.each(of_token, [&](int64_t, const Reached<S>& token) { own = join(own, token); });
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) own = join(own, of_token(t));
   const Reached<S> start = {{scan.seen(n), kFromState}, 0};
   Reached<S> reached = joined_before(start, own, join);
-  stretch.each(of_token, [&](int64_t t, const Reached<S>& token) {
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) {
+    const Reached<S> token = of_token(t);
     const S before = reached.best.m;
     reached = join(reached, token);
     const int64_t at = scan.at(n, t);
@@ -172,7 +175,7 @@ __device__ void scan_forward(const Scan<S>& scan, int64_t n) {
     scan.argmax[at] = reached.best.arg;
     scan.log_rho.put(at, token.is_cut != 0 ? S(0) : log_ratio(before, reached.best.m));
     if (t == scan.steps - 1) scan.last.put(n, reached.best.m);
-  });
+  }
 }
 
 /// Gives all tokens from reset to reset what the last of them has.

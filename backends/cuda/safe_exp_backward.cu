@@ -93,7 +93,7 @@ struct GradientRow {
   }
   __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
                              const Fetched& fetched) const {
-    const int place = fetched.argmax - turns.first_feature(token);
+    const int place = fetched.argmax - token % turns.steps * turns.K;
     const bool is_here = place >= 0 && place < turns.K;
     S sum;
     PairedRow<Held> d = in.multiplied(team, fetched.in, turns, sum);
@@ -165,26 +165,22 @@ __global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<S> debts) {
   const auto join = [](const Owed<S>& earlier, const Owed<S>& later) {
     return later.is_cut != 0 ? later : Owed<S>{earlier.sum + later.sum, earlier.is_cut};
   };
-  struct OfToken {
-    Owed<S> owed;
-    int32_t arg;
-    bool ends;  // no token behind it has its maximum
-  };
   const auto of_token = [&](int64_t t) {
-    const auto arg_of = [&](int64_t at) { return debts.argmax[debts.at(n, at)]; };
-    const int32_t arg = arg_of(t);
-    return OfToken{{debts.debt(n, t), t > 0 && arg_of(t - 1) != arg},
-                   arg,
-                   t == debts.steps - 1 || arg_of(t + 1) != arg};
+    const int32_t arg = debts.argmax[debts.at(n, t)];
+    return Owed<S>{debts.debt(n, t), t > 0 && debts.argmax[debts.at(n, t - 1)] != arg};
   };
   const Stretch stretch(debts.steps);
   Owed<S> own = {0, 0};
-  stretch.each(of_token, [&](int64_t, const OfToken& token) { own = join(own, token.owed); });
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) own = join(own, of_token(t));
   Owed<S> owed = joined_before(Owed<S>{0, 0}, own, join);
-  stretch.each(of_token, [&](int64_t, const OfToken& token) {
-    owed = join(owed, token.owed);
-    if (token.ends) debts.pay(n, token.arg, owed.sum);
-  });
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) {
+    owed = join(owed, of_token(t));
+    const int32_t arg = debts.argmax[debts.at(n, t)];
+    const bool ends = t == debts.steps - 1 || debts.argmax[debts.at(n, t + 1)] != arg;
+    if (ends) debts.pay(n, arg, owed.sum);
+  }
   // log rho_0 takes from m0 what it gives to the first token's maximum: no token has m0 then.
   if (threadIdx.x == 0 && debts.d_m0) {
     const S d = debts.d_rho(n, 0);

@@ -18,24 +18,6 @@ struct Stretch {
     begin = min(thread * each, steps);
     end = min(begin + each, steps);
   }
-
-  /// Calls use(t, read(t)) for its tokens in order; some are read before the first is used, which
-  /// may write where they lay.
-  template <class Read, class Use>
-  __device__ void each(const Read& read, const Use& use) const {
-    constexpr int kTogether = 4;
-    for (int64_t first = begin; first < end; first += kTogether) {
-      decltype(read(first)) tokens[kTogether];
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        if (first + i < end) tokens[i] = read(first + i);
-      }
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        if (first + i < end) use(first + i, tokens[i]);
-      }
-    }
-  }
 };
 
 /// The value of the lane `offset` below; X is made of words of 4 bytes.
