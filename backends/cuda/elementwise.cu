@@ -36,6 +36,7 @@ struct RowsOf {
   int64_t columns;
 
   using Fetched = typename Loads::View::template Raw<W>;
+  __device__ int64_t place(int64_t c) const { return c; }
   __device__ Fetched fetch(int64_t r, int64_t c) const {
     Fetched raw;
     x.template fetch<W>(r * columns + c, raw);

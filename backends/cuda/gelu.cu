@@ -37,6 +37,7 @@ struct SummedGradient {
   struct Fetched {
     typename Loads::View::template Raw<W> x, d_y;
   };
+  __device__ int64_t place(int64_t c) const { return c; }
   __device__ Fetched fetch(int64_t r, int64_t c) const {
     Fetched raw;
     x.template fetch<W>(r * columns + c, raw.x);

@@ -43,15 +43,23 @@ struct SideBySide {
   int64_t pitch;
 
   using Fetched = Pack<T, W>;
-  __device__ Fetched fetch(int64_t r, int64_t c) const {
+  struct Place {
+    const Fetched* from;  // in the part's first row
+    int64_t packs, c;     // of the part's rows; in `to`
+  };
+  __device__ Place place(int64_t c) const {
     const int part = cuts.part_of(c);
-    return from.at[part][(r * cuts.size(part) + c - cuts.first[part]) / W];
+    return {from.at[part] + (c - cuts.first[part]) / W, cuts.size(part) / W, c};
   }
-  __device__ void add(int64_t r, int64_t c, const Fetched& raw, float (&total)[1][W]) const {
+  __device__ Fetched fetch(int64_t r, const Place& place) const {
+    return place.from[r * place.packs];
+  }
+  __device__ void add(int64_t r, const Place& place, const Fetched& raw,
+                      float (&total)[1][W]) const {
     float v[W];
     Typed<T>::template unpack<W>(raw, v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
-    to.put(r * pitch + c, v);
+    to.put(r * pitch + place.c, v);
   }
 };
 

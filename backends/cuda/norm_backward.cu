@@ -54,6 +54,7 @@ struct NormParameters {
     typename Elements<S>::template Raw<W> x, d_y;
     S mean, inverse;
   };
+  __device__ int64_t place(int64_t c) const { return c; }
   __device__ Fetched fetch(int64_t r, int64_t c) const {
     const int64_t row = r * G + c / N, at = r * G * N + c;
     Fetched raw = {};
