@@ -2,23 +2,23 @@
 
 namespace regla {
 
-void dropout_norm_by_parts(const DropoutArgs& drop, const NormArgs& norm, const Tensor& y,
-                           const Tensor& mean, const Tensor& inverse) {
-  const KernelTable& kernel = kernels(y.device());
+void dropout_norm_by_parts(const DropoutArgs& drop, const NormArgs& norm,
+                           const DropoutNormResult& result) {
+  const KernelTable& kernel = kernels(norm.x.device());
   if (drop.rate > 0) {
     kernel.dropout(drop, Sink{norm.x});
   } else {
     kernel.add(drop.residual, drop.x, norm.x);
   }
-  kernel.norm(norm, y, mean, inverse);
+  kernel.norm(norm, result.y, result.mean, result.inverse);
 }
 
 void dropout_norm_backward_by_parts(const DropoutArgs& drop, const NormArgs& norm,
-                                    const Tensor& mean, const Tensor& inverse, const Tensor& d_y,
-                                    const Sink& d_sum, const Tensor& d_x, const Sink& d_gain,
-                                    const Sink& d_bias) {
+                                    const DropoutNormResult& forward,
+                                    const DropoutNormGradients& gradients) {
+  const auto& [d_y, d_sum, d_x, d_gain, d_bias] = gradients;
   const KernelTable& kernel = kernels(d_y.device());
-  kernel.norm_backward(norm, mean, inverse, d_y, d_sum, d_gain, d_bias);
+  kernel.norm_backward(norm, forward.mean, forward.inverse, d_y, d_sum, d_gain, d_bias);
   if (!d_x) return;
   if (drop.rate > 0) {
     DropoutArgs same_mask = drop;

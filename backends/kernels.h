@@ -99,6 +99,19 @@ struct DropoutArgs {
   int64_t first;
 };
 
+/// What dropout_norm gives beside the sum, and what its gradients are.
+struct DropoutNormResult {
+  Tensor y;              // [R, N]
+  Tensor mean, inverse;  // [R]
+  Tensor kept;           // the mask, as the backend likes it; undefined where it is drawn again
+};
+struct DropoutNormGradients {
+  Tensor d_y;  // in
+  Sink d_sum;  // out: of the sum, which is that of the residual, too
+  Tensor d_x;  // out, [R, N] or undefined
+  Sink d_gain, d_bias;
+};
+
 /// Cross-entropy of softmax(hidden weight^T) against targets, in slices of rows: the full logits
 /// never exist.
 struct CrossEntropyArgs {
@@ -323,15 +336,13 @@ struct KernelTable {
   Kernel<"first_keys", "I I", void(const Tensor& positions, int64_t past, Tensor first)> first_keys;
   Kernel<"rope", "* I *", void(const RopeArgs&, Sink y)> rope;
   Kernel<"dropout", "* S I *", void(const DropoutArgs&, Sink y)> dropout;
-  // norm.x = drop.residual + dropout of drop.x, y = its norm; and the gradients: d_sum that of the
-  // sum, which is that of the residual, too, and d_x [like x] that of x
-  Kernel<"dropout_norm", "A S I S S S A S S",
-         void(const DropoutArgs& drop, const NormArgs& norm, Tensor y, Tensor mean, Tensor inverse)>
+  // norm.x = drop.residual + dropout of drop.x, y = its norm; backward reads no y
+  Kernel<"dropout_norm", "A S I S S S A S S -",
+         void(const DropoutArgs& drop, const NormArgs& norm, DropoutNormResult&)>
       dropout_norm;
-  Kernel<"dropout_norm_backward", "A S I S S S S S A S A S S",
-         void(const DropoutArgs& drop, const NormArgs& norm, const Tensor& mean,
-              const Tensor& inverse, const Tensor& d_y, Sink d_sum, Tensor d_x, Sink d_gain,
-              Sink d_bias)>
+  Kernel<"dropout_norm_backward", "A S I S S S A S S - A S A S S",
+         void(const DropoutArgs& drop, const NormArgs& norm, const DropoutNormResult&,
+              const DropoutNormGradients&)>
       dropout_norm_backward;
   // losses: [R], unscaled, 0 where the target is -1; d_hidden and d_weight are written for the sum
   // of scale * losses, both or neither

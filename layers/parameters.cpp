@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "backends/copies.h"
+#include "core/normal_numbers.h"
 #include "core/parallel.h"
 
 namespace regla {
@@ -15,20 +16,17 @@ uint64_t stream_of(const std::string& name) {
   return hash;
 }
 
-/// Element i is f(i), rounded to the type. Never a whole tensor in double beside it: an embedding
-/// is large.
+/// `write(element, first, count)` writes elements [first, first + count) from `element` on, in
+/// blocks. Never a whole tensor in double beside one in float: an embedding is large.
 template <class F>
-Tensor made(const Shape& shape, DType dtype, F&& f) {
+Tensor made(const Shape& shape, DType dtype, F&& write) {
   Tensor values = Tensor::empty(shape, dtype == DType::F64 ? DType::F64 : DType::F32);
-  const auto write = [&](auto* element) {
+  const auto fill = [&](auto* element) {
     parallel_for(values.numel(), int64_t{1} << 12, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        element[i] =
-            static_cast<std::remove_pointer_t<decltype(element)>>(f(static_cast<uint64_t>(i)));
-      }
+      write(element + begin, static_cast<uint64_t>(begin), end - begin);
     });
   };
-  dtype == DType::F64 ? write(values.data<double>()) : write(values.data<float>());
+  dtype == DType::F64 ? fill(values.data<double>()) : fill(values.data<float>());
   return values;
 }
 
@@ -50,7 +48,9 @@ Parameter ParameterFactory::normal(const std::string& name, const Shape& shape, 
                                    double deviation) const {
   const Random numbers = random_numbers(seed_, name);
   return filled(name, shape, role, [&] {
-    return made(shape, sums(), [&](uint64_t i) { return deviation * numbers.normal(i); });
+    return made(shape, sums(), [&](auto* element, uint64_t first, int64_t count) {
+      write_normal(numbers, deviation, first, count, element);
+    });
   });
 }
 
@@ -58,8 +58,13 @@ Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape,
                                     double high, double (*map)(double)) const {
   const Random numbers = random_numbers(seed_, name);
   return filled(name, shape, Role::Vector, [&] {
-    return made(shape, sums(),
-                [&](uint64_t i) { return map(low + (high - low) * numbers.uniform(i)); });
+    return made(shape, sums(), [&](auto* element, uint64_t first, int64_t count) {
+      using T = std::remove_pointer_t<decltype(element)>;
+      for (int64_t i = 0; i < count; ++i) {
+        const double u = numbers.uniform(first + static_cast<uint64_t>(i));
+        element[i] = static_cast<T>(map(low + (high - low) * u));
+      }
+    });
   });
 }
 

@@ -282,7 +282,7 @@ void write_training(const fs::path& folder, const Model& model, Trainer& trainer
                     const TrainingState& state) {
   std::vector<NamedTensor> rest;
   trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
-    rest.push_back({name, moment});
+    if (trainer.steps_done() > 0) rest.push_back({name, moment});  // before, all are 0
   });
   DecoderState carried = trainer.carried_state();
   carried.for_each([&](const std::string& name, Tensor& tensor) {
@@ -321,8 +321,9 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
   const DType activations =
       activation_type(read_config(folder / "config.json", {}, NamedBy::Program).precision);
   TensorReader file(path, activations);
-  trainer.optimizer().for_each(
-      [&](const std::string& name, Tensor& moment) { file.read_into(name, moment); });
+  trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
+    state.step > 0 ? file.read_into(name, moment) : file.pass_over(name);  // there they are 0
+  });
   DecoderState carried = trainer.initial_state();
   const std::string where = "[checkpoint] " + path.string();
   const int64_t carried_tokens = trainer.tokens_carried(state.step);

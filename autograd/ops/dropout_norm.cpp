@@ -3,13 +3,13 @@
 namespace regla {
 namespace {
 
-/// sum = residual + mask * x, y = norm(sum). What is kept is the sum, its statistics, and how the
-/// mask is drawn.
+/// sum = residual + mask * x, y = norm(sum). What is kept is the sum, its statistics, and the mask
+/// or how it is drawn.
 struct DropoutNormOp : Op {
   DropoutArgs drop;
   NormArgs norm;
   DType out;
-  Tensor mean, inverse;
+  DropoutNormResult result;
   DropoutNormOp(DropoutArgs dropout, double epsilon, DType type)
       : drop(std::move(dropout)), norm{{}, {}, {}, epsilon, true}, out(type) {}
   const char* name() const override { return "dropout_norm"; }
@@ -23,14 +23,15 @@ struct DropoutNormOp : Op {
     norm.x = empty(shape, S);
     norm.gain = in[2];
     norm.bias = in[3];
-    mean = empty(shape.drop_last(), S);
-    inverse = empty(shape.drop_last(), S);
-    Tensor y = empty(shape, out);
+    result = {.y = empty(shape, out),
+              .mean = empty(shape.drop_last(), S),
+              .inverse = empty(shape.drop_last(), S),
+              .kept = {}};
     drop.residual = in[0];
     drop.x = in[1];
-    kernels_of(y).dropout_norm(drop, norm, y, mean, inverse);
+    kernels_of(norm.x).dropout_norm(drop, norm, result);
     drop.residual = drop.x = {};
-    return {norm.x, y};
+    return {norm.x, std::move(result.y)};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
@@ -40,8 +41,12 @@ struct DropoutNormOp : Op {
     if (!d_sum) d_sum = {Tensor::empty_like(sum), false};
     if (!d_sum.tensor.unique()) d_sum.tensor = d_sum.tensor.clone();
     Tensor d_x = d_in[1]->wanted() ? Tensor::empty(sum.shape(), out, sum.device()) : Tensor{};
-    kernels_of(sum).dropout_norm_backward(drop, norm, mean, inverse, d_y, d_sum, d_x,
-                                          d_in[2]->sink(norm.gain), d_in[3]->sink(norm.bias));
+    kernels_of(sum).dropout_norm_backward(drop, norm, result,
+                                          {.d_y = std::move(d_y),
+                                           .d_sum = d_sum,
+                                           .d_x = d_x,
+                                           .d_gain = d_in[2]->sink(norm.gain),
+                                           .d_bias = d_in[3]->sink(norm.bias)});
     if (d_x) d_in[1]->give(std::move(d_x));
     d_in[0]->give(std::move(d_sum.tensor));
   }

@@ -12,7 +12,8 @@ namespace regla::cuda {
 
 constexpr int kColumnLanes = 32, kRowLanes = 8;
 
-/// partial[block, m, c] = the sum over the block's rows of the M numbers that f adds to `total`.
+/// partial[block, m, c] = the sum over the block's rows of the M numbers that f adds to `total`. A
+/// thread asks for what several rows have before it adds up the first, where f may write.
 template <int W, int M, class S, class F>
 __global__ __launch_bounds__(kColumnLanes* kRowLanes) void sum_row_blocks(int64_t rows,
                                                                           int64_t columns,
@@ -24,8 +25,19 @@ __global__ __launch_bounds__(kColumnLanes* kRowLanes) void sum_row_blocks(int64_
   const int64_t end = begin + block_rows < rows ? begin + block_rows : rows;
   S total[M][W] = {};
   if (c < columns) {
-#pragma unroll 4
-    for (int64_t r = begin + threadIdx.y; r < end; r += kRowLanes) f(r, c, total);
+    constexpr int kTogether = 4;
+    const auto place = f.place(c);
+    for (int64_t first = begin + threadIdx.y; first < end; first += kTogether * kRowLanes) {
+      typename F::Fetched fetched[kTogether];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (first + i * kRowLanes < end) fetched[i] = f.fetch(first + i * kRowLanes, place);
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (first + i * kRowLanes < end) f.add(first + i * kRowLanes, place, fetched[i], total);
+      }
+    }
   }
   for (int m = 0; m < M; ++m) {
     for (int w = 0; w < W; ++w) shared[threadIdx.y][m][threadIdx.x * W + w] = total[m][w];
@@ -75,8 +87,8 @@ void add_partial(const Context& on, int64_t blocks, int64_t columns, const S* pa
   require_launched("sums of columns");
 }
 
-/// out[m][c] (+)= the sum over rows r of what f(r, c, total) adds to total[m][0..W), which are
-/// columns [c, c + W).
+/// out[m][c] (+)= the sum over rows r of what f.add(r, place, f.fetch(r, place), total) adds to
+/// total[m][0..W), which are columns [c, c + W); place = f.place(c).
 template <int W, int M, class S, class F>
 void sum_columns(const Context& on, int64_t rows, int64_t columns, const F& f,
                  const ColumnSums<S, M>& out) {

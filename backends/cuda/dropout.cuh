@@ -45,4 +45,21 @@ struct DropoutMask {
   }
 };
 
+/// Whether elements stayed, a bit for each of the up to 32 of a row that a thread has, in the order
+/// in which it loads them: what backward reads instead of drawing again.
+struct KeptElements {
+  uint32_t bits = 0;
+
+  /// Loads number `load` by W elements.
+  template <int W>
+  __device__ void add(int load, const float (&factors)[W]) {
+#pragma unroll
+    for (int w = 0; w < W; ++w) bits |= (factors[w] != 0 ? 1U : 0U) << (load * W + w);
+  }
+  template <int W>
+  __device__ bool has(int load, int w) const {
+    return (bits >> (load * W + w) & 1) != 0;
+  }
+};
+
 }  // namespace regla::cuda

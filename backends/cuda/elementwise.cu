@@ -34,9 +34,17 @@ struct RowsOf {
 
   typename Loads::View x;
   int64_t columns;
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+
+  using Fetched = typename Loads::View::template Raw<W>;
+  __device__ int64_t place(int64_t c) const { return c; }
+  __device__ Fetched fetch(int64_t r, int64_t c) const {
+    Fetched raw;
+    x.template fetch<W>(r * columns + c, raw);
+    return raw;
+  }
+  __device__ void add(int64_t, int64_t, const Fetched& raw, S (&total)[1][W]) const {
     S v[W];
-    x.load(r * columns + c, v);
+    x.template unpack<W>(raw, v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
   }
 };

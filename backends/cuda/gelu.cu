@@ -34,10 +34,20 @@ struct SummedGradient {
   Result<S> d_x;
   int64_t columns;
 
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[1][W]) const {
+  struct Fetched {
+    typename Loads::View::template Raw<W> x, d_y;
+  };
+  __device__ int64_t place(int64_t c) const { return c; }
+  __device__ Fetched fetch(int64_t r, int64_t c) const {
+    Fetched raw;
+    x.template fetch<W>(r * columns + c, raw.x);
+    d_y.template fetch<W>(r * columns + c, raw.d_y);
+    return raw;
+  }
+  __device__ void add(int64_t r, int64_t c, const Fetched& raw, S (&total)[1][W]) const {
     S v[W], d[W];
-    x.load(r * columns + c, v);
-    d_y.load(r * columns + c, d);
+    x.template unpack<W>(raw.x, v);
+    d_y.template unpack<W>(raw.d_y, d);
     for (int w = 0; w < W; ++w) total[0][w] += d[w] = f(v[w], d[w]);
     d_x.put(r * columns + c, d);
   }

@@ -42,13 +42,24 @@ struct SideBySide {
   Result<float> to;
   int64_t pitch;
 
-  __device__ void operator()(int64_t r, int64_t c, float (&total)[1][W]) const {
+  using Fetched = Pack<T, W>;
+  struct Place {
+    const Fetched* from;  // in the part's first row
+    int64_t packs, c;     // of the part's rows; in `to`
+  };
+  __device__ Place place(int64_t c) const {
     const int part = cuts.part_of(c);
+    return {from.at[part] + (c - cuts.first[part]) / W, cuts.size(part) / W, c};
+  }
+  __device__ Fetched fetch(int64_t r, const Place& place) const {
+    return place.from[r * place.packs];
+  }
+  __device__ void add(int64_t r, const Place& place, const Fetched& raw,
+                      float (&total)[1][W]) const {
     float v[W];
-    Typed<T>::template unpack<W>(from.at[part][(r * cuts.size(part) + c - cuts.first[part]) / W],
-                                 v);
+    Typed<T>::template unpack<W>(raw, v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
-    to.put(r * pitch + c, v);
+    to.put(r * pitch + place.c, v);
   }
 };
 

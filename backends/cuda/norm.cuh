@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "backends/cuda/dropout.cuh"
 #include "backends/cuda/elements.cuh"
 #include "backends/kernels.h"
 
@@ -43,5 +44,11 @@ inline bool are_heads(const NormArgs& args) {
   return args.x.dtype() == DType::BF16 && N % kWidest == 0 && 32 % (N / kWidest) == 0 &&
          R % G == 0 && !args.bias.defined() && are_aligned<kWidest>(args.x, args.gain);
 }
+
+/// norm_backward, and in the same pass the gradient of the branch that came to the norm's x by
+/// dropout, whose mask dropout_norm kept; false where rows are no lines of this kind or nobody
+/// wants all of it, and nothing happened.
+bool norm_branch_backward(const NormArgs& norm, const DropoutNormResult& forward,
+                          const DropoutMask<float>& mask, const DropoutNormGradients& gradients);
 
 }  // namespace regla::cuda

@@ -50,15 +50,28 @@ struct NormParameters {
   int64_t N, G, R;
   Elements<S> x, mean, inverse, d_y;
 
-  __device__ void operator()(int64_t r, int64_t c, S (&total)[2][W]) const {
+  struct Fetched {
+    typename Elements<S>::template Raw<W> x, d_y;
+    S mean, inverse;
+  };
+  __device__ int64_t place(int64_t c) const { return c; }
+  __device__ Fetched fetch(int64_t r, int64_t c) const {
     const int64_t row = r * G + c / N, at = r * G * N + c;
-    if (row >= R) return;
+    Fetched raw = {};
+    if (row >= R) return raw;
+    x.template fetch<W>(at, raw.x);
+    d_y.template fetch<W>(at, raw.d_y);
+    raw.mean = mean[row];
+    raw.inverse = inverse[row];
+    return raw;
+  }
+  __device__ void add(int64_t r, int64_t c, const Fetched& raw, S (&total)[2][W]) const {
+    if (r * G + c / N >= R) return;
     S v[W], d[W];
-    x.load(at, v);
-    d_y.load(at, d);
-    const S m = mean[row], scale = inverse[row];
+    x.template unpack<W>(raw.x, v);
+    d_y.template unpack<W>(raw.d_y, d);
     for (int w = 0; w < W; ++w) {
-      total[0][w] += d[w] * (v[w] - m) * scale;
+      total[0][w] += d[w] * (v[w] - raw.mean) * raw.inverse;
       total[1][w] += d[w];
     }
   }
@@ -75,10 +88,19 @@ void gradients_apart(const Context& on, const NormBackwardRow<S, W>& rows, int64
                  ColumnSums<S, 2>{{Result<S>(d_gain), Result<S>(d_bias)}});
 }
 
+/// What came to the norm's x by dropout.
+struct Branch {
+  const KeptElements* kept = nullptr;  // [lines, lanes]; null: nothing did
+  float scale = 0;                     // of what is kept
+  Result<float> d_x;
+};
+
 // All three in one pass, by lines (norm.cuh) of P loads. A team goes from line to line, keeps the
 // sums of its columns in registers and fetches the next line while it works. Teams are warps, or
 // blocks where a line is long. A row is a whole line (G = 1), or lies in `row_lanes` lanes of one
-// load, has no bias then, and its gradient seldom grows from another. Bytes: x, d_y and d_x once.
+// load, has no bias then, and its gradient seldom grows from another. A whole line may have a
+// branch that came by dropout. Bytes: x, d_y and d_x once; of a branch its gradient, a bit for an
+// element.
 template <class X, class D, int W, int P, bool IsWhole>
 struct NormLines {
   static constexpr int kStats = IsWhole ? 1 : P;        // rows that a thread holds parts of
@@ -93,6 +115,7 @@ struct NormLines {
   float share;  // 1 / N
   bool center;
   Result<float> d_x;
+  Branch branch;
   float* partial;  // [blocks, kSums, columns]
 
   __device__ int columns() const { return lanes * W * P; }
@@ -103,6 +126,7 @@ struct NormLines {
     Pack<X, W> x[P];
     Pack<D, W> d_y[P];
     float mean[kStats], inverse[kStats];
+    KeptElements kept;
   };
   __device__ void fetch(int64_t line, Fetched& to) const {
 #pragma unroll
@@ -116,6 +140,7 @@ struct NormLines {
       to.mean[q] = mean[row];
       to.inverse[q] = inverse[row];
     }
+    if (IsWhole && branch.kept != nullptr) to.kept = branch.kept[line * lanes + lane()];
   }
 
   /// Takes a line that was fetched, and fetches the next one while it works.
@@ -133,6 +158,7 @@ struct NormLines {
       m[q] = fetched.mean[q];
       scale[q] = fetched.inverse[q];
     }
+    const KeptElements kept = fetched.kept;
     fetch(next < lines ? next : line, fetched);
     float of_w[kStats] = {}, of_wx[kStats] = {};
 #pragma unroll
@@ -163,6 +189,11 @@ struct NormLines {
 #pragma unroll
         for (int i = 0; i < W; ++i) w[p][i] += sum[p][i];
         d_x.set(line * columns() + column(p), w[p]);
+        if (branch.kept != nullptr) {
+#pragma unroll
+          for (int i = 0; i < W; ++i) w[p][i] *= kept.has<W>(p, i) ? branch.scale : 0;
+          branch.d_x.set(line * columns() + column(p), w[p]);
+        }
       } else {
         d_x.put(line * columns() + column(p), w[p]);
       }
@@ -209,6 +240,7 @@ struct NormGradients {
   const NormArgs& args;
   const Tensor &mean, &inverse, &d_y;
   Sink d_x, d_gain, d_bias;
+  Branch branch = {};
   int64_t N = args.x.dim(-1), R = args.x.numel() / N, columns = args.gain.numel(), G = columns / N;
 };
 
@@ -231,6 +263,7 @@ void gradients_together(const NormGradients& a, int lanes) {
                    .share = 1 / static_cast<float>(a.N),
                    .center = a.args.center,
                    .d_x = Result<float>(a.d_x),
+                   .branch = a.branch,
                    .partial = partial.data<float>()};
   norm_lines<<<static_cast<unsigned>(blocks), Lines::kThreads, 0, on.stream>>>(f);
   ColumnSums<float, Lines::kSums> out;
@@ -262,6 +295,22 @@ bool went_together(const NormGradients& a) {
 }
 
 }  // namespace
+
+bool norm_branch_backward(const NormArgs& norm, const DropoutNormResult& forward,
+                          const DropoutMask<float>& mask, const DropoutNormGradients& gradients) {
+  const auto& [d_y, d_sum, d_x, d_gain, d_bias] = gradients;
+  const bool is_whole = norm.gain.numel() == norm.x.dim(-1);
+  if (!is_whole || !d_x || !are_aligned<kWide>(d_x)) return false;
+  const auto* kept = reinterpret_cast<const KeptElements*>(forward.kept.data<int32_t>());
+  return went_together({.args = norm,
+                        .mean = forward.mean,
+                        .inverse = forward.inverse,
+                        .d_y = d_y,
+                        .d_x = d_sum,
+                        .d_gain = d_gain,
+                        .d_bias = d_bias,
+                        .branch = {kept, mask.scale, Result<float>(d_x)}});
+}
 
 void norm_backward(const NormArgs& args, const Tensor& mean, const Tensor& inverse,
                    const Tensor& d_y, Sink d_x, Sink d_gain, Sink d_bias) {

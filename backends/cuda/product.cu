@@ -128,9 +128,19 @@ struct Offered {
   int count = 0;
 };
 
-/// The one that was measured to be fastest: with tiles, in cuBLASLt's numbers, of 128 x 128, else
-/// of 128 x 160 or 176 x 128, that share their loads in pairs; else the first.
-cublasLtMatmulAlgo_t preferred(const Offered& offered) {
+/// Whether a product is so large, and its result so narrow, that tiles of 256 x 128 pay.
+bool is_large(const Product& product) {
+  constexpr double kSums = 3e10;
+  const Matrices& c = product.c;
+  const auto depth = static_cast<double>(product.transpose_a ? product.a.rows : product.a.columns);
+  return c.dtype == DType::BF16 && !c.is_half &&
+         static_cast<double>(c.rows * c.columns) * depth >= kSums;
+}
+
+/// The one that was measured to be fastest: with tiles, in cuBLASLt's numbers, of 256 x 128 for a
+/// large product, if that is the first, else of 128 x 128, else of 128 x 160 or 176 x 128, that
+/// share their loads in pairs; else the first.
+cublasLtMatmulAlgo_t preferred(const Product& product, const Offered& offered) {
   const auto number_of = [](const cublasLtMatmulAlgo_t& algorithm,
                             cublasLtMatmulAlgoConfigAttributes_t attribute, auto number) {
     size_t written = 0;
@@ -139,17 +149,19 @@ cublasLtMatmulAlgo_t preferred(const Offered& offered) {
             "choose an algorithm for a product");
     return static_cast<int>(number);
   };
+  const auto is_paired = [&](const cublasLtMatmulAlgo_t& algorithm, int tile) {
+    if (number_of(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, uint32_t{0}) != tile) return false;
+    const int pair = number_of(algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, uint16_t{0});
+    return pair == CUBLASLT_CLUSTER_SHAPE_2x1x1 || pair == CUBLASLT_CLUSTER_SHAPE_1x2x1;
+  };
+  const cublasLtMatmulAlgo_t& first = offered.at[0].algo;
+  if (is_large(product) && is_paired(first, 24)) return first;
   for (const int tile : {20, 29, 201}) {
     for (int i = 0; i < offered.count; ++i) {
-      const cublasLtMatmulAlgo_t& algorithm = offered.at[i].algo;
-      if (number_of(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, uint32_t{0}) != tile) continue;
-      const int pair = number_of(algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, uint16_t{0});
-      if (pair == CUBLASLT_CLUSTER_SHAPE_2x1x1 || pair == CUBLASLT_CLUSTER_SHAPE_1x2x1) {
-        return algorithm;
-      }
+      if (is_paired(offered.at[i].algo, tile)) return offered.at[i].algo;
     }
   }
-  return offered.at[0].algo;
+  return first;
 }
 
 /// A product as cuBLASLt knows it, for matrices that lie anywhere.
@@ -169,7 +181,7 @@ struct Plan {
     // the kernels on both sides of that wait 6 us for it.
     if (fills(on, product)) ask(on, product, 0, offered);
     if (offered.count > 0) {
-      algorithm = preferred(offered);
+      algorithm = preferred(product, offered);
       return;
     }
     workspace_bytes = on.workspace_bytes;

@@ -5,15 +5,23 @@ namespace regla::cuda {
 namespace {
 
 // Bytes: x and y once.
-template <class S, int W, int P>
+template <class Held_>
 struct RopeRow {
-  Elements<S> x;
+  using Held = Held_;
+  using S = typename Held::S;
+  using Row = PairedRow<Held>;
+
+  typename Held::View x;
   Result<S> y;
 
-  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
-    PairedRow<S, W, P> turned(team, x, row, turns);
+  __device__ typename Row::Fetched fetch(const Team& team, int row, const Turn& turn) const {
+    return {team, x, row, turn};
+  }
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
+                             const typename Row::Fetched& fetched) const {
+    Row turned(team, x, fetched, turns);
     turned.turn(token, turns);
-    turned.each([&](int j, const S(&v)[W]) { y.put(turns.place(row) + j, v); });
+    turned.each([&](int j, const S(&v)[Held::W]) { y.put(turns.place(row) + j, v); });
   }
 };
 
@@ -26,9 +34,9 @@ void rope(const RopeArgs& args, Sink y) {
     using S = decltype(tag);
     for_paired_rows<S>(
         turn,
-        [&](auto width, auto packs) {
-          constexpr int W = decltype(width)::value, P = decltype(packs)::value;
-          for_each_turned_row<W, P, S>(turn, RopeRow<S, W, P>{Elements<S>(args.x), Result<S>(y)});
+        [&](auto held) {
+          using Held = decltype(held);
+          for_each_turned_row(turn, RopeRow<Held>{typename Held::View(args.x), Result<S>(y)});
         },
         args.x, y.tensor);
   });

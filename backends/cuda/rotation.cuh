@@ -123,25 +123,76 @@ class Turns : public Turn {
   S* cosines_;           // [tokens, half], and the sines behind them
 };
 
-/// A thread's part of a row, in registers: P units, each two packs of W features, which are pairs
-/// that turn or neighbours that do not.
-template <class S, int W, int P>
+/// How a row is held: by teams of `Lanes` threads, each with P units of two packs of W features,
+/// which are pairs that turn or neighbours that do not. Rows of K = 2 P W Lanes features, all in
+/// pairs (i, i + K / 2), are `filled`, which is known when the kernel is compiled; with 0 lanes
+/// rows may have any size, of which any part turns.
+template <class View_, int W_, int P_, int Lanes_>
+struct HeldAs {
+  using View = View_;
+  using S = typename View::S;
+  static constexpr int W = W_, P = P_, kLanes = Lanes_, kFilled = 2 * P * W * kLanes;
+};
+
+/// Which features of a row a thread has.
+template <class Held>
+struct Units {
+  static constexpr bool kIsFilled = Held::kFilled > 0;
+  static constexpr int W = Held::W;
+
+  int lanes, lane, half, K;
+  bool is_active;
+
+  __device__ Units(const Team& team, const Turn& turn)
+      : lanes(kIsFilled ? Held::kLanes : team.lanes),
+        lane(team.lane),
+        half(turn.half),
+        K(kIsFilled ? Held::kFilled : turn.K),
+        is_active(team.is_active) {}
+
+  __device__ int unit(int p) const { return (p * lanes + lane) * W; }
+  __device__ int low(int p) const { return kIsFilled || unit(p) < half ? unit(p) : 2 * unit(p); }
+  __device__ int high(int p) const {
+    if (kIsFilled) return unit(p) + K / 2;
+    return unit(p) < half ? unit(p) + half : 2 * unit(p) + W;
+  }
+  __device__ bool has_low(int p) const { return is_active && (kIsFilled || 2 * unit(p) < K); }
+  __device__ bool has_high(int p) const { return has_low(p) && (kIsFilled || high(p) < K); }
+  __device__ bool turns(int p) const {
+    return has_low(p) && (kIsFilled ? half > 0 : low(p) < half);
+  }
+};
+
+/// A thread's part of a row, in registers.
+template <class Held>
 class PairedRow {
  public:
-  __device__ PairedRow(const Team& team, const Elements<S>& x, int row, const Turn& turn)
-      : team_(team), turn_(turn) {
-    using Raw = typename Elements<S>::template Raw<W>;
-    Raw low[P], high[P];
-    const int64_t first = turn.place(row);
+  using S = typename Held::S;
+  using View = typename Held::View;
+  static constexpr int W = Held::W, P = Held::P;
+
+  /// As it lies in memory.
+  struct Fetched {
+    typename View::template Raw<W> low[P], high[P];
+
+    __device__ Fetched() {}
+    __device__ Fetched(const Team& team, const View& x, int row, const Turn& turn) {
+      const Units<Held> units(team, turn);
+      const int64_t first = turn.place(row);
 #pragma unroll
-    for (int p = 0; p < P; ++p) {
-      if (has_low(p)) x.template fetch<W>(first + at_low(p), low[p]);
-      if (has_high(p)) x.template fetch<W>(first + at_high(p), high[p]);
+      for (int p = 0; p < P; ++p) {
+        if (units.has_low(p)) x.template fetch<W>(first + units.low(p), low[p]);
+        if (units.has_high(p)) x.template fetch<W>(first + units.high(p), high[p]);
+      }
     }
+  };
+
+  __device__ PairedRow(const Team& team, const View& x, const Fetched& raw, const Turn& turn)
+      : units_(team, turn) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      x.template unpack<W>(low[p], low_[p]);
-      x.template unpack<W>(high[p], high_[p]);
+      x.template unpack<W>(raw.low[p], low_[p]);
+      x.template unpack<W>(raw.high[p], high_[p]);
     }
   }
 
@@ -149,7 +200,7 @@ class PairedRow {
   __device__ void turn(int token, const Turns<S>& turns) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      if (has_low(p) && at_low(p) < turn_.half) turns.turn(token, at_low(p), low_[p], high_[p]);
+      if (units_.turns(p)) turns.turn(token, units_.low(p), low_[p], high_[p]);
     }
   }
 
@@ -158,8 +209,8 @@ class PairedRow {
   __device__ void each(F f) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      if (has_low(p)) f(at_low(p), low_[p]);
-      if (has_high(p)) f(at_high(p), high_[p]);
+      if (units_.has_low(p)) f(units_.low(p), low_[p]);
+      if (units_.has_high(p)) f(units_.high(p), high_[p]);
     }
   }
   /// The same with those of another row: f(j, these, those).
@@ -167,82 +218,124 @@ class PairedRow {
   __device__ void with(PairedRow& other, F f) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      if (has_low(p)) f(at_low(p), low_[p], other.low_[p]);
-      if (has_high(p)) f(at_high(p), high_[p], other.high_[p]);
+      if (units_.has_low(p)) f(units_.low(p), low_[p], other.low_[p]);
+      if (units_.has_high(p)) f(units_.high(p), high_[p], other.high_[p]);
     }
   }
 
- private:
-  __device__ int unit(int p) const { return (p * team_.lanes + team_.lane) * W; }
-  __device__ int at_low(int p) const { return unit(p) < turn_.half ? unit(p) : 2 * unit(p); }
-  __device__ int at_high(int p) const {
-    return unit(p) < turn_.half ? unit(p) + turn_.half : 2 * unit(p) + W;
+  /// The first of this thread's features that is x, or `none`.
+  __device__ int first_of(S x, int none) {
+    int first = none;
+    if constexpr (Units<Held>::kIsFilled) {  // the last first: each that is x replaces those behind
+#pragma unroll
+      for (int i = 2 * P * W - 1; i >= 0; --i) {
+        const int p = i / W % P;
+        const S feature = i < P * W ? low_[p][i % W] : high_[p][i % W];
+        const int place = i < P * W ? units_.low(p) : units_.high(p);
+        if (units_.is_active && feature == x) first = place + i % W;
+      }
+    } else {
+      each([&](int j, const S(&v)[W]) {
+        for (int w = 0; w < W; ++w) first = min(first, v[w] == x ? j + w : none);
+      });
+    }
+    return first;
   }
-  __device__ bool has_low(int p) const { return team_.is_active && 2 * unit(p) < turn_.K; }
-  __device__ bool has_high(int p) const { return has_low(p) && at_high(p) < turn_.K; }
 
-  const Team& team_;
-  const Turn& turn_;
+ private:
+  Units<Held> units_;
   S low_[P][W], high_[P][W];
 };
 
 constexpr int kBlocksOfTurns = 4;  // of a multiprocessor
 
-/// Turns are brought in for `sets` rows of each team at once.
+/// Rows are on their way while their turns are brought in.
 /// `backwards`: blocks begin with the last rows, which the kernel before left in the cache.
-template <class S, class F>
-__global__ __launch_bounds__(kThreads, kBlocksOfTurns) void each_turned_row(Turn turn, int lanes,
-                                                                            int sets,
+template <class Held, class F>
+__global__ __launch_bounds__(kThreads, kBlocksOfTurns) void each_turned_row(Turn turn,
+                                                                            int team_lanes,
                                                                             bool backwards, F f) {
-  extern __shared__ __align__(16) unsigned char shared[];
-  const int teams = kThreads / lanes, size = teams * sets, groups = (turn.rows + size - 1) / size;
-  Turns<S> turns(turn, size, shared);
+  extern __shared__ __align__(32) unsigned char shared[];
+  const int lanes = Held::kLanes > 0 ? Held::kLanes : team_lanes;
+  const int size = kThreads / lanes, groups = (turn.rows + size - 1) / size;
+  Turns<typename Held::S> turns(turn, size, shared);
   for (int group = static_cast<int>(blockIdx.x); group < groups;
        group += static_cast<int>(gridDim.x)) {
     const int first = (backwards ? groups - 1 - group : group) * size;
-    const int end = min(first + size, turn.rows);
-    turns.move_to(first, end);
-    for (int row = first + static_cast<int>(threadIdx.x) / lanes; row - first < size;
-         row += teams) {
-      f(Team{lanes, static_cast<int>(threadIdx.x) % lanes, row < end}, row, row / turn.H, turns);
-    }
+    const int row = first + static_cast<int>(threadIdx.x) / lanes;
+    const Team team = {lanes, static_cast<int>(threadIdx.x) % lanes, row < turn.rows};
+    const auto fetched = f.fetch(team, row, turn);
+    turns.move_to(first, min(first + size, turn.rows));
+    f(team, row, row / turn.H, turns, fetched);
   }
 }
 
-/// Calls `f(team, row, token, turns)` for every row, each of which is a PairedRow<S, W, P>.
-template <int W, int P, class S, class F>
+/// Calls `f(team, row, token, turns, f.fetch(team, row, turn))` for every row, of which a thread
+/// holds what F::Held says.
+template <class F>
 void for_each_turned_row(const Turn& turn, const F& f, bool backwards = false) {
+  using Held = typename F::Held;
+  using S = typename Held::S;
   if (turn.rows == 0 || turn.K == 0) return;
   constexpr size_t kMostShared = 48 << 10;
+  constexpr int kFeatures = 2 * Held::P * Held::W;  // of a thread
   int lanes = 1;
-  while (lanes < kThreads && lanes * P * 2 * W < turn.K) lanes *= 2;
+  while (lanes < kThreads && lanes * kFeatures < turn.K) lanes *= 2;
   if (lanes > 32) lanes = kThreads;
-  // Short rows come several at once, so that the heads of a token share what is brought in.
-  const int teams = kThreads / lanes, sets = lanes < 32 && turn.half > 0 ? 2 : 1;
-  const size_t shared = Turns<S>::shared_bytes(turn, teams * sets);
-  check(shared <= kMostShared && turn.K <= lanes * P * 2 * W, "[cuda] heads of ", turn.K,
+  const int teams = kThreads / lanes;
+  const size_t shared = Turns<S>::shared_bytes(turn, teams);
+  check(shared <= kMostShared && turn.K <= lanes * kFeatures, "[cuda] heads of ", turn.K,
         " features are too large");
   const Context& on = context(turn.device);
-  const int size = teams * sets, groups = (turn.rows + size - 1) / size;
+  const int groups = (turn.rows + teams - 1) / teams;
   const int blocks = std::min(groups, on.multiprocessors * kBlocksOfTurns);
-  each_turned_row<S><<<static_cast<unsigned>(blocks), kThreads, shared, on.stream>>>(
-      turn, lanes, sets, backwards, f);
+  each_turned_row<Held>
+      <<<static_cast<unsigned>(blocks), kThreads, shared, on.stream>>>(turn, lanes, backwards, f);
   require_launched("a kernel of rows that turn");
 }
 
-/// Calls `f(W, P)`, as types, with how rows of S are held: W features are loaded at once where all
-/// of `tensors` allow it, P times two by a thread.
+/// Calls `f` with how rows of K features are held that 16 features of a thread fill; false where
+/// they do not.
+template <class View, int W, class F>
+bool for_filled_rows(int K, F&& f) {
+  constexpr int P = 8 / W;
+  switch (K) {
+    case 32:
+      f(HeldAs<View, W, P, 2>{});
+      return true;
+    case 64:
+      f(HeldAs<View, W, P, 4>{});
+      return true;
+    case 128:
+      f(HeldAs<View, W, P, 8>{});
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// Calls `f` with how rows of x are held, beside which other tensors are read (of its type) or
+/// written; S is the type that they are computed in. W features are loaded at once where all
+/// tensors allow it.
 template <class S, class F, class... Tensors>
-void for_paired_rows(const Turn& turn, F&& f, const Tensors&... tensors) {
+void for_paired_rows(const Turn& turn, F&& f, const Tensor& x, const Tensors&... beside) {
+  if constexpr (std::is_same_v<S, float>) {
+    const bool is_narrow = x.dtype() == DType::BF16;
+    if ((turn.half == 0 || 2 * turn.half == turn.K) && are_aligned<kWidest>(x, beside...) &&
+        (is_narrow ? for_filled_rows<Typed<__nv_bfloat16>, kWidest>(turn.K, f)
+                   : for_filled_rows<Typed<float>, kWide>(turn.K, f))) {
+      return;
+    }
+  }
   for_width<S>(
       turn.least_run(),
       [&](auto width) {
         // Two units a thread halve what is done once per row; long rows take more.
-        constexpr int kMost = 4 * decltype(width)::value * kThreads;  // features of a block
-        if (turn.K <= kMost) return f(width, std::integral_constant<int, 2>{});
-        f(width, std::integral_constant<int, 8>{});
+        constexpr int W = decltype(width)::value, kMost = 4 * W * kThreads;  // features of a block
+        if (turn.K <= kMost) return f(HeldAs<Elements<S>, W, 2, 0>{});
+        f(HeldAs<Elements<S>, W, 8, 0>{});
       },
-      tensors...);
+      x, beside...);
 }
 
 }  // namespace regla::cuda

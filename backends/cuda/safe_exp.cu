@@ -32,32 +32,38 @@ struct Best {
 };
 
 /// The maximum of a row; ties go to the lowest feature.
-template <class S, int W, int P>
-__device__ Best<S> best_of_row(const Team& team, PairedRow<S, W, P>& z, int32_t first_arg) {
+template <class Held>
+__device__ Best<typename Held::S> best_of_row(const Team& team, PairedRow<Held>& z,
+                                              int32_t first_arg) {
+  using S = typename Held::S;
   const auto larger = [](S a, S b) { return larger_or_nan(a, b); };
   S largest = lowest<S>();
-  z.each([&](int, const S(&v)[W]) {
-    for (int w = 0; w < W; ++w) largest = larger(largest, v[w]);
+  z.each([&](int, const S(&v)[Held::W]) {
+    for (int w = 0; w < Held::W; ++w) largest = larger(largest, v[w]);
   });
   largest = team.joined(largest, larger);
   constexpr int32_t kNowhere = std::numeric_limits<int32_t>::max();
-  int32_t place = kNowhere;
-  z.each([&](int j, const S(&v)[W]) {
-    for (int w = 0; w < W; ++w) place = min(place, v[w] == largest ? j + w : kNowhere);
-  });
-  place = team.min(place);
+  const int32_t place = team.min(z.first_of(largest, kNowhere));
   return {largest, largest > lowest<S>() ? first_arg + place : kNothing};
 }
 
 // Bytes: z once.
-template <class S, int W, int P>
+template <class Held_>
 struct MaximumRow {
-  Elements<S> z;
+  using Held = Held_;
+  using S = typename Held::S;
+  using Row = PairedRow<Held>;
+
+  typename Held::View z;
   S* m;  // [B, T, H]
   int32_t* argmax;
 
-  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
-    PairedRow<S, W, P> turned(team, z, row, turns);
+  __device__ typename Row::Fetched fetch(const Team& team, int row, const Turn& turn) const {
+    return {team, z, row, turn};
+  }
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
+                             const typename Row::Fetched& fetched) const {
+    Row turned(team, z, fetched, turns);
     turned.turn(token, turns);
     const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
     if (!team.leads()) return;
@@ -67,25 +73,37 @@ struct MaximumRow {
 };
 
 // Bytes: z and the features once.
-template <class S, int W, int P>
+template <class Held_>
 struct FeaturesRow {
+  using Held = Held_;
+  using S = typename Held::S;
+  using Row = PairedRow<Held>;
+
   S scale;
-  Elements<S> z;
+  typename Held::View z;
   const S* m;  // [B, T, H], or null: the maxima of the tokens
   Result<S> features;
   int32_t* argmax;
 
-  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
-    S largest = m != nullptr && team.is_active ? m[row] : S(0);
-    PairedRow<S, W, P> turned(team, z, row, turns);
+  struct Fetched {
+    typename Row::Fetched z;
+    S m;
+  };
+  __device__ Fetched fetch(const Team& team, int row, const Turn& turn) const {
+    return {{team, z, row, turn}, m != nullptr && team.is_active ? m[row] : S(0)};
+  }
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
+                             const Fetched& fetched) const {
+    S largest = fetched.m;
+    Row turned(team, z, fetched.z, turns);
     turned.turn(token, turns);
     if (m == nullptr) {
       const Best<S> best = best_of_row(team, turned, token % turns.steps * turns.K);
       if (team.leads()) argmax[row] = best.arg == kNothing ? kFromState : best.arg;
       largest = best.m;
     }
-    turned.each([&](int j, S(&v)[W]) {
-      for (int w = 0; w < W; ++w) v[w] = scale * exp_of(v[w] - largest);
+    turned.each([&](int j, S(&v)[Held::W]) {
+      for (int w = 0; w < Held::W; ++w) v[w] = scale * exp_of(v[w] - largest);
       features.put(turns.place(row) + j, v);
     });
   }
@@ -193,17 +211,18 @@ __global__ __launch_bounds__(kScanThreads) void scan_maxima(Scan<S> scan) {
   spread_back(scan, n);
 }
 
-template <class S, int W, int P>
+template <class Held>
 void launch(const SafeExpArgs& args, const SafeExpResult& result, const Turn& turn) {
+  using S = typename Held::S;
   const int64_t B = args.z.dim(0), steps = args.z.dim(1), H = args.z.dim(2);
-  const Elements<S> z(args.z);
+  const typename Held::View z(args.z);
   Tensor places = result.argmax;
-  FeaturesRow<S, W, P> features = {static_cast<S>(args.scale), z, nullptr,
-                                   Result<S>(result.features), places.data<int32_t>()};
-  if (args.maximum == Maximum::Token) return for_each_turned_row<W, P, S>(turn, features);
+  FeaturesRow<Held> features = {static_cast<S>(args.scale), z, nullptr, Result<S>(result.features),
+                                places.data<int32_t>()};
+  if (args.maximum == Maximum::Token) return for_each_turned_row(turn, features);
   Tensor maxima = Tensor::empty({B, steps, H}, dtype_of<S>, turn.device);
   S* m = maxima.data<S>();
-  for_each_turned_row<W, P, S>(turn, MaximumRow<S, W, P>{z, m, features.argmax});
+  for_each_turned_row(turn, MaximumRow<Held>{z, m, features.argmax});
   const Scan<S> scan = {.steps = steps,
                         .H = H,
                         .by_sequence = args.maximum == Maximum::Sequence,
@@ -216,7 +235,7 @@ void launch(const SafeExpArgs& args, const SafeExpResult& result, const Turn& tu
   scan_maxima<<<static_cast<unsigned>(B * H), kScanThreads, 0, context(turn.device).stream>>>(scan);
   require_launched("safe_exp");
   features.m = m;
-  for_each_turned_row<W, P, S>(turn, features, true);
+  for_each_turned_row(turn, features, true);
 }
 
 }  // namespace
@@ -227,11 +246,8 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
   for_sum_type(args.z.dtype(), "safe_exp", [&](auto tag) {
     using S = decltype(tag);
     for_paired_rows<S>(
-        turn,
-        [&](auto width, auto packs) {
-          launch<S, decltype(width)::value, decltype(packs)::value>(args, result, turn);
-        },
-        args.z, result.features);
+        turn, [&](auto held) { launch<decltype(held)>(args, result, turn); }, args.z,
+        result.features);
   });
 }
 

@@ -15,62 +15,96 @@ namespace {
 
 constexpr int32_t kFromState = -1;
 
-/// d_features * features in place of the features of a thread, and its sum over the row; zeros
-/// where there are no d_features.
-template <class S, int W, int P>
-__device__ S multiply(const Team& team, PairedRow<S, W, P>& features, const Elements<S>& d_features,
-                      int row, const Turn& turn) {
-  const bool exists = static_cast<bool>(d_features);
-  S sum = 0;
-  if (exists) {
-    PairedRow<S, W, P> d(team, d_features, row, turn);
-    features.with(d, [&](int, S(&f)[W], const S(&g)[W]) {
-      for (int w = 0; w < W; ++w) sum += f[w] *= g[w];
-    });
-  } else {
-    features.each([&](int, S(&f)[W]) {
-      for (int w = 0; w < W; ++w) f[w] = 0;
-    });
+/// Features and their gradients of a row, as they lie in memory.
+template <class Held>
+struct FetchedRows {
+  typename PairedRow<Held>::Fetched features, d_features;
+};
+
+/// Both tensors, of which the gradients may be undefined: zeros.
+template <class Held>
+struct FeaturesAndGradients {
+  using S = typename Held::S;
+  using Row = PairedRow<Held>;
+
+  typename Held::View features, d_features;
+
+  __device__ FetchedRows<Held> fetch(const Team& team, int row, const Turn& turn) const {
+    if (!d_features) return {{team, features, row, turn}, {}};
+    return {{team, features, row, turn}, {team, d_features, row, turn}};
   }
-  return sum;
-}
+  /// d_features * features of a thread; `sum` is theirs.
+  __device__ Row multiplied(const Team& team, const FetchedRows<Held>& fetched, const Turn& turn,
+                            S& sum) const {
+    Row product(team, features, fetched.features, turn);
+    sum = 0;
+    if (d_features) {
+      Row d(team, d_features, fetched.d_features, turn);
+      product.with(d, [&](int, S(&f)[Held::W], const S(&g)[Held::W]) {
+        for (int w = 0; w < Held::W; ++w) sum += f[w] *= g[w];
+      });
+    } else {
+      product.each([&](int, S(&f)[Held::W]) {
+        for (int w = 0; w < Held::W; ++w) f[w] = 0;
+      });
+    }
+    return product;
+  }
+};
 
 // Bytes: features and d_features once.
-template <class S, int W, int P>
+template <class Held_>
 struct SumsRow {
-  Elements<S> features, d_features;
+  using Held = Held_;
+  using S = typename Held::S;
+
+  FeaturesAndGradients<Held> in;
   S* sums;  // [B, T, H]
 
-  __device__ void operator()(const Team& team, int row, int, const Turns<S>& turns) const {
-    PairedRow<S, W, P> d(team, features, row, turns);
-    const S sum = team.sum(multiply(team, d, d_features, row, turns));
+  __device__ FetchedRows<Held> fetch(const Team& team, int row, const Turn& turn) const {
+    return in.fetch(team, row, turn);
+  }
+  __device__ void operator()(const Team& team, int row, int, const Turns<S>& turns,
+                             const FetchedRows<Held>& fetched) const {
+    S sum;
+    in.multiplied(team, fetched, turns, sum);
+    sum = team.sum(sum);
     if (team.leads()) sums[row] = sum;
   }
 };
 
 // Bytes: features, d_features and d_z once.
-template <class S, int W, int P>
+template <class Held_>
 struct GradientRow {
-  Elements<S> features, d_features;  // d_features may be null: zeros
-  const int32_t* argmax;             // [B, T, H]
-  const S* owed;                     // [B, T, H], or null: minus the sum of the row
+  using Held = Held_;
+  using S = typename Held::S;
+
+  FeaturesAndGradients<Held> in;
+  const int32_t* argmax;  // [B, T, H]
+  const S* owed;          // [B, T, H], or null: minus the sum of the row
   Result<S> d_z;
 
-  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns) const {
-    const int place = team.is_active ? argmax[row] - token % turns.steps * turns.K : -1;
-    PairedRow<S, W, P> d(team, features, row, turns);
-    const S sum = multiply(team, d, d_features, row, turns);
-    S due = 0;
-    if (owed == nullptr) {
-      due = -team.sum(sum);
-    } else if (place >= 0 && place < turns.K) {
-      due = owed[row];
+  struct Fetched {
+    FetchedRows<Held> in;
+    int32_t argmax;
+  };
+  __device__ Fetched fetch(const Team& team, int row, const Turn& turn) const {
+    return {in.fetch(team, row, turn), team.is_active ? argmax[row] : -1};
+  }
+  __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
+                             const Fetched& fetched) const {
+    const int place = fetched.argmax - token % turns.steps * turns.K;
+    const bool is_here = place >= 0 && place < turns.K;
+    S sum;
+    PairedRow<Held> d = in.multiplied(team, fetched.in, turns, sum);
+    const S due = owed == nullptr ? -team.sum(sum) : is_here ? owed[row] : S(0);
+    if (is_here) {
+      d.each([&](int j, S(&v)[Held::W]) {
+        for (int w = 0; w < Held::W; ++w) v[w] += j + w == place ? due : S(0);
+      });
     }
-    d.each([&](int j, S(&v)[W]) {
-      for (int w = 0; w < W; ++w) v[w] += j + w == place ? due : S(0);
-    });
     d.turn(token, turns);
-    d.each([&](int j, const S(&v)[W]) { d_z.put(turns.place(row) + j, v); });
+    d.each([&](int j, const S(&v)[Held::W]) { d_z.put(turns.place(row) + j, v); });
   }
 };
 
@@ -154,20 +188,21 @@ __global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<S> debts) {
   }
 }
 
-template <class S, int W, int P>
+template <class Held>
 void launch(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
             const Tensor& d_log_rho, const Tensor& d_m, const Sink& d_z, const Sink& d_m0) {
+  using S = typename Held::S;
   const Turn turn(result.features, args.rotation, true);
   const Shape rows = result.argmax.shape();
-  const Elements<S> features(result.features), d(d_features);
-  GradientRow<S, W, P> gradient = {features, d, result.argmax.data<int32_t>(), nullptr,
-                                   Result<S>(d_z)};
-  if (args.maximum == Maximum::Token) return for_each_turned_row<W, P, S>(turn, gradient);
+  const FeaturesAndGradients<Held> in = {typename Held::View(result.features),
+                                         typename Held::View(d_features)};
+  GradientRow<Held> gradient = {in, result.argmax.data<int32_t>(), nullptr, Result<S>(d_z)};
+  if (args.maximum == Maximum::Token) return for_each_turned_row(turn, gradient);
   Tensor sums = Tensor::empty(rows, dtype_of<S>, turn.device);
   Tensor owed = Tensor::empty(rows, dtype_of<S>, turn.device);
   if (d_features) {
     const Turn still(result.features, {}, false);
-    for_each_turned_row<W, P, S>(still, SumsRow<S, W, P>{features, d, sums.data<S>()});
+    for_each_turned_row(still, SumsRow<Held>{in, sums.data<S>()});
   } else {
     sums.fill(0);
   }
@@ -186,7 +221,7 @@ void launch(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& 
   pay_debts<<<heads, kScanThreads, 0, context(turn.device).stream>>>(debts);
   require_launched("safe_exp_backward");
   gradient.owed = debts.owed;
-  for_each_turned_row<W, P, S>(turn, gradient, true);
+  for_each_turned_row(turn, gradient, true);
 }
 
 }  // namespace
@@ -201,9 +236,8 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
     using S = decltype(tag);
     for_paired_rows<S>(
         turn,
-        [&](auto width, auto packs) {
-          launch<S, decltype(width)::value, decltype(packs)::value>(args, result, d_features,
-                                                                    d_log_rho, d_m, d_z, d_m0);
+        [&](auto held) {
+          launch<decltype(held)>(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
         },
         result.features, d_features, d_z.tensor);
   });

@@ -255,7 +255,8 @@ TEST_CASE("a GPU drops and norms in one pass as the CPU does in two", "[cuda]") 
                 "SASS",
                 {x, x, rows, rows},
                 [=](const auto& on, const auto& in, const auto& out) {
-                  on.dropout_norm(drop(in), norm(out[0], in), out[1], out[2], out[3]);
+                  DropoutNormResult result = {out[1], out[2], out[3], {}};
+                  on.dropout_norm(drop(in), norm(out[0], in), result);
                 },
                 5e-6},
                *device);
@@ -267,15 +268,18 @@ TEST_CASE("a GPU drops and norms in one pass as the CPU does in two", "[cuda]") 
                   {d_y, x, gain, bias},
                   [=](const auto& on, const auto& in, const auto& out) {
                     const auto empty = [&](const Tensor& like) { return Tensor::empty_like(like); };
-                    const Tensor sum = empty(in[1]), y = empty(in[0]);
-                    const Tensor mean = Tensor::empty({R}, sum.dtype(), sum.device());
-                    const Tensor inverse = empty(mean);
-                    const NormArgs normed = norm(sum, in);
-                    on.dropout_norm(drop(in), normed, y, mean, inverse);
+                    const NormArgs normed = norm(empty(in[1]), in);
+                    const Tensor mean = Tensor::empty({R}, in[1].dtype(), in[1].device());
+                    DropoutNormResult result = {empty(in[0]), mean, empty(mean), {}};
+                    on.dropout_norm(drop(in), normed, result);
                     DropoutArgs mask = drop(in);
                     mask.x = mask.residual = {};
-                    on.dropout_norm_backward(mask, normed, mean, inverse, in[5], {out[0], adds},
-                                             out[1], {out[2], adds}, {out[3], adds});
+                    on.dropout_norm_backward(mask, normed, result,
+                                             {.d_y = in[5],
+                                              .d_sum = {out[0], adds},
+                                              .d_x = out[1],
+                                              .d_gain = {out[2], adds},
+                                              .d_bias = {out[3], adds}});
                   },
                   1e-5},
                  *device);

@@ -2,7 +2,10 @@
 
 #include <cmath>
 #include <set>
+#include <utility>
+#include <vector>
 
+#include "core/normal_numbers.h"
 #include "tests/matchers.h"
 
 namespace regla {
@@ -61,6 +64,25 @@ TEST_CASE("normal numbers have the moments of the normal distribution") {
   CHECK(moment[2] == Approx(1).margin(0.015));
   CHECK(moment[3] == Approx(0).margin(0.03));
   CHECK(moment[4] == Approx(3).margin(0.1));
+}
+
+TEST_CASE("normal numbers written together have the bits of those drawn one by one") {
+  const Random random(9, 10);
+  int64_t differ = 0;
+  for (const double deviation : {0.02, 1.0, 1 / std::sqrt(768.0)}) {
+    for (const auto& [first, count] : std::vector<std::pair<uint64_t, int64_t>>{
+             {0, 1}, {3, 16}, {(uint64_t{1} << 32) - 100, 517}, {1 << 20, 1 << 20}}) {
+      std::vector<float> floats(static_cast<size_t>(count));
+      std::vector<double> doubles(floats.size());
+      write_normal(random, deviation, first, count, floats.data());
+      write_normal(random, deviation, first, count, doubles.data());
+      for (size_t i = 0; i < floats.size(); ++i) {
+        const double expected = deviation * random.normal(first + i);
+        differ += floats[i] != static_cast<float>(expected) || doubles[i] != expected;
+      }
+    }
+  }
+  CHECK(differ == 0);
 }
 
 TEST_CASE("seed, stream and index each give other numbers, and the same ones again") {

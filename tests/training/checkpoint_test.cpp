@@ -8,7 +8,7 @@
 #include "storage/safetensors.h"
 #include "tests/matchers.h"
 #include "tests/temporary_folder.h"
-#include "tests/training/support.h"
+#include "tests/training/saved_training.h"
 #include "text/byte_tokenizer.h"
 
 namespace regla {
@@ -208,6 +208,21 @@ TEST_CASE("a run of an earlier version, with as many entries of a window as toke
   restore_training(folder.path(), again, state);
   for (int step = 0; step < 3; ++step) {
     const StepResult a = test::one_step(trainer), b = test::one_step(again);
+    CHECK(a.loss == b.loss);
+    CHECK(a.gradient_norm == b.gradient_norm);
+  }
+}
+
+TEST_CASE("before the first update a checkpoint has no moments, and a training goes on from it") {
+  const TemporaryFolder folder;
+  test::Training whole(config_of(kSmall));
+  whole.save(folder);
+  for (const NamedTensor& entry : read_safetensors(folder / "optimizer.safetensors").tensors) {
+    CHECK(entry.name.starts_with("state."));
+  }
+  test::Training begun(folder);
+  for (int step = 0; step < 3; ++step) {
+    const StepResult a = test::one_step(whole.trainer), b = test::one_step(begun.trainer);
     CHECK(a.loss == b.loss);
     CHECK(a.gradient_norm == b.gradient_norm);
   }
