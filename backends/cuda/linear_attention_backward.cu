@@ -57,12 +57,12 @@ Tensor find_ends(const Context& on, const ChunkedBackward& p, int64_t heads, int
   return ends;
 }
 
-template <int N, bool kTurned, bool kBoth>
+template <int N, bool kTurned, bool kBoth, bool kAlike = false>
 void launch_chunks(const Context& on, const ChunkedBackward& p, int64_t heads, int segments) {
   constexpr size_t kBytes = sizeof(BackwardMemory<N, kBoth>);
-  ask_for_shared(reverse_chunks<N, kTurned, kBoth>, kBytes);
+  ask_for_shared(reverse_chunks<N, kTurned, kBoth, kAlike>, kBytes);
   const dim3 blocks(static_cast<unsigned>(heads), static_cast<unsigned>(segments));
-  reverse_chunks<N, kTurned, kBoth><<<blocks, 2 * N, kBytes, on.stream>>>(p);
+  reverse_chunks<N, kTurned, kBoth, kAlike><<<blocks, 2 * N, kBytes, on.stream>>>(p);
 }
 
 /// All of it by the kernels of a size; `p` has the axis of values as the fading one.
@@ -89,7 +89,8 @@ void reverse_axes(const Context& on, ChunkedBackward p, int64_t heads) {
     launch_chunks<N, true, false>(on, p, heads, segments);
   } else {
     find(find_ends<N, false, false>);
-    launch_chunks<N, false, false>(on, p, heads, segments);
+    by_values ? launch_chunks<N, false, false>(on, p, heads, segments)
+              : launch_chunks<N, false, false, true>(on, p, heads, segments);
   }
   require_launched("linear_attention_backward");
 }
@@ -124,7 +125,6 @@ void reverse_in_chunks(const LinearAttentionArgs& args, const RecurrenceResult& 
   p.log_s = args.log_s ? args.log_s.data<float>() : nullptr;
   p.reset = args.reset ? args.reset.data<int32_t>() : nullptr;
   p.kept = narrow(forward.kept);
-  p.last = forward.state.data<float>();
   p.d_last = to.d_state ? to.d_state.data<float>() : nullptr;
   p.d_log_s = Result<float>(to.d_log_s);
   p.d_first = Result<float>(to.d_state0);

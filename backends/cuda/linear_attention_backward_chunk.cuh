@@ -20,11 +20,11 @@ struct BackwardAxis {
 /// one logs, too.
 struct ChunkedBackward {
   BackwardAxis fading, steady;
-  const float* log_s;          // [B, T, H] or null
-  const int32_t* reset;        // [B, T] or null
-  const Bf16* kept;            // [B H, chunks, K, V] states before chunks
-  const float *last, *d_last;  // [B H, K, V] the state behind all tokens, and its gradient or null
-  const float* d_ends;         // [B H, segments, K, V] gradients behind segments but the last one
+  const float* log_s;    // [B, T, H] or null
+  const int32_t* reset;  // [B, T] or null
+  const Bf16* kept;      // [B H, chunks, K, V] states before chunks
+  const float* d_last;   // [B H, K, V] gradient of the state behind all tokens, or null
+  const float* d_ends;   // [B H, segments, K, V] gradients behind segments but the last one
   Result<float> d_log_s, d_first;
   int steps, chunks, segment, H;  // chunks of a segment
 };
@@ -188,10 +188,10 @@ struct BackwardMemory {
   float total[4][N];         // decays over blocks
   Bf16 narrow_total[4][N];
   float sums[4][N];  // terms of d_log over blocks
-  // sum_i S dS behind the chunk, of even and odd ones; where both axes decay, without what the
-  // chunk wrote to S, which `written` has over blocks.
-  float boundary[2][N];
-  float written[kBoth ? 4 : 1][N];
+  // sum_i S dS behind the chunk, without what the chunk wrote to S, which `written` has over
+  // blocks.
+  float boundary[N];
+  float written[4][N];
   float scalar[kChunkTokens];
   float row_sums[kParts][kChunkTokens];
   // Scores of a part of the components; where both axes decay they come before queries and keys.

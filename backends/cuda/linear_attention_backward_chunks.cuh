@@ -22,18 +22,21 @@
 // - The state before a chunk is the one that the forward pass kept; o is computed again. The
 //   gradient of the state stays in registers, 16 rows for each warp.
 // - d_log_t is the sum over t' >= t of o d_o - u d_u, both without what t' gave itself, which
-//   cancels, plus S dS behind the chunk. A token that nothing passes cuts the sum.
+//   cancels, plus S dS behind the chunk. A token that nothing passes cuts the sum. All of its terms
+//   are taken of operands as they were rounded for the others, so that what tokens behind t give
+//   each other and the state cancels.
 // - Every input is read once, by copies a chunk ahead, and every output written once.
 // - Where both axes decay, all of this runs twice: for gradients on the axis of values, whose
 //   scores on the axis of keys are found level by level as well, on operands that decay in place;
 //   and with the axes exchanged for those on the axis of keys. Little is then left of a token in
-//   the next one, and d_log small beside the terms it is a sum of: these are taken of operands as
-//   they were rounded for the others, so that what tokens behind t give each other cancels to the
-//   last bit, and what meets dS behind the chunk is summed from the chunk's beginning to t instead.
+//   the next one, and d_log small beside the terms it is a sum of: what meets dS behind the chunk
+//   is summed from the chunk's beginning to t instead.
+// - Where nothing but scalars decays, the scores do, before they are rounded, and no operand is
+//   scaled.
 namespace regla::cuda {
 
 /// The gradient of the state behind a chunk.
-template <int N, bool kTurned, bool kBoth>
+template <int N, bool kTurned, bool kBoth, bool kAlike>
 struct StateGradient {
   using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kPieces = N / 16;
@@ -47,62 +50,50 @@ struct StateGradient {
       : p(problem), memory(shared) {}
 
   /// Behind the last chunk of a segment.
-  __device__ void begin(int64_t n, int chunk, const float* gradient) {
-    const int64_t size = int64_t{p.fading.size} * p.steady.size;
-    const bool is_last = chunk + 1 == p.chunks;
-    const float* const last = p.last + n * size;
-    const Bf16* const kept = p.kept + (n * p.chunks + chunk + 1) * size;
-    float sums[2] = {};
+  __device__ void begin(const float* gradient) {
     if (gradient != nullptr) {
       rows.template each<kTurned>(p, [&](float& x, int at, int) { x = gradient[at]; });
     }
-    if (!kBoth && gradient != nullptr) {
-      StateRows<N> states;
-      if (is_last) {
-        states.template each<kTurned>(p, [&](float& x, int at, int) { x = last[at]; });
-      } else {
-        states.template each<kTurned>(
-            p, [&](float& x, int at, int) { x = __bfloat162float(kept[at]); });
-      }
-#pragma unroll
-      for (int i = 0; i < 8 * kPieces; ++i) {
-        sums[i / 2 % 2] += rows.d[i / 8][i / 4 % 2][i % 4] * states.d[i / 8][i / 4 % 2][i % 4];
-      }
-    }
-    share(sums, chunk);
+    share();
   }
 
   /// Over a chunk: d <- decay d + sum_t (queries from the chunk's beginning), to the gradient
   /// behind the chunk before.
-  __device__ void advance(int chunk, const typename Memory::Steady& steady) {
+  __device__ void advance(const typename Memory::Steady& steady, const Through& through) {
     const int first = rows.first;
+    if constexpr (kAlike) {
+      const float total = through.from_before(kChunkTokens - 1);
+      rows.decay(total, total);
+    }
 #pragma unroll 1
     for (int block = 3; block >= 0; --block) {
-      rows.decay(memory.total[block][first + in.group], memory.total[block][first + in.group + 8]);
+      if constexpr (!kAlike) {
+        const float* const total = memory.total[block] + first + in.group;
+        rows.decay(total[0], total[8]);
+      }
       if constexpr (kBoth) rows.decay_columns(steady.total[block]);
       Fragment a;
       in.load(a, memory.queries + first * Memory::kTokenPitch + 16 * block, Memory::kTokenPitch);
-      rows.add(a, steady.left + 16 * block * kPitch, kPitch);
-    }
-    float sums[2] = {};
-    if constexpr (!kBoth) {
+      if constexpr (kAlike) {
 #pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        Fragment s;
-        load_state(s, steady, i);
+        for (int half = 0; half < 2; ++half) {
+          const int t = 16 * block + 8 * half + 2 * in.member;
+          const float factors[2] = {through.from_before(t), through.from_before(t + 1)};
 #pragma unroll
-        for (int r = 0; r < 4; ++r) {
-          const float2 pair = unpacked(s[r]);
-          const float* const d = rows.d[i][r / 2] + r % 2 * 2;
-          sums[r % 2] += pair.x * d[0] + pair.y * d[1];
+          for (int row = 0; row < 2; ++row) {
+            const float2 pair = unpacked(a[2 * half + row]);
+            a[2 * half + row] = packed(pair.x * factors[0], pair.y * factors[1]);
+          }
         }
       }
+      rows.add(a, steady.left + 16 * block * kPitch, kPitch);
     }
-    share(sums, chunk - 1);
+    share();
   }
 
-  /// Where both axes decay: the boundary's term of d_log, of the state before the chunk alone.
-  __device__ void find_boundary(const typename Memory::Steady& steady) const {
+  /// The boundary's term of d_log, of the state before the chunk alone.
+  __device__ void find_boundary(const typename Memory::Steady& steady,
+                                const Through& through) const {
     float sums[2] = {};
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
@@ -111,12 +102,14 @@ struct StateGradient {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float2 total = {1, 1};
+        if constexpr (kBoth) {
 #pragma unroll
-        for (const auto& of_block : steady.total) {
-          const float2 pair =
-              *reinterpret_cast<const float2*>(of_block + 16 * i + 8 * half + 2 * in.member);
-          total.x *= pair.x;
-          total.y *= pair.y;
+          for (const auto& of_block : steady.total) {
+            const float2 pair =
+                *reinterpret_cast<const float2*>(of_block + 16 * i + 8 * half + 2 * in.member);
+            total.x *= pair.x;
+            total.y *= pair.y;
+          }
         }
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
@@ -126,12 +119,18 @@ struct StateGradient {
         }
       }
     }
+    const float alike = kAlike ? through.from_before(kChunkTokens - 1) : 1;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int at = rows.first + in.group + 8 * row;
-      for (const auto& of_block : memory.total) sums[row] *= of_block[at];
+      sums[row] *= alike;
+      if constexpr (!kAlike) {
+        for (const auto& of_block : memory.total) sums[row] *= of_block[at];
+      }
+      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 1);
+      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
+      if (in.member == 0) memory.boundary[at] = sums[row];
     }
-    put_boundary(sums, 0);
   }
 
  private:
@@ -144,8 +143,8 @@ struct StateGradient {
     }
   }
 
-  /// For all warps: the gradient, rounded, and the boundary's term of d_log.
-  __device__ void share(float (&sums)[2], int chunk) {
+  /// For all warps: the gradient, rounded.
+  __device__ void share() const {
     const int first = rows.first + in.group;
     Bf16* const place = memory.d_state + first * kPitch + 2 * in.member;
 #pragma unroll
@@ -153,15 +152,6 @@ struct StateGradient {
       const float(&c)[4] = rows.d[i / 2][i % 2];
       *reinterpret_cast<uint32_t*>(place + 8 * i) = packed(c[0], c[1]);
       *reinterpret_cast<uint32_t*>(place + 8 * kPitch + 8 * i) = packed(c[2], c[3]);
-    }
-    if constexpr (!kBoth) put_boundary(sums, chunk & 1);
-  }
-  __device__ void put_boundary(float (&sums)[2], int which) const {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 1);
-      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
-      if (in.member == 0) memory.boundary[which][rows.first + in.group + 8 * row] = sums[row];
     }
   }
 };
@@ -172,10 +162,10 @@ __device__ inline uint64_t cuts_of(const float* scalars, int lane) {
          __ballot_sync(0xffffffffu, scalars[lane] == -INFINITY);
 }
 
-template <int N, bool kTurned, bool kBoth>
+template <int N, bool kTurned, bool kBoth, bool kAlike>
 __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const ChunkedBackward p) {
   using Memory = BackwardMemory<N, kBoth>;
-  using Warp = BackwardWarp<N, kTurned, kBoth>;
+  using Warp = BackwardWarp<N, kTurned, kBoth, kAlike>;
   extern __shared__ __align__(16) unsigned char bytes[];
   Memory& memory = *reinterpret_cast<Memory*>(bytes);
   const int64_t n = blockIdx.x, size = int64_t{p.fading.size} * p.steady.size;
@@ -197,11 +187,11 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     memory.scalar[threadIdx.x] =
         scalar_log2(p, head, (end - 1) * kChunkTokens + static_cast<int>(threadIdx.x));
   }
-  StateGradient<N, kTurned, kBoth> gradient(p, memory);
+  StateGradient<N, kTurned, kBoth, kAlike> gradient(p, memory);
   const float* const behind = end < p.chunks
                                   ? p.d_ends + (n * (gridDim.y - 1) + blockIdx.y) * size
                                   : (p.d_last == nullptr ? nullptr : p.d_last + n * size);
-  gradient.begin(n, end - 1, behind);
+  gradient.begin(behind);
 
   for (int chunk = end - 1; chunk >= begin; --chunk) {
     const bool has_next = chunk > begin;
@@ -210,6 +200,7 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     __syncthreads();
     if (kAhead && has_next) warp.load_steady(steady_of(chunk - 1), chunk - 1);
     if (has_scalars) warp.cuts = cuts_of(memory.scalar, warp.in.lane);
+    if constexpr (kAlike) warp.through = Through(memory.scalar, warp.in.lane);
     typename Warp::Rows left_rows, right_rows;
     Pair scores[4];
     float itself[2][2];
@@ -226,9 +217,8 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     warp.store_rows(memory.left, p.fading.d_left, p.fading.size, chunk);
     __syncwarp();
     if (has_next) warp.load_own(memory.left, p.fading.left, chunk - 1);
-    if constexpr (kBoth) {
-      gradient.find_boundary(steady);
-    } else {
+    if (warp.wants_logs) gradient.find_boundary(steady, warp.through);
+    if constexpr (!kBoth) {
       Fragment own_scores;
       warp.finish_scores(own_scores, own);
       warp.template differentiate_steady<true>(own_scores, steady, chunk);
@@ -236,14 +226,18 @@ __global__ __launch_bounds__(2 * N, N == 64 ? 2 : 1) void reverse_chunks(const C
     }
     if (has_next) warp.load_own(memory.right, p.fading.right, chunk - 1);
     __syncthreads();
-    warp.finish_logs(chunk);
-    if constexpr (Memory::kParts == 1) warp.put_scalars(chunk);
+    if constexpr (kAlike) {
+      warp.finish_scalars(chunk);
+    } else {
+      warp.finish_logs(chunk);
+      if constexpr (Memory::kParts == 1) warp.put_scalars(chunk);
+    }
     if (has_next) warp.load_log(chunk - 1);
     if (threadIdx.x < kChunkTokens) memory.scalar[threadIdx.x] = next_scalar;
-    gradient.advance(chunk, steady);
+    gradient.advance(steady, warp.through);
     if constexpr (!kAhead) {
       __syncthreads();
-      if constexpr (Memory::kParts > 1) warp.put_scalars(chunk);
+      if constexpr (Memory::kParts > 1 && !kAlike) warp.put_scalars(chunk);
       if (has_next) warp.load_steady(steady_of(chunk - 1), chunk - 1);
     }
     end_group();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backends/cuda/linear_attention_backward_chunk.cuh"
+#include "backends/cuda/linear_attention_through.cuh"
 
 namespace regla::cuda {
 
@@ -17,8 +18,9 @@ __device__ inline void add_to_one(float& first, float& second, float a, float b,
 }
 
 /// A warp's 16 tokens of a chunk: how they come and go, what they show to other warps, and their
-/// scores on the axis that does not decay.
-template <int N, bool kTurned, bool kBoth>
+/// scores on the axis that does not decay. Where all components decay alike (kAlike), the scores
+/// do, before they are rounded, and nothing that is multiplied is scaled.
+template <int N, bool kTurned, bool kBoth, bool kAlike>
 struct BackwardRows {
   using Memory = BackwardMemory<N, kBoth>;
   static constexpr int kPitch = Memory::kPitch, kTokenPitch = Memory::kTokenPitch;
@@ -34,6 +36,7 @@ struct BackwardRows {
   uint32_t of_1, of_2, of_4;  // scores of 8 x 8 tokens that belong to blocks of so many
   bool wants_logs;            // d_log or d_log_s
   uint64_t cuts = 0;          // tokens of the chunk that nothing passes
+  Through through;            // where kAlike
 
   __device__ BackwardRows(const ChunkedBackward& problem, Memory& shared, const Head& places)
       : p(problem), memory(shared), head(places) {
@@ -111,11 +114,15 @@ struct BackwardRows {
 
   /// Of 16 components from `column` on, over the block's tokens.
   __device__ RowDecays decays_of(int column) const {
+    if constexpr (kAlike) {
+      const float ones[4][2] = {{1, 1}, {1, 1}, {1, 1}, {1, 1}};
+      return RowDecays(ones);
+    }
     return cuda::decays_of(p.fading.log != nullptr, in, memory.log + 16 * block * kPitch + column,
                            kPitch, memory.scalar + 16 * block);
   }
 
-  /// Queries, keys and totals of the block, for all warps.
+  /// Queries, keys and totals of the block, for all warps; no more decayed than components fade.
   __device__ void share_decayed() const {
 #pragma unroll 2
     for (int piece = 0; piece < 4; ++piece) {
@@ -237,6 +244,7 @@ struct BackwardRows {
       lower[1][2 + e] = reads ? lower[1][2 + e] : upper[1][2 + e];
       lower[1][e] = upper[1][e];
     }
+    if constexpr (kAlike) through.fade(lower, block, block, in);
     round_transposed(scores[0], lower);
   }
 
@@ -264,6 +272,7 @@ struct BackwardRows {
         }
         multiply_blocks(sums, a, b);
       }
+      if constexpr (kAlike) through.fade(sums, block, other, in);
       round_transposed(scores[d], sums);
     }
   }

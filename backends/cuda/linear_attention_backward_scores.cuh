@@ -12,9 +12,9 @@ struct OwnScores {
 };
 
 /// The scores of a warp's 16 tokens with each other where components decay, level by level.
-template <int N, bool kTurned, bool kBoth>
-struct BackwardScores : BackwardRows<N, kTurned, kBoth> {
-  using Base = BackwardRows<N, kTurned, kBoth>;
+template <int N, bool kTurned, bool kBoth, bool kAlike>
+struct BackwardScores : BackwardRows<N, kTurned, kBoth, kAlike> {
+  using Base = BackwardRows<N, kTurned, kBoth, kAlike>;
   using Base::Base;
   using Base::block;
   using Base::in;
@@ -79,10 +79,10 @@ struct BackwardScores : BackwardRows<N, kTurned, kBoth> {
       const float pair = apart == 0 ? own.itself[e / 2][e % 2] : own.of_1[e];
       halves[e] = apart < 2 ? pair : apart < 4 ? own.of_2[e] : own.of_4[e];
     }
-    to[0] = packed(halves[0], halves[1]);
-    to[1] = packed(own.of_8[2], own.of_8[3]);
-    to[2] = packed(own.of_8[0], own.of_8[1]);
-    to[3] = packed(halves[2], halves[3]);
+    Square all = {{halves[0], halves[1], own.of_8[2], own.of_8[3]},
+                  {own.of_8[0], own.of_8[1], halves[2], halves[3]}};
+    if constexpr (kAlike) this->through.fade(all, block, block, in);
+    round(to, all);
   }
 
   __device__ static float& number(OwnScores& own, int i) {

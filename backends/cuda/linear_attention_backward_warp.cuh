@@ -5,9 +5,9 @@
 namespace regla::cuda {
 
 /// The gradients that a warp finds for its tokens.
-template <int N, bool kTurned, bool kBoth>
-struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
-  using Base = BackwardScores<N, kTurned, kBoth>;
+template <int N, bool kTurned, bool kBoth, bool kAlike>
+struct BackwardWarp : BackwardScores<N, kTurned, kBoth, kAlike> {
+  using Base = BackwardScores<N, kTurned, kBoth, kAlike>;
   using Base::Base;
   using Base::block;
   using Base::cuts;
@@ -25,6 +25,7 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
   using Base::p;
   using Base::part;
   using Base::store_rows;
+  using Base::through;
   using Base::wants_logs;
   using Base::warp;
   using typename Base::Memory;
@@ -74,8 +75,8 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
   }
 
   /// What the block's tokens read of the state before the chunk and of the blocks before theirs
-  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`,
-  /// which may be the same sums): 16 components from `column` on, not yet decayed within the block.
+  /// (`before`), and what reads them behind the chunk (`behind`) and in later blocks (`later`): 16
+  /// components from `column` on, not yet decayed within the block.
   __device__ void read_others(Square& before, Square& behind, Square& later, int column,
                               const Pair (&scores)[4], const Rows& left, const Rows& right,
                               const typename Memory::Steady& steady) const {
@@ -101,6 +102,18 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       }
       this->template get_row<true>(b, left, steady, i);
       multiply_blocks(before, a, b);
+    }
+    if constexpr (kAlike) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int t = 16 * block + i / 2 * 8 + 2 * in.member + i % 2;
+        const float to_before = through.from_before(t), to_behind = through.to_behind(t);
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          before[i / 2][2 * row + i % 2] *= to_before;
+          behind[i / 2][2 * row + i % 2] *= to_behind;
+        }
+      }
     }
     // Decays over the blocks in between, from the nearest block to the farthest; the states last.
     float total[4][2], between[4][2], to_before[2] = {1, 1}, to_behind[2] = {1, 1};
@@ -186,6 +199,18 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
     }
   }
 
+  /// The block's sums of `written` go to memory.
+  __device__ void add_written(const Square& written, int column) const {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float sum = (written[0][2 * row] + written[0][2 * row + 1]) +
+                  (written[1][2 * row] + written[1][2 * row + 1]);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (in.member == 0) memory.written[block][column + in.group + 8 * row] = sum;
+    }
+  }
+
   /// terms += the sums of `written` over the block's earlier tokens; the block's sums go to memory.
   __device__ void add_earlier(Square& terms, const Square& written, int column) const {
 #pragma unroll
@@ -224,6 +249,7 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
                                        const float (&itself)[2][2], const Rows& left_rows,
                                        const Rows& right_rows,
                                        const typename Memory::Steady& steady) const {
+    float of_token[2][2] = {}, all_written = 0;  // where all components decay alike
 #pragma unroll 1
     for (int piece = 0; piece < 4; ++piece) {
       const int column = 64 * part + 16 * piece;
@@ -239,8 +265,7 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       decays.template join<4>(in.member);
       level<8>(o, d_right, terms, own.of_8, decays, left, right, scores[0]);
       decays.join_all();
-      Square before = {}, behind = {}, apart = {};
-      Square& later = kBoth ? apart : behind;
+      Square before = {}, behind = {}, later = {};
       read_others(before, behind, later, column, scores, left_rows, right_rows, steady);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -254,11 +279,17 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
         for (int e = 0; e < 2; ++e) {
           float &to_o = o[i / 2][i % 2 * 2 + e], &to_right = d_right[i / 2][i % 2 * 2 + e];
           to_o += decays.p[i][e] * before[i / 2][i % 2 * 2 + e];
-          if constexpr (kBoth) to_right += decays.r[i][e] * later[i / 2][i % 2 * 2 + e];
-          to_right += decays.r[i][e] * behind[i / 2][i % 2 * 2 + e];
-          terms[i / 2][i % 2 * 2 + e] +=
+          to_right += decays.r[i][e] * (later[i / 2][i % 2 * 2 + e] + behind[i / 2][i % 2 * 2 + e]);
+          float& term = terms[i / 2][i % 2 * 2 + e];
+          term +=
               ls_out[e] * before[i / 2][i % 2 * 2 + e] - rs_out[e] * later[i / 2][i % 2 * 2 + e];
-          written[i / 2][i % 2 * 2 + e] = rs_out[e] * behind[i / 2][i % 2 * 2 + e];
+          const float to_behind = rs_out[e] * behind[i / 2][i % 2 * 2 + e];
+          written[i / 2][i % 2 * 2 + e] = to_behind;
+          if constexpr (!kBoth) term -= to_behind;
+          if constexpr (kAlike) {
+            of_token[i / 2][e] += term;
+            all_written += to_behind;
+          }
           // A token with itself: this term of both would cancel.
           to_o += itself[i / 2][e] * rs[e];
           to_right += itself[i / 2][e] * ls[e];
@@ -268,13 +299,33 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       __syncwarp();
       put_transposed(memory.right, column, d_right);
       if (p.fading.d_left) put_transposed(memory.left, column, o);
-      if (wants_logs) {
+      if (wants_logs && !kAlike) {
         add_up(terms, column);
-        if constexpr (kBoth) add_earlier(terms, written, column);
+        if constexpr (kBoth) {
+          add_earlier(terms, written, column);
+        } else {
+          add_written(written, column);
+        }
         put_transposed(memory.log, column, terms);
       }
     }
+    if (wants_logs && kAlike) put_terms(of_token, all_written);
     __syncwarp();
+  }
+  /// Terms of d_log_s, from all of a part's components.
+  __device__ void put_terms(float (&of_token)[2][2], float all_written) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& sum = of_token[i / 2][i % 2];
+#pragma unroll
+      for (int offset = 4; offset < 32; offset *= 2) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+      }
+      const int token = 16 * block + i / 2 * 8 + 2 * in.member + i % 2;
+      if (in.group == 0) memory.row_sums[part][token] = sum;
+    }
+    all_written = warp_sum(all_written);
+    if (in.lane == 0) memory.written[block][part] = all_written;
   }
 
   // ---- gradients of the steady axis
@@ -294,6 +345,16 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       in.load_transposed(rows[i], tile + 16 * i * kTokenPitch + 16 * block, kTokenPitch);
     }
     Square sums[4] = {};
+    if constexpr (kAlike) {
+      add_state<kLeft>(sums, rows, steady);
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const int t = 16 * block + in.group + 8 * row;
+        const float factor = kLeft ? through.from_before(t) : through.to_behind(t);
+#pragma unroll
+        for (int i = 0; i < 16; ++i) sums[i / 4][i / 2 % 2][2 * row + i % 2] *= factor;
+      }
+    }
     Fragment scores;
     {
       // Queries read what is not behind them: the lower triangle.
@@ -318,10 +379,19 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
         in.load_as_right(b, tile + 16 * i * kTokenPitch, kTokenPitch);
         multiply_blocks(across, rows[i], b);
       }
+      if constexpr (kAlike) through.fade(across, block, other, in);
       round(scores, across);
       add_scored(sums, scores, others, other);
-      decay_columns(rows, other);
+      if constexpr (!kAlike) decay_columns(rows, other);
     }
+    if constexpr (!kAlike) add_state<kLeft>(sums, rows, steady);
+    put_steady(sums, to, chunk);
+  }
+
+  /// What rows decayed to the chunk's beginning or end meet there.
+  template <bool kLeft>
+  __device__ void add_state(Square (&sums)[4], const Fragment (&rows)[kPieces],
+                            const typename Memory::Steady& steady) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
 #pragma unroll
@@ -338,7 +408,6 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
         multiply_blocks(sums[piece], rows[i], b);
       }
     }
-    put_steady(sums, to, chunk);
   }
 
   __device__ void put_steady(const Square (&sums)[4], const Result<float>& to, int chunk) const {
@@ -414,16 +483,14 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
       ++other;
     }
     float earlier[8] = {};
-    if constexpr (kBoth) {
+    float(&behind)[8] = kBoth ? earlier : later;
+    if (kBoth || other == 4) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) earlier[i] = memory.boundary[0][column + i];
-      for (int before = 0; before < block; ++before) {
+      for (int i = 0; i < 8; ++i) behind[i] += memory.boundary[column + i];
+      for (int before = 0; before < (kBoth ? block : 4); ++before) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) earlier[i] += memory.written[before][column + i];
+        for (int i = 0; i < 8; ++i) behind[i] += memory.written[before][column + i];
       }
-    } else if (other == 4) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) later[i] += memory.boundary[chunk % 2][column + i];
     }
     const uint32_t block_cuts = static_cast<uint32_t>(cuts >> (16 * block)) & 0xffffu;
 #pragma unroll
@@ -452,6 +519,34 @@ struct BackwardWarp : BackwardScores<N, kTurned, kBoth> {
     }
     store_rows(memory.log, p.fading.d_log, p.fading.size, chunk);
     __syncwarp();
+  }
+  /// The same of scalars where all components decay alike, by one warp: the sums of the terms of
+  /// later tokens, as far as they are passed on to.
+  __device__ void finish_scalars(int chunk) const {
+    if (!p.d_log_s || warp != 0) return;
+    float behind = in.lane < Memory::kWarps ? memory.written[in.lane % 4][in.lane / 4] : 0;
+#pragma unroll
+    for (int i = 0; i < N; i += 32) behind += memory.boundary[i + in.lane];
+    behind = warp_sum(behind);
+    float next = behind;
+#pragma unroll
+    for (int half = 1; half >= 0; --half) {
+      const uint32_t half_cuts = static_cast<uint32_t>(cuts >> (32 * half)) >> in.lane;
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < Memory::kParts; ++i) sum += memory.row_sums[i][32 * half + in.lane];
+      if ((half_cuts & 1) != 0) sum = 0;
+#pragma unroll
+      for (int offset = 1; offset < 32; offset *= 2) {
+        const float later = __shfl_down_sync(0xffffffffu, sum, offset);
+        const bool passes = (half_cuts & ((1u << offset) - 1)) == 0;
+        sum += in.lane + offset < 32 && passes ? later : 0;
+      }
+      sum += half_cuts == 0 ? next : 0;
+      next = __shfl_sync(0xffffffffu, sum, 0);
+      const int t = chunk * kChunkTokens + 32 * half + in.lane;
+      if (t < p.steps) p.d_log_s.put(head.at(t, 1), sum);
+    }
   }
   /// d_log_s, when all parts of the components are summed.
   __device__ void put_scalars(int chunk) const {
