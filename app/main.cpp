@@ -44,9 +44,9 @@ int run(int argc, char** argv) {
   program.set_version_flag("--version", REGLA_VERSION);
   program.require_subcommand(1);
   Action action;
-  for (const auto add :
-       {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse, add_tokenizer,
-        add_import, add_export, add_linearise, add_bench, add_devices, add_completion}) {
+  for (const auto add : {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse,
+                         add_report, add_tokenizer, add_import, add_export, add_linearise,
+                         add_bench, add_devices, add_completion}) {
     add(program, action);
   }
   try {
