@@ -62,13 +62,12 @@ inline OpSample softmax_attention_sample(const AttentionSizes& n, int64_t past, 
           }};
 }
 
-/// With recurrences in chunks of so many tokens where a device's kernel asks (0: as it likes).
-inline std::vector<OpSample> gpu_ops(int64_t chunk = 0) {
+inline std::vector<OpSample> gpu_ops() {
   std::vector<OpSample> list;
   for (const AttentionSizes& n : kGpuSizes) {
     for (const char* decays : {"", "s", "a", "b", "ab", "bs"}) {
       for (const bool extremes : {false, true}) {
-        OpSample sample = linear_attention_sample(n, decays, extremes, extremes, chunk);
+        OpSample sample = linear_attention_sample(n, decays, extremes, extremes, 0);
         if (extremes) add_extremes(sample);
         sample.flags += ", " + text_of(n);
         list.push_back(sample);
@@ -76,7 +75,7 @@ inline std::vector<OpSample> gpu_ops(int64_t chunk = 0) {
     }
     const double key = 1.6 / std::sqrt(static_cast<double>(n.K));
     for (const bool more : {false, true}) {
-      list.push_back(delta_rule_sample(n, key, more, more, chunk));
+      list.push_back(delta_rule_sample(n, key, more, more, 0));
       list.back().flags += ", " + text_of(n);
     }
     if (n.K > 128) continue;

@@ -6,6 +6,7 @@
 
 #include "backends/cuda/cell_tile.cuh"
 #include "backends/cuda/context.h"
+#include "backends/cuda/side_by_side.cuh"
 
 // Runs any cell token by token, for any sizes: the kernels of a recurrence that has no faster ones,
 // and what every faster kernel is compared with.
@@ -85,16 +86,19 @@ struct ReverseMemory {
   __device__ S* sums_of(int64_t c) const {
     return memory + (kSpilled ? 3 * K * V + c : 3 * V * odd(K) + c * odd(sums(K)));
   }
-  /// One of these sums over all threads, in their order; it begins again at 0.
+  /// One of these sums over all threads, whole warps, in an order of its own; it begins again at 0.
   __device__ S total(int64_t which) const {
     S* const parts = sums_of(0) + which * sum_pitch();
     const int64_t apart = kSpilled ? 1 : odd(sums(K));
-    S sum = 0;
-#pragma unroll 16
-    for (int64_t c = 0; c < threads; ++c) sum += parts[c * apart];
+    SideBySide<S> sum;
+#pragma unroll 2
+    for (int64_t c = 0; c < threads; c += sum.kCount) {
+#pragma unroll
+      for (int i = 0; i < sum.kCount; ++i) sum.at[i] += parts[(c + i) * apart];
+    }
 #pragma unroll 16
     for (int64_t c = 0; c < threads; ++c) parts[c * apart] = 0;
-    return sum;
+    return sum.total();
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "backends/copies.h"
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/precise_math.cuh"
 #include "backends/cuda/rows.cuh"
 #include "backends/cuda/score_slice.cuh"
 #include "backends/cuda/tensor_cores.cuh"
@@ -148,6 +149,7 @@ struct HeldScores {
   static constexpr int kSize = 16 / sizeof(T), kStep = Threads * kSize;
   static constexpr int kPlaces = 14, kAtOnce = 7;
   static constexpr float kUnit = unit_of<T>, kLog2Unit = kLog2E * kUnit;
+  static constexpr bool kIsExact = std::is_same_v<T, float>;
 
   int64_t rows;
   int vocab, pitch;
@@ -181,13 +183,15 @@ struct HeldScores {
     }
   }
 
-  /// e^(kUnit (x - largest)), where `shift` is largest * kLog2Unit.
+  /// e^(kUnit (x - largest)), where `shift` is that of `largest`. Scores in F32 are worth more than
+  /// the error of a product with log2 e.
   __device__ static float exponential(float x, float shift) {
-    return fast_exp2(fmaf(x, kLog2Unit, -shift));
+    return kIsExact ? precise_exp(x - shift) : fast_exp2(fmaf(x, kLog2Unit, -shift));
   }
   /// Where all is -infinity so far, any finite shift gives 0.
   __device__ static float shift_of(float largest) {
-    return largest == -std::numeric_limits<float>::infinity() ? 0 : largest * kLog2Unit;
+    if (largest == -std::numeric_limits<float>::infinity()) return 0;
+    return kIsExact ? largest : largest * kLog2Unit;
   }
 
   struct Sum {

@@ -65,8 +65,9 @@ struct DpfpBackwardRow {
       sum += f;
       dot += d_y[first + at] * f;
     });
-    const S factor = 1 / (S(1e-5) + team.sum(sum));
-    dot = team.sum(dot) * factor;
+    sum = S(1e-5) + team.sum(sum);
+    const S factor = 1 / sum;
+    dot = team.sum(dot) / sum;  // d_y of a lone feature leaves next to nothing: no rounding more
     // y = f / sum:  d_f = (d_y - sum(d_y y)) / sum;  f_i[m] = x'[m] x'[m - i]
     const auto d_both = [&](int64_t m) {
       S d = 0;
@@ -161,7 +162,7 @@ struct DpfpBackwardLanes {
       }
     });
     team.sum(sums);
-    const float factor = 1 / (1e-5F + sums[0]), dot = sums[1] * factor;
+    const float sum = 1e-5F + sums[0], factor = 1 / sum, dot = sums[1] / sum;
     forward.each_shift([&](int i) {
       float d[W], after[2 * W];  // d_f x' of this lane and the next
       d_y.template unpack<W>(raw[i - 1], d);

@@ -17,9 +17,11 @@ struct GeluBackward {
 struct TanhGeluBackward {
   template <class S>
   __device__ S operator()(S x, S d_y) const {
-    const S s = reciprocal(1 + exp_of(-2 * inner(x)));
+    // s (1 - s) from e^-|2 inner|: 1 - s has few digits left where s is near 1.
+    const S z = 2 * inner(x), e = precise_exp(z < 0 ? z : -z), r = reciprocal(1 + e);
+    const S s = z < 0 ? e * r : r;
     const S d_inner = S(0.79788456080286535588) * (1 + 3 * S(0.044715) * x * x);
-    return d_y * (s + 2 * x * s * (1 - s) * d_inner);
+    return d_y * (s + 2 * x * (e * r * r) * d_inner);
   }
 };
 

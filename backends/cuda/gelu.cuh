@@ -1,6 +1,6 @@
 #pragma once
 
-#include "backends/cuda/scalar_math.cuh"
+#include "backends/cuda/precise_math.cuh"
 
 // GELU of one number, in both of its forms.
 namespace regla::cuda {
@@ -18,7 +18,7 @@ struct Normal {
   S below, density;
 
   __device__ explicit Normal(S x) {
-    const S e = exp_of(S(-0.5) * x * x);
+    const S e = precise_exp(S(-0.5) * x * x);
     density = e * S(0.39894228040143267794);
     below = normal_cdf(x, e);
   }
@@ -34,7 +34,7 @@ struct Gelu {
 struct TanhGelu {
   template <class S>
   __device__ S operator()(S x) const {
-    return x * reciprocal(1 + exp_of(-2 * inner(x)));
+    return x * reciprocal(1 + precise_exp(-2 * inner(x)));
   }
 };
 

@@ -29,10 +29,10 @@ unsigned column_blocks(const ChunkedAttention& p) {
   return static_cast<unsigned>((p.V + kColumns - 1) / kColumns);
 }
 
-template <int K, bool kKey, bool kValue, int kTiles>
+template <int K, bool kKey, bool kValue, bool kAlike, int kTiles>
 void launch(const Context& on, int heads, ChunkedAttention p) {
   using Shared = ChunkShared<K, kKey, kTiles>;
-  const auto kernel = run_chunks<K, kKey, kValue, kTiles>;
+  const auto kernel = run_chunks<K, kKey, kValue, kAlike, kTiles>;
   constexpr int kTurnTokens = kTiles * kTileTokens;
   p.turns = static_cast<int>((p.steps + kTurnTokens - 1) / kTurnTokens);
   p.ranks = 1;
@@ -69,17 +69,17 @@ void launch(const Context& on, int heads, ChunkedAttention p) {
   require(cudaLaunchKernelEx(&config, kernel, p), "launch linear_attention");
 }
 
-template <bool kKey, bool kValue>
+template <bool kKey, bool kValue, bool kAlike = false>
 void launch(const Context& on, int heads, const ChunkedAttention& p) {
-  if (p.K <= 32) return launch<32, kKey, kValue, 1>(on, heads, p);
-  if (p.K > 64) return launch<128, kKey, kValue, 1>(on, heads, p);
+  if (p.K <= 32) return launch<32, kKey, kValue, kAlike, 1>(on, heads, p);
+  if (p.K > 64) return launch<128, kKey, kValue, kAlike, 1>(on, heads, p);
   if constexpr (!kKey) {
     // Of so few heads that a multiprocessor would have less than two blocks at most, passing the
     // state on is what takes the time: then half as often.
     const int blocks = kMostRanks * static_cast<int>(column_blocks(p)) * heads;
-    if (blocks < 2 * on.multiprocessors) return launch<64, kKey, kValue, 2>(on, heads, p);
+    if (blocks < 2 * on.multiprocessors) return launch<64, kKey, kValue, kAlike, 2>(on, heads, p);
   }
-  launch<64, kKey, kValue, 1>(on, heads, p);
+  launch<64, kKey, kValue, kAlike, 1>(on, heads, p);
 }
 
 }  // namespace
@@ -117,6 +117,7 @@ void linear_attention_chunks(const LinearAttentionArgs& args, RecurrenceResult& 
   p.V = static_cast<int>(V);
   const Context& on = context(result.o);
   const int count = static_cast<int>(heads);
+  if (!args.log_a && !args.log_b) return launch<false, true, true>(on, count, p);
   if (!args.log_a) return launch<false, true>(on, count, p);
   if (!args.log_b) return launch<true, false>(on, count, p);
   launch<true, true>(on, count, p);

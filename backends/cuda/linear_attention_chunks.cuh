@@ -51,9 +51,9 @@ struct Mailbox {
   }
 };
 
-template <int K, bool kKey, bool kValue, int kTiles>
+template <int K, bool kKey, bool kValue, bool kAlike, int kTiles>
 struct TurnRunner {
-  using Warp = TileWarp<K, kKey, kValue>;
+  using Warp = TileWarp<K, kKey, kValue, kAlike>;
   using Memory = typename Warp::Memory;
   using State = typename Warp::State;
   using Narrow = typename Warp::Narrow;
@@ -253,12 +253,12 @@ struct ChunkShared {
   }
 };
 
-template <int K, bool kKey, bool kValue, int kTiles>
+template <int K, bool kKey, bool kValue, bool kAlike, int kTiles>
 __global__ __launch_bounds__(kTileThreads, K <= 64 && kTiles == 1
                                                ? 3
                                                : 2) void run_chunks(const ChunkedAttention p) {
   using Memory = Tile<K, kKey>;
-  using Runner = TurnRunner<K, kKey, kValue, kTiles>;
+  using Runner = TurnRunner<K, kKey, kValue, kAlike, kTiles>;
   extern __shared__ __align__(16) unsigned char bytes[];
   constexpr size_t kTurnBytes = kTiles * Memory::kBytes;
   auto& shared = *reinterpret_cast<ChunkShared<K, kKey, kTiles>*>(bytes + p.buffers * kTurnBytes);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backends/cuda/linear_attention_keys.cuh"
+#include "backends/cuda/linear_attention_through.cuh"
 
 // A warp's part of a tile: 16 columns of the state. Everything is computed transposed, columns by
 // tokens and columns by features, so that the sums of one product are an operand of the next and
@@ -61,7 +62,9 @@ struct TileOutputs {
   RowDecays decays[2];  // where values decay
 };
 
-template <int K, bool kKey, bool kValue>
+/// kValue: columns decay, all alike where kAlike. Then the scores do, before they are rounded, and
+/// nothing is scaled that is multiplied with them.
+template <int K, bool kKey, bool kValue, bool kAlike>
 struct TileWarp {
   using Memory = Tile<K, kKey>;
   using State = float[K / 8][4];       // C fragments of columns by features
@@ -98,6 +101,7 @@ struct TileWarp {
   /// What the tile's tokens read of each other; leaves in u what is to be written to the state.
   __device__ void run(TileOutputs& out, uint32_t (&u)[2][4], const Memory& tile,
                       const ScoreSums& sums) const {
+    if constexpr (kAlike) return run_alike(out, u, tile, sums);
     const Scores scores(sums);
     RowDecays(&decays)[2] = out.decays;
 #pragma unroll
@@ -113,11 +117,42 @@ struct TileWarp {
     }
   }
 
+  /// The same where all columns decay alike.
+  __device__ void run_alike(TileOutputs& out, uint32_t (&u)[2][4], const Memory& tile,
+                            ScoreSums sums) const {
+    const TileThrough through(tile, in);
+    through.fade(sums, in);
+    const Scores scores(sums);
+#pragma unroll
+    for (int block = 0; block < 2; ++block) {
+      out.decays[block] = through.of_block(block, in);
+      in.load_transposed(u[block], tile.u + 16 * block * kValuePitch + column, kValuePitch);
+      read_written(out.o[block], scores.own[block], u[block]);
+    }
+    read_across(out.o[1], scores, u[0]);
+#pragma unroll
+    for (int block = 0; block < 2; ++block) out.decays[block].scale_keys(u[block], u[block]);
+  }
+
+  /// What a block reads of itself, and the second one of the first, where no column decays or the
+  /// scores have.
+  __device__ static void read_written(float (&o)[2][4], const uint32_t (&scores)[3],
+                                      const uint32_t (&u)[4]) {
+    multiply(o[0], u[0], u[1], scores[0]);
+    multiply(o[1], u, scores[1], scores[2]);
+  }
+  __device__ static void read_across(float (&o)[2][4], const Scores& scores,
+                                     const uint32_t (&u)[4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      multiply_add(o[half], u, scores.across[half][0], scores.across[half][1]);
+    }
+  }
+
   __device__ void within_block(float (&o)[2][4], const uint32_t (&scores)[3],
                                const uint32_t (&u)[4], RowDecays& decays) const {
     if constexpr (!kValue) {
-      multiply(o[0], u[0], u[1], scores[0]);
-      multiply(o[1], u, scores[1], scores[2]);
+      read_written(o, scores, u);
       return;
     }
     // Of two neighbours the first one's r is the second one's p: one product for these and for
@@ -163,10 +198,7 @@ struct TileWarp {
       }
       join(decays[0], decays[1]);
     } else {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        multiply_add(out.o[1][half], u, scores.across[half][0], scores.across[half][1]);
-      }
+      read_across(out.o[1], scores, u);
     }
   }
 

@@ -27,7 +27,7 @@ struct RefinedGateBackward {
 struct Sigmoid {
   template <class S>
   __device__ S operator()(S z) const {
-    return sigmoid_of(z);
+    return precise_sigmoid(z);
   }
 };
 
@@ -35,7 +35,7 @@ struct Sigmoid {
 struct SigmoidBackward {
   template <class S>
   __device__ S operator()(S z, S d_y) const {
-    return d_y * (sigmoid_of(z) * sigmoid_of(-z));
+    return d_y * (precise_sigmoid(z) * precise_sigmoid(-z));
   }
 };
 
@@ -43,14 +43,14 @@ struct SigmoidBackward {
 struct LogSigmoid {
   template <class S>
   __device__ S operator()(S z) const {
-    return (z < 0 ? z : S(0)) - log_without(-exp_of(z < 0 ? z : -z), S(1));
+    return (z < 0 ? z : S(0)) - precise_log_without(-precise_exp(z < 0 ? z : -z), S(1));
   }
 };
 
 struct LogSigmoidBackward {
   template <class S>
   __device__ S operator()(S z, S d_y) const {
-    return d_y * sigmoid_of(-z);
+    return d_y * precise_sigmoid(-z);
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "backends/cuda/scalar_math.cuh"
+#include "backends/cuda/precise_math.cuh"
 
 // log F of the refined gate (Eq. 16-18) from its two pre-activations.
 namespace regla::cuda {
@@ -17,9 +17,9 @@ struct GateParts {
 
   __device__ GateParts(S z_g, S z_r) {
     const S p = z_r < 0 ? z_r : S(0);
-    a = exp_of(z_g < 0 ? z_g : -z_g);
-    b = exp_of(z_r < 0 ? z_r : -z_r);
-    const S c = exp_of(z_g < p ? z_g - p : p - z_g);
+    a = precise_exp(z_g < 0 ? z_g : -z_g);
+    b = precise_exp(z_r < 0 ? z_r : -z_r);
+    const S c = precise_exp(z_g < p ? z_g - p : p - z_g);
     not_r = z_r < 0 ? S(1) : b;
     larger = z_g < p ? p : z_g;
     square = (z_g < p ? c : S(1)) * (1 + b);
@@ -39,7 +39,7 @@ struct LogRefinedGate {
     const bool near_zero = z_g < 0;
     const S missing =
         near_zero ? d - (gate.square + gate.rest) : a * (a * (1 + gate.b) + 2 * gate.not_r);
-    return (near_zero ? z_g + gate.larger : S(0)) + log_without(missing, d);
+    return (near_zero ? z_g + gate.larger : S(0)) + precise_log_without(missing, d);
   }
 };
 

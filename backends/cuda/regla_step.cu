@@ -3,6 +3,7 @@
 
 #include "backends/cuda/chained.cuh"
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/precise_math.cuh"
 #include "backends/cuda/refined_gate.cuh"
 #include "backends/cuda/rotation.cuh"
 #include "backends/step.h"
@@ -72,23 +73,23 @@ __device__ void make_features(const ReglaStep& s, int n, TokenOfHead& token) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   if (warp == 0) {
     const float largest = turned_row(s, s.z_q, n, token.frequencies, token.q);
-    for (int i = lane; i < s.K; i += 32) token.q[i] = s.scale * exp_of(token.q[i] - largest);
+    for (int i = lane; i < s.K; i += 32) token.q[i] = s.scale * precise_exp(token.q[i] - largest);
   } else if (warp == 1) {
     const float before = s.m[n];
     const float now = larger_or_nan(before, turned_row(s, s.z_k, n, token.frequencies, token.k));
-    for (int i = lane; i < s.K; i += 32) token.k[i] = exp_of(token.k[i] - now);
+    for (int i = lane; i < s.K; i += 32) token.k[i] = precise_exp(token.k[i] - now);
     __syncwarp();
     if (lane == 0) {
       // Nothing was seen before: the state is 0.
       const bool is_first = before == kNothing;
-      token.rho = is_first ? 1 : exp_of(before - now);
+      token.rho = is_first ? 1 : precise_exp(before - now);
       s.m[n] = now;
     }
   } else {
     for (int j = static_cast<int>(threadIdx.x) - 64; j < s.V; j += kThreadsOfHead - 64) {
       const int64_t at = int64_t{n} * s.V + j;
       token.u[j] = s.v[at];
-      token.f[j] = exp_of(LogRefinedGate{}(s.z_g[at], s.z_r[at]));
+      token.f[j] = precise_exp(LogRefinedGate{}(s.z_g[at], s.z_r[at]));
     }
   }
 }
@@ -110,7 +111,7 @@ __device__ void finish_head(const ReglaStep& s, int n, const float* o) {
     const int64_t at = int64_t{n} * s.V + j;
     float y = (o[j] - mean) * inverse;
     if (s.gain != nullptr) y *= s.gain[h * s.V + j];
-    if (s.z_o) y *= s.z_o[at] * sigmoid_of(s.z_o[at]);
+    if (s.z_o) y *= s.z_o[at] * precise_sigmoid(s.z_o[at]);
     s.y.put(at, y);
   }
 }

@@ -1,8 +1,8 @@
 #include <limits>
 
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/precise_math.cuh"
 #include "backends/cuda/rotation.cuh"
-#include "backends/cuda/scalar_math.cuh"
 #include "backends/cuda/scan.cuh"
 
 // phi(z)_t[i] = scale * exp(z_t[i] - m_t) (Eq. 11-12), with z as it is once it was turned and m_t
@@ -103,7 +103,7 @@ struct FeaturesRow {
       largest = best.m;
     }
     turned.each([&](int j, S(&v)[Held::W]) {
-      for (int w = 0; w < Held::W; ++w) v[w] = scale * exp_of(v[w] - largest);
+      for (int w = 0; w < Held::W; ++w) v[w] = scale * precise_exp(v[w] - largest);
       features.put(turns.place(row) + j, v);
     });
   }

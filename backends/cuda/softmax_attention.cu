@@ -1,4 +1,5 @@
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/side_by_side.cuh"
 #include "backends/cuda/softmax_attention_tiles.cuh"
 
 namespace regla::cuda {
@@ -16,7 +17,7 @@ struct Query {
                       int64_t begin, int64_t end, int lane) {
     const int64_t s = s0 + lane;
     const bool sees = s >= begin && s < end;
-    const S score = sees ? in.scale * dot(q, keys + lane * (in.K + 1), in.K)
+    const S score = sees ? in.scale * dot_of<S>(q, keys + lane * (in.K + 1), in.K)
                          : -std::numeric_limits<S>::infinity();
     const unsigned seen = __ballot_sync(0xffffffffu, sees);
     if (seen == 0) return;

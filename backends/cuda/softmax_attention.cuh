@@ -65,14 +65,6 @@ __device__ void load_rows(const Elements<S>& x, int64_t start, int64_t pitch, in
 }
 
 template <class S>
-__device__ S dot(const S* a, const S* b, int64_t size) {
-  S sum = 0;
-#pragma unroll 4
-  for (int64_t i = 0; i < size; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-template <class S>
 __device__ S warp_max(S x) {
   for (int offset = 16; offset > 0; offset /= 2) {
     const S other = __shfl_xor_sync(0xffffffffu, x, offset);

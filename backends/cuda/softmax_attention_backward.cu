@@ -1,5 +1,6 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/loops.cuh"
+#include "backends/cuda/side_by_side.cuh"
 #include "backends/cuda/softmax_attention_tiles.cuh"
 
 // With P = softmax(scores) and D_t = o_t . d_o_t:   d_v += P^T d_o,   dS = P * (d_o v^T - D) *
@@ -16,13 +17,18 @@ struct Gradients {
 };
 
 template <class S>
+struct Row {
+  const Elements<S>& x;
+  int64_t first;
+
+  __device__ S operator[](int64_t i) const { return x[first + i]; }
+};
+
+/// By a thread per row, in the order of the products of d_o and v: of a lone key nothing is left.
+template <class S>
 __global__ void find_dots(int64_t rows, int64_t V, Gradients<S> g) {
-  const int64_t row = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / 32;
-  if (row >= rows) return;
-  S sum = 0;
-  for (int64_t j = threadIdx.x % 32; j < V; j += 32) sum += g.o[row * V + j] * g.d_o[row * V + j];
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) g.dots[row] = sum;
+  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (row < rows) g.dots[row] = dot_of<S>(Row<S>{g.d_o, row * V}, Row<S>{g.o, row * V}, V);
 }
 
 /// to[i] += the sum over lanes n of factor_n * rows[n][i], over the `size` elements of a row.
@@ -94,8 +100,8 @@ __global__ void reverse_queries(AttentionInputs<S> in, Gradients<S> g) {
     __syncthreads();
     S d_score = 0;
     if (s >= begin && s < end) {
-      const S score = in.scale * dot(room.own_k, room.partners_k + lane * (K + 1), K);
-      const S d_weight = dot(room.own_v, room.partners_v + lane * (V + 1), V);
+      const S score = in.scale * dot_of<S>(room.own_k, room.partners_k + lane * (K + 1), K);
+      const S d_weight = dot_of<S>(room.own_v, room.partners_v + lane * (V + 1), V);
       d_score = exp(score - log_sum) * (d_weight - D) * in.scale;
     }
     add_rows(d_score, room.partners_k, K, room.sum_k, lane);
@@ -126,8 +132,8 @@ __global__ void reverse_keys(AttentionInputs<S> in, Gradients<S> g) {
     S weight = 0, d_score = 0;
     if (exists && t < in.steps && s < in.end(t) && s >= in.begin(n, t)) {
       const int64_t query = in.query_row(n, t);
-      const S score = in.scale * dot(room.own_k, room.partners_k + lane * (K + 1), K);
-      const S d_weight = dot(room.own_v, room.partners_v + lane * (V + 1), V);
+      const S score = in.scale * dot_of<S>(room.own_k, room.partners_k + lane * (K + 1), K);
+      const S d_weight = dot_of<S>(room.own_v, room.partners_v + lane * (V + 1), V);
       weight = exp(score - g.log_sum[query]);
       d_score = weight * (d_weight - g.dots[query]) * in.scale;
     }
@@ -161,8 +167,8 @@ void softmax_attention_backward(const SoftmaxAttentionArgs& args, const Tensor& 
                             .d_k = Result<S>(d_k),
                             .d_v = Result<S>(d_v)};
     const int64_t rows = log_sum.numel();
-    find_dots<<<static_cast<unsigned>((rows * 32 + kThreads - 1) / kThreads), kThreads, 0,
-                on.stream>>>(rows, in.V, g);
+    find_dots<<<static_cast<unsigned>((rows + kThreads - 1) / kThreads), kThreads, 0, on.stream>>>(
+        rows, in.V, g);
     const size_t bytes = Room<S>::bytes(in.K, in.V);
     const auto heads = static_cast<unsigned>(args.q.dim(0) * in.H);
     const auto blocks = [](int64_t warps) {

@@ -1,6 +1,6 @@
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/map.cuh"
-#include "backends/cuda/scalar_math.cuh"
+#include "backends/cuda/precise_math.cuh"
 
 // GLA's output gate (Yang et al. 2024, section 4.3): y = x swish(z), swish(z) = z sigma(z).
 namespace regla::cuda {
@@ -9,7 +9,7 @@ namespace {
 struct SwishGate {
   template <class S>
   __device__ S operator()(S x, S z) const {
-    return x * z * sigmoid_of(z);
+    return x * z * precise_sigmoid(z);
   }
 };
 
@@ -17,8 +17,8 @@ struct SwishGate {
 struct SwishGateBackward {
   template <class S>
   __device__ Pair<S> operator()(S x, S z, S d_y) const {
-    const S s = sigmoid_of(z);
-    return {d_y * z * s, d_y * x * (s * (1 + z * sigmoid_of(-z)))};
+    const S s = precise_sigmoid(z);
+    return {d_y * z * s, d_y * x * (s * (1 + z * precise_sigmoid(-z)))};
   }
 };
 

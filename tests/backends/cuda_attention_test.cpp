@@ -53,27 +53,30 @@ void check_attention(const HeadSizes& n, int64_t past, int64_t window, bool docu
 
 void check_attention_step(int64_t K, int64_t V, int32_t used, int64_t window, int64_t rotary,
                           Device device) {
-  check_case({"softmax_attention_step",
-              "AAAI",
-              {floats({2, 1, 3, K}, 1), floats({2, 1, 3, K}, 2), floats({2, 1, 3, V}, 3),
-               Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
-              "AAAI",
-              {floats({2, 1, 3, V}, 4), floats({2, 300, 3, K}, 5), floats({2, 300, 3, V}, 6),
-               Tensor::of({1}, std::vector<int32_t>{used})},
-              [=](const auto& on, const auto& in, const auto& out) {
-                on.softmax_attention_step({.q = in[0],
-                                           .k = in[1],
-                                           .v = in[2],
-                                           .keys = out[1],
-                                           .values = out[2],
-                                           .used = out[3],
-                                           .rotation = {in[3], rotary},
-                                           .window = window,
-                                           .scale = 0.2},
-                                          out[0]);
-              },
-              5e-6},
-             device);
+  KernelCase c = {"softmax_attention_step",
+                  "AAAI",
+                  {floats({2, 1, 3, K}, 1), floats({2, 1, 3, K}, 2), floats({2, 1, 3, V}, 3),
+                   Tensor::of({2, 1}, std::vector<int32_t>{used, used / 2})},
+                  "AAAI",
+                  {floats({2, 1, 3, V}, 4), floats({2, 300, 3, K}, 5), floats({2, 300, 3, V}, 6),
+                   Tensor::of({1}, std::vector<int32_t>{used})},
+                  [=](const auto& on, const auto& in, const auto& out) {
+                    on.softmax_attention_step({.q = in[0],
+                                               .k = in[1],
+                                               .v = in[2],
+                                               .keys = out[1],
+                                               .values = out[2],
+                                               .used = out[3],
+                                               .rotation = {in[3], rotary},
+                                               .window = window,
+                                               .scale = 0.2},
+                                              out[0]);
+                  },
+                  5e-6};
+  // A key that turned is rounded as it comes into the cache, and its query with it, and both are
+  // multiplied: o is then rounded twice.
+  if (rotary > 0) c.rounded = 5e-3;
+  check_case(c, device);
 }
 
 }  // namespace
@@ -93,7 +96,10 @@ TEST_CASE("a GPU's softmax attention is the CPU's, with windows, documents and a
     for (const int32_t used : {0, 1, 40, 299}) {
       for (const int64_t window : {0, 24}) {
         INFO("K " << K << ", " << used << " entries, window " << window);
-        check_attention_step(K, K == 20 ? 36 : 64, used, window, K / 4 * 2, *device);
+        for (const int64_t rotary : {int64_t{0}, K / 4 * 2}) {
+          INFO("of which " << rotary << " turn");
+          check_attention_step(K, K == 20 ? 36 : 64, used, window, rotary, *device);
+        }
       }
     }
   }
