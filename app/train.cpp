@@ -9,9 +9,10 @@
 #include <filesystem>
 #include <optional>
 #include <thread>
+#include <utility>
 
-#include "app/command.h"
 #include "app/options.h"
+#include "app/program.h"
 #include "backends/cpu/info.h"
 #include "core/memory.h"
 #include "core/parallel.h"
@@ -34,8 +35,9 @@ struct TrainArguments {
   std::vector<std::string> set;
 };
 
-/// What a request to stop means at the moment.
-enum class Phase { Preparing, Training, Stopping };
+/// What a request to stop means at the moment: there is nothing to save while a training is
+/// prepared, and none after it.
+enum class Phase { Preparing, Training, Stopping, Over };
 std::atomic<Phase> phase = Phase::Preparing;
 
 /// Ctrl-C, SIGTERM and the end of the terminal, each only where it was not ignored at the start
@@ -51,12 +53,18 @@ sigset_t stop_signals() {
   return signals;
 }
 
-/// A signal asks training to stop after its step. Before there is anything to save it ends the
-/// program, and so does Ctrl-C when that was asked already; a terminal that goes away may send
-/// several of the others. Signals are taken by a thread that does nothing else and blocked in all
-/// others, so this comes before any of them starts: kernels of oneDNN use the stack pointer for
-/// data, and the frame of a handler would be written over the heap (seen with dnnl_sgemm of 2.6).
+}  // namespace
+
+// A signal asks training to stop after its step. Before there is anything to save it ends the
+// program, and so does Ctrl-C when that was asked already; a terminal that goes away may send
+// several of the others. Signals are taken by a thread that does nothing else and blocked in all
+// others, so this comes before any of them starts: kernels of oneDNN use the stack pointer for
+// data, and the frame of a handler would be written over the heap (seen with dnnl_sgemm of 2.6).
+// Of several trainings in one process only the first starts it.
 void catch_interrupts() {
+  static bool is_caught = false;
+  phase = Phase::Preparing;
+  if (std::exchange(is_caught, true)) return;
   std::signal(SIGPIPE, SIG_IGN);  // nobody_reads() finds it
   const sigset_t signals = stop_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -66,12 +74,13 @@ void catch_interrupts() {
       ::sigwait(&signals, &signal);
       const Phase before = phase.exchange(Phase::Stopping);
       if (before == Phase::Preparing) ::dprintf(2, "interrupted before the first step\n");
-      if (before == Phase::Preparing || (before == Phase::Stopping && signal == SIGINT)) {
-        std::_Exit(kInterrupted);
-      }
+      const bool has_nothing = before == Phase::Preparing || before == Phase::Over;
+      if (has_nothing || (before == Phase::Stopping && signal == SIGINT)) std::_Exit(kInterrupted);
     }
   }).detach();
 }
+
+namespace {
 
 /// Whether a pipe that this program writes to has lost its reader, as in `regla train ... | head`.
 bool nobody_reads() {
@@ -313,7 +322,7 @@ int train(const TrainArguments& arguments) {
   print_job(job, trainer);
   if (run_shown(*run, job.model, trainer, job.valid ? &*job.valid : nullptr, state)) {
     print_row("run", arguments.out);
-    return 0;
+    return phase.exchange(Phase::Over) == Phase::Stopping ? kInterrupted : 0;
   }
   print_line(stderr, "interrupted; saved step " + std::to_string(trainer.steps_done()) + " in " +
                          arguments.out + ", go on with --resume");

@@ -125,9 +125,9 @@ void bench_decode(const BenchOptions& options, Measurements& out) {
              {.tokens = kTokens, .flops = flops * kTokens, .bytes = bytes * kTokens}, [&] {
                for (int64_t i = 0; i < kTokens; ++i) decoder.step(id, state);
              });
-    // On the CPU a token of a text costs what that says.
+    // Batches of texts take a CPU long.
     const std::string weights_are = halved ? ", bf16 weights" : "";
-    if (!device.is_cpu()) {
+    if (!device.is_cpu() || options.config.batch_size == 1) {
       time_texts(decoder, options.config.batch_size, length, bytes, weights_are, out);
     }
   }
