@@ -29,7 +29,7 @@ constexpr Scale kScales[] = {
      .model = R"({"tokenizer": "bpe", "vocab_size": 50257, "layers": 12, "hidden": 768,
          "heads": 12, "mlp": 3072})",
      .figure_4 = R"({"steps": 2000})",
-     .decoding = R"({"layers": 6, "hidden": 768, "heads": 12, "mlp": 3072})",
+     .decoding = R"({"precision": "bf16", "layers": 6, "hidden": 768, "heads": 12, "mlp": 3072})",
      .cpu_speed = 220,
      .gpu_speed = 410000},
 };

@@ -46,6 +46,9 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
     findings.push_back(*finding);
     results.push_back(finding->result);
   }
+  if (!setting.data.empty()) {
+    comparison.settings["data"] = fs::path(setting.data).filename().string();
+  }
   comparison.settings["seeds"] = seeds == 1 ? "0" : "0 to " + std::to_string(seeds - 1);
   comparison.settings["machine"] = machines_of(findings);
   const fs::path picture = folder_of(setting, analysis, 0) / (analysis.report + ".svg");
@@ -110,7 +113,8 @@ Experiment figure_3(const Setting& setting) {
     comparison.title = "Figure 3: gradient of the refined gate";
     comparison.paper_is = "the derivative of Eq. 16";
     comparison.decimals = 4;
-    for (const Json& point : results_of(setting, analysis, 1, comparison).at(0).at("rows")) {
+    const Json result = results_of(setting, analysis, 1, comparison).at(0);
+    for (const Json& point : result.at("rows")) {
       const double g = point.at("g").get<double>(), r = point.at("r").get<double>();
       const bool is_shown =
           std::ranges::any_of(kGates, [&](double shown) { return std::abs(g - shown) < 1e-9; });

@@ -150,7 +150,7 @@ void add_experiments(CLI::App& reproduce_command, Action& action, const char* ki
                      const std::vector<std::string>& numbers, const std::string& help, Make make) {
   auto arguments = std::make_shared<ReproduceArguments>();
   Setting& setting = arguments->setting;
-  setting.split = "test";
+  setting.split = std::string(kind) == "table" ? "test" : "valid";
   setting.device = "cpu";
   setting.seeds = 3;
   CLI::App* command = reproduce_command.add_subcommand(kind, help);

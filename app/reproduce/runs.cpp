@@ -51,7 +51,8 @@ Words linearise_words(const Setting& setting, const Variant& variant, int64_t se
   if (mixer.is_object()) {
     for (const auto& [key, value] : mixer.items()) {
       if (key == "type") continue;
-      words.insert(words.end(), {"--set", key + "=" + value.dump()});
+      const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+      words.insert(words.end(), {"--set", key + "=" + text});
     }
   }
   words.insert(words.end(),

@@ -94,7 +94,7 @@ TEST_CASE("a table is trained, scored and compared, and then only printed") {
   // 16
   CHECK_THAT(plan.out, Contains("15 runs, 60 updates, 1,920 tokens"));
   CHECK_THAT(plan.out, Contains("regla linearise " + lab / "out/cpu/transformer-2" +
-                                " --mixer regla --set gate="));
+                                " --mixer regla --set gate=sigmoid --layers all"));
   CHECK_FALSE(fs::exists(lab / "out"));
 
   const Outcome first = lab.run(words);
@@ -172,8 +172,8 @@ TEST_CASE("Table 5 scores tasks in 0 and 5 shots") {
     piqa += R"({"goal": "go )" + n + R"(", "sol1": "on", "sol2": "off", "label": 0})" + "\n";
     hellaswag += R"({"activity_label": "A", "ctx_a": "He )" + n +
                  R"(", "ctx_b": "and", "endings": ["a", "b", "c", "d"], "label": 2})" + "\n";
-    winogrande += R"({"sentence": "A _ c.", "option1": "x", "option2": "y", "answer": "1"})"
-                  "\n";
+    winogrande +=
+        R"({"sentence": "A _ )" + n + R"(", "option1": "x", "option2": "y", "answer": "1"})" + "\n";
     truthfulqa.push_back({{"question", "What is " + n + "?"},
                           {"mc1_targets", {{"one", 1}, {"two", 0}}},
                           {"mc2_targets", {{"one", 1}, {"two", 0}}}});
@@ -211,6 +211,7 @@ TEST_CASE("Table 5 scores tasks in 0 and 5 shots") {
 
 TEST_CASE("figures are drawn and compared") {
   const Laboratory lab;
+  write_file(lab / "data/t.valid.txt", some_text(60, 4));  // a sequence of Figure 2 at least
   const auto words = [&](const char* number) {
     return lab.words("figure", number, "out", {"--seeds", "2"});
   };
