@@ -25,6 +25,7 @@ void add_generate(CLI::App& program, Action& action);
 void add_logits(CLI::App& program, Action& action);
 void add_inspect(CLI::App& program, Action& action);
 void add_analyse(CLI::App& program, Action& action);
+void add_report(CLI::App& program, Action& action);
 void add_tokenizer(CLI::App& program, Action& action);
 void add_bench(CLI::App& program, Action& action);
 void add_import(CLI::App& program, Action& action);

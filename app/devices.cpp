@@ -1,7 +1,7 @@
 #include "app/command.h"
+#include "app/machine.h"
 #include "app/options.h"
 #include "backends/backend.h"
-#include "backends/cpu/info.h"
 #include "core/processors.h"
 
 namespace regla::app {
@@ -27,15 +27,9 @@ struct Gpus {
 int devices(bool json) {
   const Gpus gpus;
   const ThreadChoice choice = default_threads();
-  const Json report = {{"processor", cpu::processor_model()},
-                       {"architecture", cpu::architecture()},
-                       {"instruction_sets", cpu::instruction_sets()},
-                       {"bf16_products", cpu::bfloat16_products()},
-                       {"threads", choice.threads},
-                       {"threads_from", choice.reason},
-                       {"onednn", cpu::onednn_version()},
-                       {"eigen", cpu::eigen_version()},
-                       {"gpus", gpus.names}};
+  Json report = host_description();
+  report.update(
+      {{"threads", choice.threads}, {"threads_from", choice.reason}, {"gpus", gpus.names}});
   if (json) {
     print_json(report);
     return 0;

@@ -15,8 +15,8 @@ int run_command(const std::vector<std::string>& words) {
   program.require_subcommand(1);
   Action action;
   for (const auto add : {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse,
-                         add_reproduce, add_tokenizer, add_import, add_export, add_linearise,
-                         add_bench, add_devices, add_completion}) {
+                         add_reproduce, add_report, add_tokenizer, add_import, add_export,
+                         add_linearise, add_bench, add_devices, add_completion}) {
     add(program, action);
   }
   try {

@@ -11,8 +11,10 @@
 #include <thread>
 #include <utility>
 
+#include "app/machine.h"
 #include "app/options.h"
 #include "app/program.h"
+#include "app/train_report.h"
 #include "backends/cpu/info.h"
 #include "core/memory.h"
 #include "core/parallel.h"
@@ -201,6 +203,8 @@ std::string advice_for(const TrainingConfig& config) {
 /// Shows the training on both streams and runs it. Returns whether it came to its end.
 bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const TokenStream* valid,
                const TrainingState& state) {
+  std::optional<GateWatch> gates;
+  if (model.config.report && valid) gates.emplace(run.path(), model, *valid, state);
   Progress progress(stderr);
   TrainingEvents events;
   events.on_step = [&](const ProgressState& now, bool is_logged) {
@@ -213,6 +217,7 @@ bool run_shown(RunFolder& run, const Model& model, Trainer& trainer, const Token
   events.on_evaluation = [&](const EvalMetrics& metrics) {
     end_scoring();
     print_evaluation(metrics);
+    if (gates) gates->look(metrics.step);
   };
   events.should_stop = [] { return phase == Phase::Stopping || nobody_reads(); };
   phase = Phase::Training;
@@ -319,9 +324,11 @@ int train(const TrainArguments& arguments) {
     state = beginning(job);
     run.emplace(create_run(arguments.out));
   }
+  note_machine(arguments.out, trainer.steps_done(), Device::named(job.model.config.device));
   print_job(job, trainer);
   if (run_shown(*run, job.model, trainer, job.valid ? &*job.valid : nullptr, state)) {
     print_row("run", arguments.out);
+    if (job.model.config.report) write_report_of(arguments.out);
     return phase.exchange(Phase::Over) == Phase::Stopping ? kInterrupted : 0;
   }
   print_line(stderr, "interrupted; saved step " + std::to_string(trainer.steps_done()) + " in " +

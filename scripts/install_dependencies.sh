@@ -20,7 +20,7 @@ fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   echo "No apt on this system. regla needs a C++20 compiler, cmake >= 3.25, ninja, Eigen 3.4," >&2
   echo "oneDNN 2 or 3, OpenMP, CLI11, nlohmann-json, ICU, liblzma, zlib, and Catch2 for its tests;" >&2
-  echo "gnuplot draws the pictures of regla analyse, if it is there." >&2
+  echo "gnuplot draws the pictures of regla analyse and report, if it is there." >&2
   for tool in c++ cmake ninja; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
   done

@@ -24,10 +24,18 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max();  // as in a configuration
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;                  // bytes of state.json
 
-constexpr std::array<std::string_view, 11> kFreeKeys = {
-    "steps",           "activation_checkpointing", "log_every", "eval_every", "eval_batches",
-    "eval_batch_size", "checkpoint_every",         "keep_last", "threads",    "device",
-    "precision"};
+constexpr std::array<std::string_view, 12> kFreeKeys = {"steps",
+                                                        "activation_checkpointing",
+                                                        "log_every",
+                                                        "eval_every",
+                                                        "eval_batches",
+                                                        "eval_batch_size",
+                                                        "checkpoint_every",
+                                                        "keep_last",
+                                                        "threads",
+                                                        "device",
+                                                        "precision",
+                                                        "report"};
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 

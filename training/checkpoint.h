@@ -99,7 +99,7 @@ void restore_training(const std::filesystem::path& folder, Trainer& trainer,
                       const TrainingState& state);
 
 /// The keys whose values differ between a run and a configuration to go on with, except those that
-/// may change: steps, logging, validation, checkpoints, threads, device, precision and
+/// may change: steps, logging, validation, checkpoints, report, threads, device, precision and
 /// activation_checkpointing; before the first training all but the tokenizer and what the weights
 /// belong to, the model without `dropout` and `sequence_length`.
 std::vector<std::string> changed_keys(const TrainingConfig& run, const TrainingConfig& config,

@@ -67,6 +67,7 @@ struct TrainingConfig {
   int64_t eval_batch_size = 0;
   int64_t checkpoint_every = 1000;
   int64_t keep_last = 2;
+  bool report = false;
   uint64_t seed = 0;
   int64_t threads = 0;
   std::string device = "cpu";
@@ -129,6 +130,9 @@ void fields(Config& c, Visitor&& visit) {
   visit("eval_batch_size", c.eval_batch_size, "sequences per batch there; 0: batch_size");
   visit("checkpoint_every", c.checkpoint_every, "updates between checkpoints; 0: only at the end");
   visit("keep_last", c.keep_last, "newest checkpoints to keep, besides the best by validation");
+  visit("report", c.report,
+        "note what the gates do at each validation, and write report.html into the run's folder at "
+        "the end");
   visit("seed", c.seed, "of initial weights and dropout");
   visit("threads", c.threads, "CPU threads; 0: all. Results do not depend on it");
   visit("device", c.device, "where training computes: cpu, cuda or cuda:<index>");

@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <type_traits>
+#include <vector>
 
-#include "storage/files.h"
+#include "storage/line_log.h"
 
 namespace regla {
 
@@ -65,21 +65,25 @@ void fields(M& m, Visitor&& visit) {
 /// are not finite become null.
 class MetricsLog {
  public:
-  /// Goes on after step `last_step` and the validation of step `last_validation`: later lines, and
-  /// one that was cut off, are dropped, so that nothing is there twice. A new run passes -1. An
-  /// Error when `path` is a link or no regular file; a file that has other names as well (a copy
-  /// that shares it) is replaced by one of its own.
+  /// Goes on after step `last_step` and the validation of step `last_validation`: later lines are
+  /// dropped, so that nothing is there twice. A new run passes -1. Errors are those of LineLog.
   MetricsLog(const std::filesystem::path& path, int64_t last_step, int64_t last_validation);
 
-  /// A full disk is an Error and leaves no half line.
   void append(const StepMetrics& metrics);
   void append(const EvalMetrics& metrics);
 
  private:
-  void append_line(std::string line);
-
-  std::filesystem::path path_;
-  Descriptor file_;
+  LineLog log_;
 };
+
+/// What metrics.jsonl says.
+struct Metrics {
+  std::vector<StepMetrics> steps;  ///< numbers that were not finite are NaN
+  std::vector<EvalMetrics> validations;
+  int64_t damaged = 0;  ///< lines that are neither
+};
+
+/// Reads it as far as it can be read, whoever is writing to it; nothing where there is no file.
+Metrics read_metrics(const std::filesystem::path& path);
 
 }  // namespace regla

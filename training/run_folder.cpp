@@ -107,7 +107,8 @@ bool is_begun(const fs::path& run) {
 
 /// An Error when something that is not a run's stands where a run's folder and links go.
 void check_free(const fs::path& run) {
-  for (const char* name : {"latest", "best", "checkpoints", "metrics.jsonl"}) {
+  for (const char* name :
+       {"latest", "best", "checkpoints", "metrics.jsonl", "machines.jsonl", "gates.jsonl"}) {
     check(!fs::exists(fs::symlink_status(run / name)), "[run] ", (run / name).string(),
           " is in the way; use another folder");
   }

@@ -15,7 +15,7 @@ namespace regla {
 ///                           model.safetensors, optimizer.safetensors, state.json
 ///     latest, best          links to checkpoints/<step>
 ///     config.json, ...      links through `latest`, so that the run reads as one model
-///     metrics.jsonl         a plain file
+///     metrics.jsonl         a plain file; the program adds machines.jsonl and gates.jsonl
 ///
 /// A checkpoint is written under a temporary name, synced to the disk and renamed; then one rename
 /// of `latest` makes it the run's. Whoever kills the process in between finds the one before.

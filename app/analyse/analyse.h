@@ -1,12 +1,11 @@
 #pragma once
 
-#include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "analyses/gate_analysis.h"
 #include "app/command.h"
+#include "app/gnuplot.h"
 #include "app/options.h"
 
 namespace regla::app {
@@ -35,13 +34,6 @@ CLI::Option* add_runs(CLI::App& command, std::vector<std::string>& runs, const s
 /// gnuplot that fails.
 void write_report(const std::string& folder, const Report& report);
 
-/// The picture that gnuplot makes of a script in a folder; nothing where it is not installed. An
-/// Error with what it says where it fails.
-std::optional<std::string> drawn(const std::filesystem::path& folder, const std::string& script);
-
-/// A definition of an array of strings in gnuplot.
-std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values);
-
 /// Statistics of some gates as flat JSON, and as a line to read.
 Json gate_numbers(const LayerGates& layer);
 std::string gate_sentence(const LayerGates& layer);
@@ -56,7 +48,7 @@ void add_gate_gradient(CLI::App& analyse, Action& action);
 void add_gate_histogram(CLI::App& analyse, Action& action);
 void add_saturation(CLI::App& analyse, Action& action);
 
-// The scripts of gnuplot (analyse_plots.cpp).
+// The scripts of gnuplot (plots.cpp).
 extern const std::string_view kVariancePlot, kGateGradientPlot, kGateHistogramPlot, kSaturationPlot;
 
 }  // namespace regla::app

@@ -45,16 +45,6 @@ void replace_file(const std::string& path, std::string_view text) {
   write_file(path, text);
 }
 
-/// A string of gnuplot.
-std::string gnuplot_string(std::string_view text) {
-  std::string literal = "'";
-  for (const char c : text) {
-    if (c == '\'') literal += '\'';
-    literal += c;
-  }
-  return literal + "'";
-}
-
 std::string percent(double fraction) { return rounded(100 * fraction, 3) + " %"; }
 
 }  // namespace
@@ -80,22 +70,13 @@ void write_report(const std::string& folder, const Report& report) {
                            "csv = '" + report.name + ".csv'\n";
   replace_file(file(".gp"), head + report.variables + std::string(report.script));
   print_row("numbers", file(".json") + ", " + file(".csv"));
-  if (const auto picture = drawn(path, report.name + ".gp")) {
+  if (const auto picture = drawn_file(path, report.name + ".gp")) {
     replace_file(file(".svg"), *picture);
     print_row("picture", file(".svg"));
   } else {
     print_row("picture",
-              "not drawn: gnuplot is not installed (apt-get install gnuplot-nox); then "
-              "run it on " +
-                  file(".gp"));
+              "not drawn: " + std::string(kNoGnuplot) + "; then run it on " + file(".gp"));
   }
-}
-
-std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values) {
-  std::string text = "array " + name + "[" + std::to_string(values.size()) + "] = [";
-  for (const std::string& value : values) text += gnuplot_string(value) + ",";
-  text.back() = ']';
-  return text + "\n";
 }
 
 Json gate_numbers(const LayerGates& layer) {

@@ -9,8 +9,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool has_gnuplot() { return std::system("command -v gnuplot >/dev/null 2>&1") == 0; }
-
 /// Runs an analysis into `report` and returns its rows, having looked at all of its files.
 Json rows_of(const Workshop& shop, const std::string& name, std::vector<std::string> more) {
   std::vector<std::string> arguments = {"analyse", name, "--out", shop / "report"};

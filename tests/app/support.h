@@ -34,6 +34,8 @@ inline std::string refused(const std::vector<std::string>& arguments) {
   return outcome.err;
 }
 
+inline bool has_gnuplot() { return std::system("command -v gnuplot >/dev/null 2>&1") == 0; }
+
 /// Lines of words, with a document's title now and then.
 inline std::string some_text(int64_t lines, uint64_t seed) {
   static const char* const kWords[] = {

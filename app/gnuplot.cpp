@@ -1,6 +1,9 @@
+#include "app/gnuplot.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +13,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "app/analyse/analyse.h"
+#include "core/check.h"
+#include "storage/files.h"
 
 namespace regla::app {
 namespace {
@@ -41,7 +45,7 @@ struct Pipe {
 
   Pipe() {
     int ends[2];
-    check(::pipe2(ends, O_CLOEXEC) == 0, "[analyse] cannot make a pipe to gnuplot");
+    check(::pipe2(ends, O_CLOEXEC) == 0, "[gnuplot] cannot make a pipe to it");
     read = ends[0];
     write = ends[1];
   }
@@ -58,14 +62,26 @@ struct Pipe {
   }
 };
 
-/// Starts gnuplot on a script in `folder`, with none of the user's settings.
-pid_t start(std::string program, const fs::path& folder, std::string script, const Pipe& out,
-            const Pipe& err) {
+/// A script to be read from its beginning, in memory.
+Descriptor in_memory(std::string_view script) {
+  Descriptor file(::memfd_create("script", MFD_CLOEXEC));
+  check(file &&
+            ::write(file.get(), script.data(), script.size()) ==
+                static_cast<ssize_t>(script.size()) &&
+            ::lseek(file.get(), 0, SEEK_SET) == 0,
+        "[gnuplot] no memory for a script");
+  return file;
+}
+
+/// Starts gnuplot in `folder` on a script there, or on "-", which is `in`, with none of the user's
+/// settings.
+pid_t start(std::string program, const fs::path& folder, std::string script, int in,
+            const Pipe& out, const Pipe& err) {
   std::string defaults = "-d";
   char* arguments[] = {program.data(), defaults.data(), script.data(), nullptr};
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, in, 0);
   ::posix_spawn_file_actions_adddup2(&actions, out.write, 1);
   ::posix_spawn_file_actions_adddup2(&actions, err.write, 2);
   ::posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
@@ -81,7 +97,7 @@ pid_t start(std::string program, const fs::path& folder, std::string script, con
       ::posix_spawn(&child, program.c_str(), &actions, &attributes, arguments, environ);
   ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
-  check(error == 0, "[analyse] cannot start ", program, ": ",
+  check(error == 0, "[gnuplot] cannot start ", program, ": ",
         std::generic_category().message(error));
   return child;
 }
@@ -111,21 +127,50 @@ std::string last_line(std::string text) {
   return text.substr(text.rfind('\n') + 1);
 }
 
-}  // namespace
-
-std::optional<std::string> drawn(const fs::path& folder, const std::string& script) {
+/// What gnuplot makes of a script; `name` is what messages call it.
+std::optional<std::string> run(const fs::path& folder, const std::string& script,
+                               const Descriptor& in, const std::string& name) {
   const std::optional<std::string> program = find_gnuplot();
   if (!program) return std::nullopt;
   Pipe out, err;
-  const pid_t child = start(*program, folder, script, out, err);
+  const pid_t child = start(*program, folder, script, in.get(), out, err);
   const auto [picture, messages] = read_both(out, err);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0) {
-    check(errno == EINTR, "[analyse] lost sight of gnuplot");
+    check(errno == EINTR, "[gnuplot] lost sight of it");
   }
-  check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "[analyse] gnuplot failed on ",
-        (folder / script).string(), ": ", last_line(messages));
+  check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "[gnuplot] failed on ", name, ": ",
+        last_line(messages));
   return picture;
+}
+
+}  // namespace
+
+bool has_gnuplot() { return find_gnuplot().has_value(); }
+
+std::optional<std::string> drawn_file(const fs::path& folder, const std::string& script) {
+  const Descriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  return run(folder, script, nothing, (folder / script).string());
+}
+
+std::optional<std::string> drawn(std::string_view script, const std::string& name) {
+  return run("/", "-", in_memory(script), name);
+}
+
+std::string gnuplot_string(std::string_view text) {
+  std::string literal = "'";
+  for (const char c : text) {
+    if (c == '\'') literal += '\'';
+    literal += c;
+  }
+  return literal + "'";
+}
+
+std::string gnuplot_array(const std::string& name, const std::vector<std::string>& values) {
+  std::string text = "array " + name + "[" + std::to_string(values.size()) + "] = [";
+  for (const std::string& value : values) text += gnuplot_string(value) + ",";
+  text.back() = ']';
+  return text + "\n";
 }
 
 }  // namespace regla::app
