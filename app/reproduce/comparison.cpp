@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <string_view>
 
 #include "core/check.h"
 
@@ -13,7 +14,8 @@ namespace {
 std::string fixed(double value, int decimals, bool has_sign = false) {
   char text[64];
   std::snprintf(text, sizeof text, has_sign ? "%+.*f" : "%.*f", decimals, value);
-  return text;
+  const bool is_nothing = std::string_view(text).find_first_of("123456789") == std::string::npos;
+  return is_nothing && has_sign ? text + 1 : text;
 }
 
 std::string shown_number(const std::optional<double>& value, int decimals, bool has_sign = false) {

@@ -23,6 +23,9 @@ Experiment figure(const Setting& setting, int64_t number);
 /// Figure 5, which needs no text.
 Experiment decoding(const Setting& setting);
 
+/// The name of the file of the train split.
+std::string name_of_data(const Setting& setting);
+
 /// What several findings were made on.
 std::string machines_of(const std::vector<Finding>& findings);
 

@@ -47,7 +47,7 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
     results.push_back(finding->result);
   }
   if (!setting.data.empty()) {
-    comparison.settings["data"] = fs::path(setting.data).filename().string();
+    comparison.settings["data"] = name_of_data(setting);
   }
   comparison.settings["seeds"] = seeds == 1 ? "0" : "0 to " + std::to_string(seeds - 1);
   comparison.settings["machine"] = machines_of(findings);
@@ -114,6 +114,7 @@ Experiment figure_3(const Setting& setting) {
     comparison.paper_is = "the derivative of Eq. 16";
     comparison.decimals = 4;
     const Json result = results_of(setting, analysis, 1, comparison).at(0);
+    std::vector<Cell> sigmoids;
     for (const Json& point : result.at("rows")) {
       const double g = point.at("g").get<double>(), r = point.at("r").get<double>();
       const bool is_shown =
@@ -123,9 +124,13 @@ Experiment figure_3(const Setting& setting) {
       Cell& refined = cell_of(comparison, row, "r = " + rounded(r));
       refined.values = {point.at("d_z_g").get<double>()};
       refined.paper = 2 * g * (1 - g) * ((1 - r) * g + r * (1 - g));
-      Cell& sigmoid = cell_of(comparison, row, "sigmoid");
-      sigmoid.values = {point.at("sigmoid").get<double>()};
-      sigmoid.paper = g * (1 - g);
+      sigmoids.push_back({.row = row,
+                          .column = "sigmoid",
+                          .values = {point.at("sigmoid").get<double>()},
+                          .paper = g * (1 - g)});
+    }
+    for (const Cell& cell : sigmoids) {  // the same beside every r
+      cell_of(comparison, cell.row, cell.column) = cell;
     }
     comparison.notes = {"Ours is what the op's backward pass gives."};
     return comparison;

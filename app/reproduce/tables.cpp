@@ -92,7 +92,7 @@ Json settings_of(const Setting& setting) {
                     grouped(config.steps) + " updates of " + std::to_string(config.batch_size) +
                     " x " + std::to_string(model.sequence_length) + " tokens, learning rate " +
                     rounded(config.learning_rate) + ", " + std::string(name_of(config.precision))},
-      {"data", fs::path(setting.data).filename().string()},
+      {"data", name_of_data(setting)},
       {"tokens", config.tokenizer == "bpe" ? "BPE of " + grouped(config.vocab_size) + " entries"
                                            : fs::path(config.tokenizer).filename().string()},
       {"seeds", seeds_text(setting)}};
@@ -218,6 +218,10 @@ Experiment table(const Setting& setting, int64_t number) {
                               return std::vector<Step>{perplexity_step(s, variant, seed)};
                             }),
           .compare = [&setting, &table] { return compare_perplexities(setting, table); }};
+}
+
+std::string name_of_data(const Setting& setting) {
+  return fs::path(Corpus::open(setting.data).file(Split::Train)).filename().string();
 }
 
 std::string machines_of(const std::vector<Finding>& findings) {
