@@ -10,12 +10,9 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "app/arguments.h"
-#include "app/command.h"
+#include "app/program.h"
 #include "app/start.h"
 #include "core/memory.h"
-#include "core/parallel.h"
-#include "core/processors.h"
 #include "training/trainer.h"
 
 namespace regla::app {
@@ -38,30 +35,6 @@ void open_standard_streams() {
   }
 }
 
-int run(int argc, char** argv) {
-  CLI::App program{"Trains and runs ReGLA (refined gated linear attention) language models.",
-                   "regla"};
-  program.set_version_flag("--version", REGLA_VERSION);
-  program.require_subcommand(1);
-  Action action;
-  for (const auto add : {add_train, add_eval, add_generate, add_logits, add_inspect, add_analyse,
-                         add_report, add_tokenizer, add_import, add_export, add_linearise,
-                         add_bench, add_devices, add_completion}) {
-    add(program, action);
-  }
-  try {
-    parse_arguments(program, {argv + std::min(argc, 1), argv + argc});
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return program.exit(error);  // help and version
-    return report(error.what(), kBadInput);
-  }
-  set_threads(default_threads().threads);
-  const int code = action();
-  if (code != 0) return code;  // and one line about it
-  check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
-  return code;
-}
-
 }  // namespace
 }  // namespace regla::app
 
@@ -71,7 +44,7 @@ int main(int argc, char** argv) {
   open_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file at the limit of its size is then an error of writing
   try {
-    return run(argc, argv);
+    return run_command({argv + std::min(argc, 1), argv + argc});
   } catch (const regla::DivergedError& error) {
     return report(error.what(), kFailed);
   } catch (const regla::MemoryError& error) {

@@ -10,10 +10,11 @@
 #include <filesystem>
 #include <optional>
 #include <thread>
+#include <utility>
 
-#include "app/command.h"
 #include "app/machine.h"
 #include "app/options.h"
+#include "app/program.h"
 #include "app/train_report.h"
 #include "backends/cpu/info.h"
 #include "core/hash.h"
@@ -40,8 +41,9 @@ struct TrainArguments {
   std::vector<std::string> set;
 };
 
-/// What a request to stop means at the moment.
-enum class Phase { Preparing, Training, Stopping };
+/// What a request to stop means at the moment: there is nothing to save while a training is
+/// prepared, and none after it.
+enum class Phase { Preparing, Training, Stopping, Over };
 std::atomic<Phase> phase = Phase::Preparing;
 
 /// Ctrl-C, SIGTERM and the end of the terminal, each only where it was not ignored at the start
@@ -57,12 +59,18 @@ sigset_t stop_signals() {
   return signals;
 }
 
-/// A signal asks training to stop after its step. Before there is anything to save it ends the
-/// program, and so does Ctrl-C when that was asked already; a terminal that goes away may send
-/// several of the others. Signals are taken by a thread that does nothing else and blocked in all
-/// others, so this comes before any of them starts: kernels of oneDNN use the stack pointer for
-/// data, and the frame of a handler would be written over the heap (seen with dnnl_sgemm of 2.6).
+}  // namespace
+
+// A signal asks training to stop after its step. Before there is anything to save it ends the
+// program, and so does Ctrl-C when that was asked already; a terminal that goes away may send
+// several of the others. Signals are taken by a thread that does nothing else and blocked in all
+// others, so this comes before any of them starts: kernels of oneDNN use the stack pointer for
+// data, and the frame of a handler would be written over the heap (seen with dnnl_sgemm of 2.6).
+// Of several trainings in one process only the first starts it.
 void catch_interrupts() {
+  static bool is_caught = false;
+  phase = Phase::Preparing;
+  if (std::exchange(is_caught, true)) return;
   std::signal(SIGPIPE, SIG_IGN);  // nobody_reads() finds it
   const sigset_t signals = stop_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -72,12 +80,13 @@ void catch_interrupts() {
       ::sigwait(&signals, &signal);
       const Phase before = phase.exchange(Phase::Stopping);
       if (before == Phase::Preparing) ::dprintf(2, "interrupted before the first step\n");
-      if (before == Phase::Preparing || (before == Phase::Stopping && signal == SIGINT)) {
-        std::_Exit(kInterrupted);
-      }
+      const bool has_nothing = before == Phase::Preparing || before == Phase::Over;
+      if (has_nothing || (before == Phase::Stopping && signal == SIGINT)) std::_Exit(kInterrupted);
     }
   }).detach();
 }
+
+namespace {
 
 /// Whether a pipe that this program writes to has lost its reader, as in `regla train ... | head`.
 bool nobody_reads() {
@@ -401,7 +410,7 @@ int train(const TrainArguments& arguments) {
     if (++stage == job.stages.size()) {
       print_row("run", arguments.out);
       if (job.model.config.report) write_report_of(arguments.out);
-      return 0;
+      return phase.exchange(Phase::Over) == Phase::Stopping ? kInterrupted : 0;
     }
     trainer.reset();  // before there is memory for another
     trainer = job.trainer_of(stage);

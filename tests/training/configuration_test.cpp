@@ -80,22 +80,16 @@ TEST_CASE("a mixer's name sets its fields, and what is given beside it wins") {
              Contains("mixer.1.key_max only with safe_exp or favor"));
 }
 
-TEST_CASE(
-    "every file in configs describes a model, and the rows of a table differ in mixers only") {
+TEST_CASE("every file in configs describes a model") {
   const std::filesystem::path folder = std::string(REGLA_SOURCE_DIR) + "/configs";
-  std::vector<TrainingConfig> rows;
   int files = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;
     INFO(entry.path().string());
-    TrainingConfig config = read_config(entry.path());
+    CHECK_NOTHROW(read_config(entry.path()));
     ++files;
-    if (entry.path().parent_path().filename() != "tables") continue;
-    config.model.mixer = {MixerConfig{}};
-    rows.push_back(config);
-    CHECK(config == rows.front());
   }
-  CHECK(files >= 19);
+  CHECK(files >= 7);
 }
 
 TEST_CASE("what is written is resolved and reads as the same") {
