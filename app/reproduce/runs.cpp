@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "storage/files.h"
 #include "training/run_folder.h"
+#include "training/stage_json.h"
 
 namespace regla::app {
 namespace {
