@@ -3,11 +3,12 @@
 
     benchmarks/linearise.py --data PATH [--out runs/linearise] [--program build/release/app/regla]
                             [--device cpu] [--jobs 1] [--steps 1000] [--teacher-steps 3000]
+                            [--seeds 1]
 
-Trains the teacher (configs/wikitext2-cpu.json with softmax attention), then, for every row and with
-as many tokens each, a model from scratch (configs/tables), one linearised by the protocol `paper`
-and one by `distil` (configs/wikitext2-distil.json, its stages in proportion to --steps). Prints
-what each scores as a table, and writes it to results.json in the output folder.
+Trains the teacher (configs/wikitext2-cpu.json with softmax attention), then, for every row and seed
+and with as many tokens each, a model from scratch, one linearised by the protocol `paper` and one
+by `distil` (configs/wikitext2-distil.json, its stages in proportion to --steps). Prints what each
+scores as a table, means over the seeds, and writes all to results.json in the output folder.
 
 Whatever is there already is not done again, and a training that was interrupted goes on, so the
 same call can be repeated. --jobs trains several models at once: a GPU has room for many of this
@@ -16,15 +17,25 @@ size. --set reaches every training, as that of `regla train` does.
 import argparse
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROWS = {"linear_relu": "LA w/ ReLU", "linear_elu": "LA w/ ELU", "hedgehog": "HedgeHog",
-        "fast_decay": "LA w/ Fast Decay", "regla": "ReGLA", "hybrid": "Hybrid ReGLA"}
+# What a row is called, and its mixer; the hybrid has it in every second layer.
+ROWS = {"linear_relu": ("LA w/ ReLU", {"type": "linear_relu"}),
+        "linear_elu": ("LA w/ ELU", {"type": "linear_elu", "sum_norm": False, "norm": "rms"}),
+        "hedgehog": ("HedgeHog", {"type": "hedgehog"}),
+        "fast_decay": ("LA w/ Fast Decay", {"type": "fast_decay"}),
+        "gla": ("GLA", {"type": "gla"}),
+        "delta_net": ("DeltaNet", {"type": "delta_net"}),
+        "regla": ("ReGLA", {"type": "regla"}),
+        "hybrid": ("Hybrid ReGLA", {"type": "regla"})}
+GATED = ("fast_decay", "gla", "regla")
 KINDS = ("scratch", "paper", "distil")
 
 
@@ -41,10 +52,11 @@ def arguments_given():
     parser.add_argument("--kinds", default=",".join(KINDS), help="of " + ", ".join(KINDS))
     parser.add_argument("--scratch-rate", type=float, default=0.004,
                         help="learning rate of models from scratch")
-    parser.add_argument("--paper-rate", type=float, default=0.002,
+    parser.add_argument("--paper-rate", type=float, default=0.004,
                         help="learning rate of the protocol paper")
-    parser.add_argument("--gate-bias", type=float, help="of gates by the protocol distil, if it is "
-                        "not to be that of regla linearise")
+    parser.add_argument("--gate-bias", type=float, default=0.0, help="of gates by the protocol "
+                        "distil; open gates, regla linearise's own 4, are slower to learn here")
+    parser.add_argument("--seeds", type=int, default=1, help="students of each kind")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 
@@ -112,43 +124,45 @@ class Bench:
         self.train(self.teacher, config, True)
         return self.score("teacher", self.teacher)
 
-    def linearise(self, run, row, protocol):
+    def linearise(self, run, row, protocol, seed):
         """The row's mixer in place of the teacher's, unless that was done before."""
         if (run / "latest").exists():
             return
-        mixer = json.loads((ROOT / f"configs/tables/table4_{row}.json").read_text())["mixer"]
-        layers = "alternate" if isinstance(mixer, list) else "all"
-        keys = mixer if isinstance(mixer, dict) else {"type": mixer[1] if layers != "all" else mixer}
-        words = ["linearise", self.teacher, "--mixer", keys.pop("type"), "--layers", layers,
-                 "--protocol", protocol, "--out", run]
-        if protocol == "distil" and self.arguments.gate_bias is not None:
+        keys = dict(ROWS[row][1])
+        mixer, layers = keys.pop("type"), "alternate" if row == "hybrid" else "all"
+        words = ["linearise", self.teacher, "--mixer", mixer, "--layers", layers,
+                 "--protocol", protocol, "--out", run, "--seed", seed]
+        if protocol == "distil" and mixer in GATED:
             keys["gate_bias"] = self.arguments.gate_bias
         if keys:
             words += ["--set", *(f"{key}={json.dumps(value)}" for key, value in keys.items())]
         self.regla(*words)
 
-    def make_student(self, row, kind):
+    def make_student(self, row, kind, seed):
         begin = time.time()
-        name, steps = f"{row}-{kind}", self.arguments.steps
+        name, steps = f"{row}-{kind}-{seed}", self.arguments.steps
         run = self.out / name
         if kind == "scratch":
-            config = self.config(name, f"tables/table4_{row}.json", steps=steps, eval_every=0,
-                                 learning_rate=self.arguments.scratch_rate,
+            mixer = ROWS[row][1]
+            if row == "hybrid":
+                mixer = ["softmax", mixer] * 2
+            config = self.config(name, "wikitext2-cpu.json", steps=steps, eval_every=0, seed=seed,
+                                 mixer=mixer, learning_rate=self.arguments.scratch_rate,
                                  tokenizer=str(self.teacher / "tokenizer.json"))
         elif kind == "paper":
             keys = json.loads((ROOT / "configs/wikitext2-cpu.json").read_text())
             course = {key: keys[key] for key in ("schedule", "warmup_steps", "final_learning_rate",
                                                  "batch_size", "log_every", "checkpoint_every")}
             config = self.config(name, "wikitext2-distil.json", steps=steps, stages=[], teacher="",
-                                 learning_rate=self.arguments.paper_rate, **course)
+                                 seed=seed, learning_rate=self.arguments.paper_rate, **course)
         else:
             keys = json.loads((ROOT / "configs/wikitext2-distil.json").read_text())
             for stage in keys["stages"]:
                 stage["steps"] = max(1, stage["steps"] * steps // keys["steps"])
-            config = self.config(name, "wikitext2-distil.json", steps=steps,
+            config = self.config(name, "wikitext2-distil.json", steps=steps, seed=seed,
                                  stages=keys["stages"], teacher=str(self.teacher))
         if kind != "scratch":
-            self.linearise(run, row, kind)
+            self.linearise(run, row, kind, seed)
         self.train(run, config, kind == "scratch")
         scores = self.score(name, run)
         if row == "hybrid":
@@ -158,23 +172,32 @@ class Bench:
         return scores
 
 
-def table(teacher, scores, rows, kinds):
-    """Loss per token and, behind it, the share of the teacher's gain over the row from scratch."""
+def table(teacher, scores, rows, kinds, seeds):
+    """Loss per token of the test split, its spread over the seeds, and the share of the teacher's
+    gain over the row from scratch."""
+    def losses(row, kind):
+        return [scores[row, kind, seed]["test"]["loss"] for seed in seeds]
+
+    best = teacher["test"]
+
     def cell(row, kind):
-        loss = scores[row, kind]["test"]["loss"]
+        loss = statistics.mean(losses(row, kind))
+        spread = f" ± {statistics.stdev(losses(row, kind)):.3f}" if len(seeds) > 1 else ""
         if kind == "scratch" or "scratch" not in kinds:
-            return f"{loss:.3f}"
-        scratch, best = scores[row, "scratch"]["test"]["loss"], teacher["test"]["loss"]
-        return f"{loss:.3f} ({(scratch - loss) / (scratch - best):.0%})"
+            return f"{loss:.3f}{spread}"
+        scratch = statistics.mean(losses(row, "scratch"))
+        return f"{loss:.3f}{spread} ({(scratch - loss) / (scratch - best['loss']):.0%})"
+
+    def perplexity(row, kind):
+        return f"{math.exp(statistics.mean(losses(row, kind))):.1f}"
 
     lines = ["| | " + " | ".join(kinds) + " | perplexity: " + ", ".join(kinds) + " |",
              "| --- |" + " --- |" * (len(kinds) + 1)]
-    best = teacher["test"]
     lines.append(f"| teacher | {best['loss']:.3f} |" + " |" * (len(kinds) - 1) +
                  f" {best['ppl']:.1f} |")
     for row in rows:
-        lines.append(f"| {ROWS[row]} | " + " | ".join(cell(row, kind) for kind in kinds) + " | " +
-                     ", ".join(f"{scores[row, kind]['test']['ppl']:.1f}" for kind in kinds) + " |")
+        lines.append(f"| {ROWS[row][0]} | " + " | ".join(cell(row, kind) for kind in kinds) +
+                     " | " + ", ".join(perplexity(row, kind) for kind in kinds) + " |")
     return "\n".join(lines)
 
 
@@ -182,14 +205,15 @@ def main():
     arguments = arguments_given()
     bench = Bench(arguments)
     rows, kinds = arguments.rows.split(","), arguments.kinds.split(",")
+    seeds = range(arguments.seeds)
     teacher = bench.make_teacher()
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        asked = {(row, kind): pool.submit(bench.make_student, row, kind)
-                 for row in rows for kind in kinds}
+        asked = {(row, kind, seed): pool.submit(bench.make_student, row, kind, seed)
+                 for seed in seeds for row in rows for kind in kinds}
     scores = {key: future.result() for key, future in asked.items()}
-    results = {"teacher": teacher, **{"-".join(key): score for key, score in scores.items()}}
+    results = {"teacher": teacher, **{"-".join(map(str, key)): score for key, score in scores.items()}}
     (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(table(teacher, scores, rows, kinds))
+    print(table(teacher, scores, rows, kinds, seeds))
 
 
 if __name__ == "__main__":
