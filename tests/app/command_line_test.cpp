@@ -211,7 +211,8 @@ TEST_CASE("the help says what an option is without it") {
       const std::string name = line.substr(2, line.find_first_of(" ,", 2) - 2);
       // The words after the name, up to the column of the text, are the type of a value.
       const bool is_flag = name == "--json" || name == "--resume" || name == "--version" ||
-                           name == "--specials" || name == "--whole-texts" || name == "--dry-run";
+                           name == "--specials" || name == "--whole-texts" || name == "--dry-run" ||
+                           name == "--without-softmax-layers";
       const bool is_list = name == "--set" || name == "--run";
       const bool is_said = line.find("efault") != line.npos || line.find("REQUIRED") != line.npos;
       const bool is_asked = name == "--data" || (name == "--config" && path.front() == "inspect");

@@ -231,7 +231,7 @@ TEST_CASE("figures are drawn and compared") {
   CHECK(number_of(decoding, "128", "softmax, ms", "ours") > 0);
   CHECK(number_of(decoding, "64", "ReGLA / Fast Decay, ms", "paper") == 1);
   for (const char* name : {"figure2-0/variance", "figure3-0/gate-gradient",
-                           "figure4-0/gate-histogram", "figure5/decoding"}) {
+                           "figure4-0/gate-histogram", "figure5/decode"}) {
     CHECK(fs::exists(lab / ("out/cpu/" + std::string(name) + ".gp")));
   }
   CHECK(lab.run(words("4")).err.find("regla analyse") == std::string::npos);

@@ -149,7 +149,7 @@ TEST_CASE("what tasks cannot do is refused in one line") {
   CHECK_THAT(refusal("hellaswag"),
              Contains("validation.jsonl, line 1:") && Contains("at least one choice as endings"));
   CHECK_THAT(refused({"eval", folder / "run", "--tasks", "piqa", "--task-data", folder / "no"}),
-             Contains("folder"));
+             Contains("piqa: expected one of valid.jsonl") && Contains("no/piqa"));
 }
 
 TEST_CASE("a tokenizer without a byte is refused where a run is opened") {

@@ -6,6 +6,7 @@
 
 #include "backends/kernels.h"
 #include "tests/matchers.h"
+#include "tests/models/token_by_token.h"
 #include "tests/support.h"
 
 namespace regla::test {
@@ -117,31 +118,6 @@ Tensors gradients(const Decoder& decoder) {
     list.push_back(parameter->gradient.clone());
   }
   return list;
-}
-
-Tensor column(const Tensor& ids, int64_t t) {
-  Tensor token = Tensor::empty({ids.dim(0)}, DType::I32);
-  for (int64_t b = 0; b < ids.dim(0); ++b) {
-    token.data<int32_t>()[b] = ids.data<int32_t>()[b * ids.dim(1) + t];
-  }
-  return token;
-}
-
-/// Logits [T, B, vocab] of one token at a time.
-template <class F>
-Tensor token_by_token(const Decoder& decoder, const Tensor& ids, F&& logits_of) {
-  const int64_t B = ids.dim(0), T = ids.dim(1), vocab = decoder.config().vocab;
-  Tensor all = Tensor::empty({B, T, vocab}, decoder.dtype());
-  for (int64_t t = 0; t < T; ++t) {
-    const Tensor logits = logits_of(column(ids, t));
-    for (int64_t b = 0; b < B; ++b) {
-      all.slice(b, b + 1)
-          .reshape({T, vocab})
-          .slice(t, t + 1)
-          .copy_from(logits.reshape({B, vocab}).slice(b, b + 1));
-    }
-  }
-  return all;
 }
 
 }  // namespace
@@ -386,32 +362,6 @@ TEST_CASE("a block is sequential or parallel") {
     const Var expected = add(middle, block.mlp(block.norm2(parallel ? Var(x) : middle)));
     const Residual y = block.chunked({x, {}}, {}, nullptr, nullptr);
     CHECK(relative_error(add(y.sum, y.branch).value, expected.value) < 1e-14);
-  }
-}
-
-TEST_CASE("a mixer that is left out adds nothing, as one whose output is zero") {
-  const Tensor ids = random_ids({2, 9}, 1, 37);
-  for (const NamedModel& model : models()) {
-    INFO(model.name);
-    Decoder whole(model.config, 3, DType::F64), without(model.config, 3, DType::F64);
-    shake(whole);
-    shake(without);
-    int64_t softmax = 0;
-    for (int64_t layer = 0; layer < model.config.layers; ++layer) {
-      if (model.config.mixer_of(layer).type != MixerType::Softmax) continue;
-      ++softmax;
-      const std::string output = "layers." + std::to_string(layer) + ".mixer.output.";
-      for (Parameter* parameter : whole.parameters()) {
-        if (parameter->name.starts_with(output)) parameter->value.fill(0);
-      }
-    }
-    CHECK(without.leave_out_mixers(MixerType::Softmax) == softmax);
-    const Tensor expected = whole.logits(whole.hidden(ids)).value;
-    CHECK(relative_error(without.logits(without.hidden(ids)).value, expected) < 1e-12);
-    DecoderState state = without.initial_state(2);
-    const Tensor steps = token_by_token(
-        without, ids, [&](const Tensor& token) { return without.step(token, state); });
-    CHECK(relative_error(steps, expected) < 1e-10);
   }
 }
 

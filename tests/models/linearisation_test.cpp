@@ -5,6 +5,7 @@
 #include "models/generation.h"
 #include "tests/error_of.h"
 #include "tests/matchers.h"
+#include "tests/models/token_by_token.h"
 #include "tests/support.h"
 
 namespace regla::test {
@@ -179,6 +180,36 @@ TEST_CASE("what cannot be linearised is refused by what it is") {
   MixerConfig wrong;
   wrong.gate_rank = 0;
   CHECK_THAT(message(trained, {.mixer = wrong, .layers = {0}}), Contains("gate_rank"));
+}
+
+TEST_CASE("a mixer that is left out adds nothing, as one whose output is zero") {
+  const Tensor ids = random_ids({2, 9}, 1, 31);
+  for (const bool is_hybrid : {false, true}) {
+    ModelConfig config = softmax_model();
+    if (is_hybrid) {
+      const MixerConfig softmax = config.mixer[0], regla = preset(MixerType::Regla);
+      config.mixer = {regla, softmax, regla, softmax};
+    }
+    CAPTURE(is_hybrid);
+    Decoder whole = trained_decoder(config, DType::F64);
+    Decoder without = trained_decoder(config, DType::F64);
+    int64_t softmax = 0;
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      if (config.mixer_of(layer).type != MixerType::Softmax) continue;
+      ++softmax;
+      const std::string output = "layers." + std::to_string(layer) + ".mixer.output.";
+      for (Parameter* parameter : whole.parameters()) {
+        if (parameter->name.starts_with(output)) parameter->value.fill(0);
+      }
+    }
+    CHECK(without.leave_out_mixers(MixerType::Softmax) == softmax);
+    const Tensor expected = whole.logits(whole.hidden(ids)).value;
+    CHECK(relative_error(without.logits(without.hidden(ids)).value, expected) < 1e-12);
+    DecoderState state = without.initial_state(2);
+    const Tensor steps = token_by_token(
+        without, ids, [&](const Tensor& token) { return without.step(token, state); });
+    CHECK(relative_error(steps, expected) < 1e-10);
+  }
 }
 
 }  // namespace regla::test

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -31,11 +29,6 @@ std::string error_with(const std::string& pointer, const json& value) {
   const std::string error = test::error_of([&] { tokenizer_from_json(file.dump()); });
   CHECK(error.find('\n') == std::string::npos);
   return error;
-}
-
-std::string read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
 }  // namespace
