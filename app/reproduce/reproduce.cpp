@@ -56,9 +56,9 @@ Speed speed_of(const Setting& setting) {
   }
   if (tokens > 0 && seconds > 0) return {tokens / seconds, "as the runs in this folder"};
   if (Device::named(setting.device).is_cpu()) {
-    return {setting.scale->cpu_speed, "as once measured on two cores"};
+    return {setting.scale->cpu_speed, "about that of two cores"};
   }
-  return {setting.scale->gpu_speed, "as once measured on an H100"};
+  return {setting.scale->gpu_speed, "about that of an H100"};
 }
 
 /// What a call would do, without doing it.
