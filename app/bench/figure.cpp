@@ -29,12 +29,11 @@ set ylabel 'seconds'
 set logscale y
 if (crossing > 0) {
   set arrow 1 from crossing, graph 0 to crossing, graph 1 nohead dt 3 lc rgb '#888888'
-  set label 1 sprintf(' ReGLA is faster from %.0f', crossing) at crossing, graph 0.05 tc rgb '#666666'
+  set title sprintf('prompt and text; ReGLA is faster from %.0f on', crossing)
 }
 plot for [i = 1:|mixers|] csv using (length_of(i)):'seconds' with linespoints pt points[i] ps 0.9 lw 1.5 lc rgb colours[i] title mixers[i]
 
 unset arrow
-unset label
 unset logscale y
 set title 'most memory of tensors'
 set ylabel 'MB'
