@@ -69,7 +69,15 @@ fs::path config_file(const Setting& setting, const std::string& name) {
 /// How far a run is: nothing where there is none; of one that was linearised, 0 updates.
 std::optional<TrainingState> state_of(const fs::path& run) {
   if (!holds_run(run)) return std::nullopt;
-  return read_training_state(checkpoint_of(run));
+  while (true) {
+    const fs::path checkpoint = checkpoint_of(run);
+    try {
+      return read_training_state(checkpoint);
+    } catch (const Error&) {
+      // Another process that trains the run may have put a newer one in its place.
+      if (checkpoint_of(run) == checkpoint) throw;
+    }
+  }
 }
 
 /// An Error where a run was trained otherwise than it would be now.

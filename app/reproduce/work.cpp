@@ -122,11 +122,19 @@ std::map<std::string, std::string> do_all(const Setting& setting, const std::vec
         error.message());
   std::map<std::string, std::string> diverged;
   std::set<std::string> done;
+  const auto is_ready = [&](const Work& work) {
+    const bool is_among_them = std::any_of(
+        works.begin(), works.end(), [&](const Work& other) { return other.name == work.needs; });
+    return is_among_them ? done.contains(work.needs) : work.is_ready();
+  };
   const OutputTo progress(STDERR_FILENO);
   while (done.size() < works.size()) {
     const size_t before = done.size();
     for (const Work& work : works) {
       if (done.contains(work.name)) continue;
+      // Without the lock another process is at it, and its checkpoints come and go.
+      const auto lock = lock_of(setting, work.name);
+      if (!lock) continue;
       if (work.missing().empty()) {
         done.insert(work.name);
         continue;
@@ -136,9 +144,7 @@ std::map<std::string, std::string> do_all(const Setting& setting, const std::vec
         done.insert(work.name);
         continue;
       }
-      if (!work.is_ready()) continue;
-      const auto lock = lock_of(setting, work.name);
-      if (!lock) continue;
+      if (!is_ready(work)) continue;
       try {
         do_work(setting, work,
                 std::to_string(done.size() + 1) + " of " + std::to_string(works.size()));
