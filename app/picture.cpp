@@ -51,13 +51,12 @@ std::string data_of(const Picture& picture) {
 }
 
 /// How curve i is drawn.
-std::string plot_of(const Curve& curve, size_t i, bool has_key) {
+std::string plot_of(const Curve& curve, size_t i) {
   const bool is_marked = curve.points.size() <= kMarked && !curve.is_stepped;
   const std::string style = curve.is_stepped ? "histeps" : is_marked ? "linespoints" : "lines";
   return "$c" + std::to_string(i) + " with " + style + " lw 1.5 dt " +
          std::to_string(curve.dashes) + " lc rgb " + gnuplot_string(curve.colour.light) +
-         (is_marked ? " pt 7 ps 0.4 " : " ") +
-         (has_key ? "title " + gnuplot_string(curve.name) : "notitle");
+         (is_marked ? " pt 7 ps 0.4 notitle" : " notitle");
 }
 
 std::string axes_of(const Picture& picture) {
@@ -75,19 +74,6 @@ std::string axes_of(const Picture& picture) {
   return text;
 }
 
-std::string script_of(const Picture& picture, const std::string& terminal, bool stands_alone) {
-  std::string text = data_of(picture) + terminal + axes_of(picture);
-  if (stands_alone) {
-    text += "set title " + gnuplot_string(picture.title) + " noenhanced\n";
-    text += "set key below center horizontal maxcols 3 samplen 1.5 noenhanced\n";
-  }
-  std::string plots;
-  for (size_t i = 0; i < picture.curves.size(); ++i) {
-    plots += (plots.empty() ? "plot " : ", ") + plot_of(picture.curves[i], i, stands_alone);
-  }
-  return text + plots + "\n";
-}
-
 /// The title as gnuplot takes it for the names of elements: letters, digits and _.
 std::string identifier_of(std::string title) {
   for (char& c : title) {
@@ -98,10 +84,15 @@ std::string identifier_of(std::string title) {
   return title;
 }
 
-std::string terminal_of(const Picture& picture, const std::string& more) {
-  return "set terminal svg size " + std::to_string(picture.width) + "," +
-         std::to_string(picture.height) + " dynamic font 'sans,13' name " +
-         gnuplot_string(identifier_of(picture.title)) + " " + more + "\n";
+std::string script_of(const Picture& picture) {
+  const std::string terminal = "set terminal svg size " + std::to_string(picture.width) + "," +
+                               std::to_string(picture.height) + " dynamic font 'sans,13' name " +
+                               gnuplot_string(identifier_of(picture.title)) + "\n";
+  std::string plots;
+  for (size_t i = 0; i < picture.curves.size(); ++i) {
+    plots += (plots.empty() ? "plot " : ", ") + plot_of(picture.curves[i], i);
+  }
+  return data_of(picture) + terminal + axes_of(picture) + plots + "\n";
 }
 
 /// What a page calls a colour of gnuplot's, as `rgb( 46, 139,  87)`; without a name it is itself.
@@ -151,12 +142,8 @@ bool is_drawable(const Picture& picture) {
   });
 }
 
-std::optional<std::string> svg_file(const Picture& picture) {
-  return drawn(script_of(picture, terminal_of(picture, "background 'white'"), true), picture.title);
-}
-
 std::optional<std::string> svg_part(const Picture& picture) {
-  const auto svg = drawn(script_of(picture, terminal_of(picture, ""), false), picture.title);
+  const auto svg = drawn(script_of(picture), picture.title);
   if (!svg) return std::nullopt;
   return part_of_page(*svg);
 }

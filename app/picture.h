@@ -54,12 +54,9 @@ struct Picture {
 /// Whether there is something to draw: a finite point that the axes can show.
 bool is_drawable(const Picture& picture);
 
-/// A picture that stands alone, as an SVG file: with title, names of curves and a white ground.
-/// Nothing where gnuplot is not installed, an Error where it fails.
-std::optional<std::string> svg_file(const Picture& picture);
-
-/// The same as a part of an HTML page that shows title and names itself. Colours are
-/// `var(--<name>)` and `currentColor`; it is as wide as there is room.
+/// A picture as a part of an HTML page that shows title and names of curves itself. Colours are
+/// `var(--<name>)` and `currentColor`; it is as wide as there is room. Nothing where gnuplot is not
+/// installed, an Error where it fails.
 std::optional<std::string> svg_part(const Picture& picture);
 
 }  // namespace regla::app
