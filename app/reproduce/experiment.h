@@ -23,6 +23,12 @@ Experiment figure(const Setting& setting, int64_t number);
 /// Figure 5, which needs no text.
 Experiment decoding(const Setting& setting);
 
+/// An Error where an experiment that needs text was given none.
+void need_data(const Setting& setting);
+
+/// Seeds from 0 on, in words.
+std::string seeds_text(int64_t seeds);
+
 /// The name of the file of the train split.
 std::string name_of_data(const Setting& setting);
 

@@ -14,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kGates[] = {0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99};  // rows of Figure 3
+
 /// An analysis that is done once for each seed.
 struct Analysis {
   std::string figure;  ///< figure2
@@ -49,7 +50,7 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
   if (!setting.data.empty()) {
     comparison.settings["data"] = name_of_data(setting);
   }
-  comparison.settings["seeds"] = seeds == 1 ? "0" : "0 to " + std::to_string(seeds - 1);
+  comparison.settings["seeds"] = seeds_text(seeds);
   comparison.settings["machine"] = machines_of(findings);
   const fs::path picture = folder_of(setting, analysis, 0) / (analysis.report + ".svg");
   if (fs::exists(picture)) {
@@ -65,10 +66,6 @@ std::vector<Work> works_of(const Setting& setting, const Analysis& analysis, int
         work_of(analysis.figure + "-" + std::to_string(seed), {step_of(setting, analysis, seed)}));
   }
   return works;
-}
-
-void need_data(const Setting& setting) {
-  check(!setting.data.empty(), "[reproduce] expected --data PATH");
 }
 
 Experiment figure_2(const Setting& setting) {
@@ -138,18 +135,15 @@ Experiment figure_3(const Setting& setting) {
   return {.name = analysis.figure, .works = works_of(setting, analysis, 1), .compare = compare};
 }
 
-/// The configuration of Figure 4's models where it is not that of `analyse` itself.
-fs::path figure_4_config(const Setting& setting, int64_t seed) {
-  return setting.folder / "configs" / ("figure4-" + std::to_string(seed) + ".json");
-}
-
 Experiment figure_4(const Setting& setting) {
   need_data(setting);
   const Analysis analysis = {
       "figure4", "gate-histogram", [&setting](int64_t seed) {
         Words words = {"--data", setting.data, "--device", setting.device};
         if (!setting.scale->figure_4.empty()) {
-          words.insert(words.end(), {"--config", figure_4_config(setting, seed).string()});
+          words.insert(
+              words.end(),
+              {"--config", config_file(setting, "figure4-" + std::to_string(seed)).string()});
         }
         words.insert(words.end(), {"--set", "seed=" + std::to_string(seed)});
         words.insert(words.end(), setting.set.begin(), setting.set.end());
@@ -186,8 +180,8 @@ Experiment figure_4(const Setting& setting) {
     experiment.works[static_cast<size_t>(seed)].prepare = [&setting, seed] {
       Json config = parse_json(config_of_run(setting, variant_named("regla"), seed), "[reproduce]");
       config.update(parse_json(setting.scale->figure_4, "[reproduce]"));
-      fs::create_directories(setting.folder / "configs");
-      write_file(figure_4_config(setting, seed), dumped(config, 2) + "\n");
+      // Where that of `analyse` itself is another.
+      write_config(setting, "figure4-" + std::to_string(seed), config);
     };
   }
   return experiment;

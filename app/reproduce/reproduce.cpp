@@ -6,6 +6,7 @@
 #include "app/options.h"
 #include "app/program.h"
 #include "app/reproduce/experiment.h"
+#include "app/reproduce/runs.h"
 #include "storage/files.h"
 #include "text/corpus.h"
 #include "training/run_folder.h"
@@ -49,10 +50,10 @@ Speed speed_of(const Setting& setting) {
   double tokens = 0, seconds = 0;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(setting.folder, error)) {
-    if (!holds_run(entry.path())) continue;
-    const TrainingState state = read_training_state(checkpoint_of(entry.path()));
-    tokens += static_cast<double>(state.tokens);
-    seconds += state.elapsed_s;
+    const auto state = state_of(entry.path());
+    if (!state) continue;
+    tokens += static_cast<double>(state->tokens);
+    seconds += state->elapsed_s;
   }
   if (tokens > 0 && seconds > 0) return {tokens / seconds, "as the runs in this folder"};
   if (Device::named(setting.device).is_cpu()) {

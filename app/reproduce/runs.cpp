@@ -62,27 +62,10 @@ Words linearise_words(const Setting& setting, const Variant& variant, int64_t se
   return words;
 }
 
-fs::path config_file(const Setting& setting, const std::string& name) {
-  return setting.folder / "configs" / (name + ".json");
-}
-
-/// How far a run is: nothing where there is none; of one that was linearised, 0 updates.
-std::optional<TrainingState> state_of(const fs::path& run) {
-  if (!holds_run(run)) return std::nullopt;
-  while (true) {
-    const fs::path checkpoint = checkpoint_of(run);
-    try {
-      return read_training_state(checkpoint);
-    } catch (const Error&) {
-      // Another process that trains the run may have put a newer one in its place.
-      if (checkpoint_of(run) == checkpoint) throw;
-    }
-  }
-}
-
 /// An Error where a run was trained otherwise than it would be now.
 void check_same(const fs::path& run, const std::string& config) {
-  const std::string file = checkpoint_of(run) / "config.json";
+  const HeldCheckpoint checkpoint(run);
+  const std::string file = checkpoint.path() / "config.json";
   Words assignments;
   const Json keys = parse_json(config, "[reproduce]");
   for (const auto& [key, value] : keys.items()) {
@@ -124,22 +107,18 @@ std::vector<Step> missing_training(const Setting& setting, const Variant& varian
   return steps;
 }
 
-void write_config(const Setting& setting, const Variant& variant, int64_t seed) {
-  const fs::path file = config_file(setting, name_of_run(variant, seed));
-  std::error_code error;
-  fs::create_directories(file.parent_path(), error);
-  const Json config = parse_json(config_of_run(setting, variant, seed), "[reproduce]");
-  write_file(file, dumped(config, 2) + "\n");
-}
-
 }  // namespace
+
+bool is_given(const Setting& setting, const Variant& variant) {
+  return variant.name == kTeacher && !setting.teacher.empty();
+}
 
 std::string name_of_run(const Variant& variant, int64_t seed) {
   return std::string(variant.name) + "-" + std::to_string(seed);
 }
 
 fs::path folder_of_run(const Setting& setting, const Variant& variant, int64_t seed) {
-  if (variant.name == kTeacher && !setting.teacher.empty()) return setting.teacher;
+  if (is_given(setting, variant)) return setting.teacher;
   return setting.folder / name_of_run(variant, seed);
 }
 
@@ -158,31 +137,41 @@ std::string config_of_run(const Setting& setting, const Variant& variant, int64_
   return with_assignments(text, setting.set, false);
 }
 
-bool is_trained(const Setting& setting, const Variant& variant, int64_t seed) {
-  if (variant.name == kTeacher && !setting.teacher.empty()) return true;
-  return missing_training(setting, variant, seed).empty();
+std::optional<TrainingState> state_of(const fs::path& run) {
+  if (!holds_run(run)) return std::nullopt;
+  return read_training_state(HeldCheckpoint(run).path());  // another process may be training it
+}
+
+fs::path config_file(const Setting& setting, const std::string& name) {
+  return setting.folder / "configs" / (name + ".json");
+}
+
+void write_config(const Setting& setting, const std::string& name, const Json& config) {
+  const fs::path file = config_file(setting, name);
+  std::error_code error;
+  fs::create_directories(file.parent_path(), error);
+  write_file(file, dumped(config, 2) + "\n");
 }
 
 Work work_of_run(const Setting& setting, const Variant& variant, int64_t seed,
                  const std::vector<Step>& evaluations) {
   Work work;
   work.name = name_of_run(variant, seed);
-  if (variant.linearised) {
-    const Variant& teacher = variant_named(kTeacher);
-    work.needs = name_of_run(teacher, seed);
-    work.is_ready = [&setting, &teacher, seed] { return is_trained(setting, teacher, seed); };
-  }
-  const bool is_given = variant.name == kTeacher && !setting.teacher.empty();
-  work.missing = [&setting, &variant, seed, evaluations, is_given] {
+  const Variant& teacher = variant_named(kTeacher);
+  if (variant.linearised && !is_given(setting, teacher)) work.needs = name_of_run(teacher, seed);
+  work.missing = [&setting, &variant, seed, evaluations] {
     std::vector<Step> steps;
-    if (!is_given) steps = missing_training(setting, variant, seed);
+    if (!is_given(setting, variant)) steps = missing_training(setting, variant, seed);
     for (const Step& evaluation : evaluations) {
       if (!steps.empty() || !found(evaluation)) steps.push_back(evaluation);
     }
     return steps;
   };
-  if (is_given) return work;
-  work.prepare = [&setting, &variant, seed] { write_config(setting, variant, seed); };
+  if (is_given(setting, variant)) return work;
+  work.prepare = [&setting, &variant, seed] {
+    write_config(setting, name_of_run(variant, seed),
+                 parse_json(config_of_run(setting, variant, seed), "[reproduce]"));
+  };
   const TrainingConfig config = from_json(config_of_run(setting, variant, seed));
   const auto state = state_of(folder_of_run(setting, variant, seed));
   work.updates = std::max<int64_t>(0, config.steps - (state ? state->step : 0));

@@ -12,19 +12,15 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kShots[] = {0, 5};
 
-bool is_given_teacher(const Setting& setting, const Variant& variant) {
-  return variant.name == kTeacher && !setting.teacher.empty();
-}
-
 /// Where the results of a run lie: with it, but for a teacher from elsewhere.
 fs::path results_of(const Setting& setting, const Variant& variant, int64_t seed) {
-  if (is_given_teacher(setting, variant)) return setting.folder / "teacher";
+  if (is_given(setting, variant)) return setting.folder / "teacher";
   return folder_of_run(setting, variant, seed);
 }
 
 /// Seeds of a variant. A teacher from elsewhere is one.
 int64_t seeds_of(const Setting& setting, const Variant& variant) {
-  return is_given_teacher(setting, variant) ? 1 : setting.seeds;
+  return is_given(setting, variant) ? 1 : setting.seeds;
 }
 
 Words eval_words(const Setting& setting, const Variant& variant, int64_t seed) {
@@ -77,10 +73,6 @@ std::vector<Work> works_of(const Setting& setting, std::vector<std::string_view>
   return works;
 }
 
-std::string seeds_text(const Setting& setting) {
-  return setting.seeds == 1 ? "0" : "0 to " + std::to_string(setting.seeds - 1);
-}
-
 /// How runs were trained, for whoever reads the numbers.
 Json settings_of(const Setting& setting) {
   const TrainingConfig config =
@@ -95,7 +87,7 @@ Json settings_of(const Setting& setting) {
       {"data", name_of_data(setting)},
       {"tokens", config.tokenizer == "bpe" ? "BPE of " + grouped(config.vocab_size) + " entries"
                                            : fs::path(config.tokenizer).filename().string()},
-      {"seeds", seeds_text(setting)}};
+      {"seeds", seeds_text(setting.seeds)}};
 }
 
 /// The numbers of a row, one of each seed that has them, by `read`.
@@ -207,7 +199,7 @@ Experiment task_table(const Setting& setting) {
 }  // namespace
 
 Experiment table(const Setting& setting, int64_t number) {
-  check(!setting.data.empty(), "[reproduce] expected --data PATH");
+  need_data(setting);
   if (number == 5) return task_table(setting);
   const PerplexityTable& table = perplexity_table(number);
   std::vector<std::string_view> names;
@@ -218,6 +210,14 @@ Experiment table(const Setting& setting, int64_t number) {
                               return std::vector<Step>{perplexity_step(s, variant, seed)};
                             }),
           .compare = [&setting, &table] { return compare_perplexities(setting, table); }};
+}
+
+void need_data(const Setting& setting) {
+  check(!setting.data.empty(), "[reproduce] expected --data PATH");
+}
+
+std::string seeds_text(int64_t seeds) {
+  return seeds == 1 ? "0" : "0 to " + std::to_string(seeds - 1);
 }
 
 std::string name_of_data(const Setting& setting) {

@@ -81,9 +81,10 @@ void do_step(const Setting& setting, const Step& step) {
   write_file(step.result, dumped(made) + "\n");
 }
 
-void do_work(const Setting& setting, const Work& work, const std::string& place) {
+void do_work(const Setting& setting, const Work& work, const std::vector<Step>& missing,
+             const std::string& place) {
   work.prepare();
-  for (const Step& step : work.missing()) {
+  for (const Step& step : missing) {
     print_line(stderr, place + " " + work.name + ": " + command_text(step.words));
     do_step(setting, step);
   }
@@ -122,11 +123,6 @@ std::map<std::string, std::string> do_all(const Setting& setting, const std::vec
         error.message());
   std::map<std::string, std::string> diverged;
   std::set<std::string> done;
-  const auto is_ready = [&](const Work& work) {
-    const bool is_among_them = std::any_of(
-        works.begin(), works.end(), [&](const Work& other) { return other.name == work.needs; });
-    return is_among_them ? done.contains(work.needs) : work.is_ready();
-  };
   const OutputTo progress(STDERR_FILENO);
   while (done.size() < works.size()) {
     const size_t before = done.size();
@@ -135,7 +131,8 @@ std::map<std::string, std::string> do_all(const Setting& setting, const std::vec
       // Without the lock another process is at it, and its checkpoints come and go.
       const auto lock = lock_of(setting, work.name);
       if (!lock) continue;
-      if (work.missing().empty()) {
+      const std::vector<Step> missing = work.missing();
+      if (missing.empty()) {
         done.insert(work.name);
         continue;
       }
@@ -144,9 +141,9 @@ std::map<std::string, std::string> do_all(const Setting& setting, const std::vec
         done.insert(work.name);
         continue;
       }
-      if (!is_ready(work)) continue;
+      if (!work.needs.empty() && !done.contains(work.needs)) continue;
       try {
-        do_work(setting, work,
+        do_work(setting, work, missing,
                 std::to_string(done.size() + 1) + " of " + std::to_string(works.size()));
       } catch (const DivergedError& divergence) {
         diverged[work.name] = divergence.what();

@@ -38,9 +38,8 @@ struct Step {
 
 /// Something to be done once, by whichever process comes first.
 struct Work {
-  std::string name;   ///< of its lock, and in messages
-  std::string needs;  ///< the name of what has to be done before, if anything
-  std::function<bool()> is_ready = [] { return true; };  ///< whether that is there
+  std::string name;                            ///< of its lock, and in messages
+  std::string needs;                           ///< the name of the work before it, if there is one
   std::function<std::vector<Step>()> missing;  ///< what is left to do; nothing: it is done
   std::function<void()> prepare = [] {};       ///< before the first step
   int64_t updates = 0, tokens = 0;             ///< of training that are left
