@@ -20,8 +20,7 @@ struct Range {
 };
 
 bool is_shown(const Picture& picture, const Point& point) {
-  return std::isfinite(point.x) && std::isfinite(point.y) && (!picture.log_x || point.x > 0) &&
-         (!picture.log_y || point.y > 0);
+  return std::isfinite(point.x) && std::isfinite(point.y) && (!picture.log_y || point.y > 0);
 }
 
 Range range_of_y(const Picture& picture) {
@@ -64,7 +63,6 @@ std::string axes_of(const Picture& picture) {
   text += "set xlabel " + gnuplot_string(picture.x) + " noenhanced\n";
   text += "set ylabel " + gnuplot_string(picture.y) + " noenhanced\n";
   text += "set format '%g'\n";
-  if (picture.log_x) text += "set logscale x\n";
   const Range y = range_of_y(picture);
   if (picture.log_y && y.most > 10 * y.least) {
     text += "set logscale y\n";

@@ -34,7 +34,6 @@ struct Point {
 
 /// A line through points in the order of x. A y that is not finite breaks it.
 struct Curve {
-  std::string name;
   std::vector<Point> points;
   Colour colour = kSeriesColours[0];
   int dashes = 1;           ///< 1: none
@@ -44,8 +43,7 @@ struct Curve {
 /// Curves over two axes.
 struct Picture {
   std::string title, x, y;  ///< of the whole, and of the axes, with units
-  bool log_x = false;       ///< a logarithmic axis;
-  bool log_y = false;       ///< one of y only where the values span a decade
+  bool log_y = false;       ///< a logarithmic axis, where the values span a decade
   bool from_zero = false;   ///< y begins at 0
   std::vector<Curve> curves = {};
   int width = 560, height = 340;
@@ -54,9 +52,9 @@ struct Picture {
 /// Whether there is something to draw: a finite point that the axes can show.
 bool is_drawable(const Picture& picture);
 
-/// A picture as a part of an HTML page that shows title and names of curves itself. Colours are
-/// `var(--<name>)` and `currentColor`; it is as wide as there is room. Nothing where gnuplot is not
-/// installed, an Error where it fails.
+/// A picture as a part of an HTML page, which shows the title and says which curve is which.
+/// Colours are `var(--<name>)` and `currentColor`; it is as wide as there is room. Nothing where
+/// gnuplot is not installed, an Error where it fails.
 std::optional<std::string> svg_part(const Picture& picture);
 
 }  // namespace regla::app

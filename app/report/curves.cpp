@@ -78,10 +78,8 @@ template <class Points>
 Html figure_of_runs(const Runs& runs, Picture picture, const Points& points) {
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunStyle style = style_of(i);
-    picture.curves.push_back({.name = runs[i].name,
-                              .points = points(runs[i].metrics),
-                              .colour = style.colour,
-                              .dashes = style.dashes});
+    picture.curves.push_back(
+        {.points = points(runs[i].metrics), .colour = style.colour, .dashes = style.dashes});
   }
   return figure(picture, picture.title);
 }
@@ -112,17 +110,14 @@ Html histogram(const RunRecord& run) {
   for (size_t i = 0; i < records.size(); ++i) {
     // The last in the strongest colour.
     const Colour& colour = kOrderColours[kOrderColours.size() - records.size() + i];
-    Curve curve = {.name = std::to_string(records[i].step),
-                   .points = {},
-                   .colour = colour,
-                   .is_stepped = true};
+    Curve curve = {.points = {}, .colour = colour, .is_stepped = true};
     for (size_t bin = 0; bin < records[i].bins.size(); ++bin) {
       curve.points.push_back(
           {(static_cast<double>(bin) + 0.5) / GateStatistics::kBins, records[i].bins[bin]});
     }
     picture.curves.push_back(curve);
-    caption +=
-        " " + element("span", swatch(colour) + picture.curves.back().name, {{"class", "whole"}});
+    caption += " " + element("span", swatch(colour) + std::to_string(records[i].step),
+                             {{"class", "whole"}});
   }
   return figure(picture, caption);
 }
@@ -134,8 +129,8 @@ Html saturation(const Runs& runs) {
                      .from_zero = true,
                      .curves = {}};
   for (size_t i = 0; i < runs.size(); ++i) {
-    Curve low = {.name = "F < 0.05", .points = {}, .colour = style_of(i).colour, .dashes = 2};
-    Curve high = {.name = "F > 0.95", .points = {}, .colour = style_of(i).colour};
+    Curve low = {.points = {}, .colour = style_of(i).colour, .dashes = 2};
+    Curve high = {.points = {}, .colour = style_of(i).colour};
     for (const GateRecord& record : runs[i].gates) {
       low.points.push_back({static_cast<double>(record.step), record.low});
       high.points.push_back({static_cast<double>(record.step), record.high});
