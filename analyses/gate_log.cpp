@@ -24,7 +24,7 @@ Json line_of(int64_t step, const LayerGates& layer) {
 /// The member of an object; an Error where it is not there or of another type.
 template <class T>
 T member(const Json& object, const char* name) {
-  check(object.is_object() && object.contains(name), "[gates] expected ", name);
+  check(object.contains(name), "[gates] expected ", name);
   T value{};
   read_value(object[name], name, value);
   return value;
@@ -44,11 +44,9 @@ GateRecord record_of(const Json& line) {
 
 GateLog::GateLog(const std::filesystem::path& path, int64_t last_step)
     : log_(path, [last_step](std::string_view line) {
-        try {
-          return member<int64_t>(parse_json(line, "[gates]"), "step") <= last_step;
-        } catch (const Error&) {
-          return false;
-        }
+        const auto object = object_in(line);
+        const auto step = object ? step_in(*object) : std::nullopt;
+        return step && *step <= last_step;
       }) {}
 
 void GateLog::append(int64_t step, const std::vector<LayerGates>& layers) {
@@ -63,11 +61,10 @@ void GateLog::append(int64_t step, const std::vector<LayerGates>& layers) {
 std::vector<GateRecord> read_gates(const std::filesystem::path& path) {
   std::vector<GateRecord> records;
   for (const std::string& text : read_lines(path)) {
+    const auto line = object_in(text);
+    if (!line || !line->contains("bins") || line->value("layer", Json()) != "all") continue;
     try {
-      const Json line = parse_json(text, "[gates]");
-      if (line.is_object() && line.contains("bins") && line.value("layer", Json()) == "all") {
-        records.push_back(record_of(line));
-      }
+      records.push_back(record_of(*line));
     } catch (const Error&) {
       continue;
     }

@@ -23,20 +23,10 @@ std::string time_now() {
   return text;
 }
 
-/// A line's object; null where it is none.
-Json object_of(std::string_view line) {
-  try {
-    Json object = parse_json(line, "[machines]");
-    return object.is_object() ? object : Json();
-  } catch (const Error&) {
-    return {};
-  }
-}
-
 bool is_before(std::string_view line, int64_t step) {
-  const Json object = object_of(line);
-  const auto found = object.find("step");
-  return found != object.end() && found->is_number_integer() && found->get<int64_t>() < step;
+  const auto object = object_in(line);
+  const auto own = object ? step_in(*object) : std::nullopt;
+  return own && *own < step;
 }
 
 }  // namespace
@@ -68,8 +58,7 @@ void note_machine(const std::filesystem::path& run, int64_t step, Device device)
 std::vector<Json> read_machines(const std::filesystem::path& run) {
   std::vector<Json> machines;
   for (const std::string& line : read_lines(run / kFile)) {
-    Json object = object_of(line);
-    if (!object.is_null()) machines.push_back(std::move(object));
+    if (auto object = object_in(line)) machines.push_back(*std::move(object));
   }
   return machines;
 }

@@ -155,11 +155,8 @@ Model model_to_resume(const TrainArguments& arguments, TrainingConfig& before) {
 }
 
 std::string fingerprint(const TokenStream& text) {
-  char hex[17];
   const auto ids = text.ids();
-  const uint64_t hash = hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
-  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
-  return hex;
+  return hexadecimal(hash_bytes({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()}));
 }
 
 /// Where the training computes, and where it did so far if that was elsewhere.
@@ -277,7 +274,8 @@ struct Job {
   std::optional<TokenStream> valid;
   std::optional<TrainingConfig> before;  // of a run that goes on
   std::vector<Stage> stages;
-  Teacher teacher;  // null where nothing is learned from one any more
+  int64_t done = 0;  // updates of the run so far
+  Teacher teacher;   // null where nothing is learned from one any more
 
   /// The trainer of a stage. The last that has a teacher takes it along.
   std::unique_ptr<Trainer> trainer_of(size_t index) {
@@ -318,7 +316,7 @@ Job prepare(const TrainArguments& arguments) {
   const int64_t done = steps_done(arguments);
   TrainingConfig up_to_here = model.config;
   up_to_here.steps = std::max(up_to_here.steps, done);
-  Job job = {corpus, std::move(model), text, valid, before, stages_of(up_to_here), nullptr};
+  Job job = {corpus, std::move(model), text, valid, before, stages_of(up_to_here), done, nullptr};
   const int32_t end_of_text = job.model.tokenizer->end_of_text();
   for (const Stage& stage : job.stages) {  // an Error where the text is too short for one
     Batches(job.text.ids(), stage.config.batch_size, stage.config.model.sequence_length,
@@ -395,7 +393,7 @@ int train(const TrainArguments& arguments) {
   std::optional<RunFolder> run;
   if (arguments.resume) run.emplace(open_run(arguments.out));
   Job job = prepare(arguments);
-  size_t stage = stage_at(job.stages, steps_done(arguments));
+  size_t stage = stage_at(job.stages, job.done);
   std::unique_ptr<Trainer> trainer = job.trainer_of(stage);
   TrainingState state;
   if (run) {

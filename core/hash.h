@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 namespace regla {
@@ -30,6 +32,13 @@ inline uint64_t hash_bytes(std::string_view bytes, uint64_t seed = 0) {
   if (i < bytes.size()) std::memcpy(&rest, bytes.data() + i, bytes.size() - i);
   hash = mix_hash(hash, rest);
   return mix_hash(hash, hash >> 32);
+}
+
+/// Such a number in 16 digits.
+inline std::string hexadecimal(uint64_t number) {
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(number));
+  return digits;
 }
 
 }  // namespace regla

@@ -17,6 +17,13 @@ constexpr int kTogether = 32;
 /// the number might be: a cosine is as exact as its angle.
 constexpr double kDoubt = 0x1p-42;
 
+/// The polynomial with these coefficients, the highest first.
+template <class... Coefficients>
+inline double polynomial(double z, double first, Coefficients... rest) {
+  ((first = first * z + rest), ...);
+  return first;
+}
+
 /// ln u for a normal u in (0, 1).
 inline double log_of(double u) {
   // u = m / 2^d with m in [sqrt(1/2), sqrt(2)). Exponents are shifted to be positive.
@@ -27,16 +34,8 @@ inline double log_of(double u) {
   const double halvings = std::bit_cast<double>(d | 0x4330000000000000) - 0x1p52;
   // ln m = 2 atanh(s)
   const double s = (m - 1) / (m + 1), z = s * s;
-  double p = 1.0 / 21;
-  p = p * z + 1.0 / 19;
-  p = p * z + 1.0 / 17;
-  p = p * z + 1.0 / 15;
-  p = p * z + 1.0 / 13;
-  p = p * z + 1.0 / 11;
-  p = p * z + 1.0 / 9;
-  p = p * z + 1.0 / 7;
-  p = p * z + 1.0 / 5;
-  p = p * z + 1.0 / 3;
+  const double p = polynomial(z, 1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11,
+                              1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3);
   return 2 * s + 2 * s * z * p - halvings * std::numbers::ln2;
 }
 
@@ -47,24 +46,11 @@ inline double cos_of_turns(double v) {
   const double shifted = 4 * v + kRounds;
   const uint64_t quarter = std::bit_cast<uint64_t>(shifted) & 3;
   const double x = (4 * v - (shifted - kRounds)) * (std::numbers::pi / 2), z = x * x;
-  double c = 1.0 / 20922789888000;
-  c = c * z - 1.0 / 87178291200;
-  c = c * z + 1.0 / 479001600;
-  c = c * z - 1.0 / 3628800;
-  c = c * z + 1.0 / 40320;
-  c = c * z - 1.0 / 720;
-  c = c * z + 1.0 / 24;
-  c = c * z - 1.0 / 2;
-  c = c * z + 1;
-  double s = 1.0 / 355687428096000;
-  s = s * z - 1.0 / 1307674368000;
-  s = s * z + 1.0 / 6227020800;
-  s = s * z - 1.0 / 39916800;
-  s = s * z + 1.0 / 362880;
-  s = s * z - 1.0 / 5040;
-  s = s * z + 1.0 / 120;
-  s = s * z - 1.0 / 6;
-  s = (s * z + 1) * x;
+  const double c = polynomial(z, 1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
+                              -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0);
+  const double s =
+      x * polynomial(z, 1.0 / 355687428096000, -1.0 / 1307674368000, 1.0 / 6227020800,
+                     -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0);
   const double size = (quarter & 1) != 0 ? s : c;
   const uint64_t sign = (quarter + 1) >> 1 << 63;  // of quarters 1 and 2
   return std::bit_cast<double>(std::bit_cast<uint64_t>(size) ^ sign);

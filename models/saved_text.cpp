@@ -1,7 +1,6 @@
 #include "models/saved_text.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <vector>
 
@@ -22,12 +21,6 @@ constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();  // as posi
 
 std::string_view bytes_of(const Tensor& here) {
   return {static_cast<const char*>(here.raw()), static_cast<size_t>(here.bytes())};
-}
-
-std::string hexadecimal(uint64_t hash) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
 }
 
 /// A hash of the configuration and of the weights as they are read.

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/hash.h"
 
 namespace regla {
 namespace {
@@ -45,9 +46,7 @@ constexpr size_t kRandomDigits = 16;
 std::string temporary_name() {
   uint64_t number = 0;
   check(::getrandom(&number, sizeof number, 0) == sizeof number, "[file] no random numbers");
-  char digits[kRandomDigits + 1];
-  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(number));
-  return std::string(kTemporary) + digits;
+  return std::string(kTemporary) + hexadecimal(number);
 }
 
 /// Removes temporary files that nobody is writing any more.

@@ -185,6 +185,21 @@ Json parse_json(std::string_view text, std::string_view who) {
   return builder.take();
 }
 
+std::optional<Json> object_in(std::string_view line) {
+  try {
+    Json object = parse_json(line, "[log]");
+    if (object.is_object()) return object;
+  } catch (const Error&) {  // a line that was cut off
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> step_in(const Json& object) {
+  const auto step = object.find("step");
+  if (step == object.end() || !step->is_number_integer()) return std::nullopt;
+  return step->get<int64_t>();
+}
+
 std::string shown(const Json& value) {
   std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
   if (text.size() > kShownLength) text = text.substr(0, kShownLength - 3) + "...";

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,10 @@ using Json = nlohmann::ordered_json;
 /// begin with `who`.
 Json parse_json(std::string_view text, std::string_view who);
 constexpr size_t kMaxJsonDepth = 64;
+
+/// The object that a line of a log holds, and its whole number `step`; nothing where there is none.
+std::optional<Json> object_in(std::string_view line);
+std::optional<int64_t> step_in(const Json& object);
 
 /// `value` as one line of JSON, shortened when long, for messages.
 std::string shown(const Json& value);

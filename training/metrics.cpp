@@ -11,15 +11,9 @@ namespace {
 
 /// The object in a line that has a step; nothing where there is none.
 std::optional<Json> object_of(std::string_view line) {
-  try {
-    Json object = parse_json(line, "[metrics]");
-    if (!object.is_object()) return std::nullopt;
-    const auto step = object.find("step");
-    if (step == object.end() || !step->is_number_integer()) return std::nullopt;
-    return object;
-  } catch (const Error&) {
-    return std::nullopt;
-  }
+  auto object = object_in(line);
+  if (object && !step_in(*object)) object.reset();
+  return object;
 }
 
 /// What the object names; a null is a number that was not finite.
@@ -46,8 +40,8 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step,
                        int64_t last_validation)
     : log_(path, [=](std::string_view line) {
         const std::optional<Json> object = object_of(line);
-        return object && object->at("step").get<int64_t>() <=
-                             (object->contains("split") ? last_validation : last_step);
+        return object &&
+               *step_in(*object) <= (object->contains("split") ? last_validation : last_step);
       }) {}
 
 void MetricsLog::append(const StepMetrics& metrics) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "app/answers.h"
 #include "app/machine.h"
-#include "models/generation.h"
 #include "training/run_folder.h"
 
 namespace regla::app {
@@ -32,8 +32,7 @@ std::vector<Result> read_results(const fs::path& folder) {
 std::vector<std::string> samples_of(const Model& model, const SampleRequest& request) {
   model.config.model.require_step_form();
   const Tokenizer& tokenizer = *model.tokenizer;
-  std::vector<int32_t> prompt = tokenizer.encode_with_specials(request.prompt);
-  if (prompt.empty()) prompt.push_back(tokenizer.end_of_text());
+  const std::vector<int32_t> prompt = ids_of(model, request.prompt);
   GenerationOptions options = {
       .sampling = {.temperature = request.temperature, .top_k = request.top_k},
       .max_new_tokens = request.tokens,
