@@ -11,9 +11,10 @@ namespace regla::test {
 
 using Cases = std::vector<std::pair<std::string, MixerConfig>>;
 
-/// At the tests' size: base of short wavelengths, low rank of 3.
+/// At the tests' size: turned, by a base of short wavelengths, low rank of 3.
 inline MixerConfig small(MixerType type) {
   MixerConfig c = preset(type);
+  c.rope = Rope::Full;
   c.rope_base = 100;
   c.gate_rank = 3;
   return c;

@@ -16,6 +16,7 @@ size_t at(int64_t i) { return static_cast<size_t>(i); }
 
 MixerConfig small_config() {
   MixerConfig config;
+  config.rope = Rope::Full;
   config.rope_base = 50;
   config.norm_epsilon = 0;
   config.feature_dim = 8;

@@ -193,8 +193,11 @@ TEST_CASE("wrong types and values are errors") {
 
 TEST_CASE("configurations that describe no model are errors") {
   CHECK_THAT(error_of(R"({"hidden": 100, "heads": 3})"), Contains("multiple of heads"));
-  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2})"), Contains("even number of features"));
-  CHECK(error_of(R"({"hidden": 6, "heads": 2, "mixer": {"rope": "none"}})") == "no error");
+  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2, "mixer": {"rope": "full"}})"),
+             Contains("even number of features"));
+  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2, "mixer": "softmax"})"),
+             Contains("even number of features"));
+  CHECK(error_of(R"({"hidden": 6, "heads": 2})") == "no error");
   CHECK_THAT(error_of(R"({"mixer": {"rope": "partial", "rotary_pct": 0.02}})"), Contains("even"));
   CHECK_THAT(error_of(R"({"mixer": {"rope": "partial", "rotary_pct": 2}})"), Contains("(0, 1]"));
   CHECK_THAT(error_of(R"({"layers": 0})"), Contains("layers from 1"));
