@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-NORM_EPSILON = 1e-8  # mixer.norm_epsilon
+NORM_EPSILON = 1e-30  # mixer.norm_epsilon
 
 
 def naive_recurrence(q, k, u, log_b, log_s):

@@ -34,7 +34,7 @@ ONLY_MIXER = {"regla": {"feature_map": "safe_exp", "rope_base": 10000, "key_max"
                         "score_scale": "variance", "gate": "refined",
                         "gate_axis": "value", "gate_projection": "full", "gate_temperature": 1,
                         "write_gate": False, "sum_norm": False, "norm": "rms",
-                        "norm_epsilon": 1e-8, "output_gate": "none"},
+                        "norm_epsilon": 1e-30, "output_gate": "none"},
               "softmax": {"rope_base": 10000, "window": 0}}
 
 

@@ -118,7 +118,7 @@ struct MixerConfig {
   double refine_bias = 0;
   bool sum_norm = false;
   MixerNorm norm = MixerNorm::Rms;
-  double norm_epsilon = 1e-8;
+  double norm_epsilon = 1e-30;
   OutputGate output_gate = OutputGate::None;
   int64_t chunk = 0;
   int64_t window = 0;
@@ -186,7 +186,8 @@ void fields(Config& c, Visitor&& visit) {
         "divide each head's output by the same sum over written ones; not with a gate on the value "
         "axis");
   visit("norm", c.norm, "norm of each head's output before the output projection");
-  visit("norm_epsilon", c.norm_epsilon, "added to that norm's variance");
+  visit("norm_epsilon", c.norm_epsilon,
+        "added to that norm's variance; 1e-8 by the names of all other mixers");
   visit("output_gate", c.output_gate,
         "the output is multiplied by swish of a projection of the token (GLA), or not");
   visit("chunk", c.chunk, "tokens per chunk in training; 0: the backend's choice");
