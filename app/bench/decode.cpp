@@ -92,6 +92,14 @@ void time_tokens(const ModelConfig& model, Measurements& out) {
   }
 }
 
+/// The model with another mixer, which turns queries and keys as the configured one does.
+ModelConfig with_mixer(ModelConfig model, MixerType type) {
+  MixerConfig mixer = preset(type);
+  mixer.rope = model.mixer_of(0).rope;
+  model.mixer = {mixer};
+  return model;
+}
+
 /// A model whose texts are timed.
 struct Writer {
   std::string name;
@@ -99,10 +107,9 @@ struct Writer {
   double bytes;             // of the weights that a token reads
   int64_t state_bytes = 0;  // of the text written last
 
-  Writer(ModelConfig model, MixerType type, const Measurements& out)
+  Writer(const ModelConfig& model, MixerType type, const Measurements& out)
       : name(name_of(type)),
-        decoder((model.mixer = {preset(type)}, model), 0, activation_type(out.precision()),
-                out.device()),
+        decoder(with_mixer(model, type), 0, activation_type(out.precision()), out.device()),
         bytes(bytes_of(weights_read(decoder))) {
     check_forms(decoder.config(), out);
     if (decoder.dtype() == DType::BF16) decoder.store_weights(DType::BF16);

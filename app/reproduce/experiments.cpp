@@ -20,7 +20,9 @@ constexpr Scale kScales[] = {
      .figure_4 = "",
      .decoding = R"({"layers": 6, "hidden": 128, "heads": 2, "mlp": 512})",
      .cpu_speed = 9000,
-     .gpu_speed = 900000},
+     .gpu_speed = 900000,
+     .figure_seconds = {60, 1, 40, 60},
+     .figures_on = "two cores"},
     {.name = "160m",
      .training = R"({"steps": 50000, "batch_size": 8, "learning_rate": 2e-4,
          "schedule": "constant", "weight_decay": 0.01, "dropout": 0.1, "sequence_length": 2048,
@@ -31,7 +33,9 @@ constexpr Scale kScales[] = {
      .figure_4 = R"({"steps": 2000})",
      .decoding = R"({"precision": "bf16", "layers": 6, "hidden": 768, "heads": 12, "mlp": 3072})",
      .cpu_speed = 220,
-     .gpu_speed = 410000},
+     .gpu_speed = 410000,
+     .figure_seconds = {60, 1, 320, 40},
+     .figures_on = "an H100"},
 };
 
 constexpr std::string_view kElu = R"({"type": "linear_elu", "sum_norm": false, "norm": "rms"})";
