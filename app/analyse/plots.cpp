@@ -72,8 +72,7 @@ plot for [r in values] csv using (of(real(r), 'g')):'d_z_g' with lines lw 1.5 lc
 
 set title '∂F/∂z_r' noenhanced
 set yrange [0:0.15]
-# r and 1 - r give the same curve.
-plot for [r in values] csv using (of(real(r), 'g')):'d_z_r' with lines lw (real(r) > 0.5 ? 1.5 : 3) dt (real(r) > 0.5 ? 2 : 1) lc palette cb real(r) title 'r = '.r
+plot for [r in values] csv using (of(real(r), 'g')):'d_z_r' with lines lw 1.5 lc palette cb real(r) title 'r = '.r
 
 set title '∂F/∂z_g against the gate itself' noenhanced
 set xlabel 'gate activation F' offset 0,0.5

@@ -19,6 +19,8 @@ constexpr Scale kScales[] = {
          "mlp": 512})",
      .figure_4 = "",
      .decoding = R"({"layers": 6, "hidden": 128, "heads": 2, "mlp": 512})",
+     // PIQA has a choice of more than 256 tokens, behind these.
+     .documents = 300,
      .cpu_speed = 9000,
      .gpu_speed = 900000,
      .figure_seconds = {60, 1, 40, 60},
@@ -32,6 +34,7 @@ constexpr Scale kScales[] = {
          "heads": 12, "mlp": 3072})",
      .figure_4 = R"({"steps": 2000})",
      .decoding = R"({"precision": "bf16", "layers": 6, "hidden": 768, "heads": 12, "mlp": 3072})",
+     .documents = 0,
      .cpu_speed = 220,
      .gpu_speed = 410000,
      .figure_seconds = {60, 1, 320, 40},

@@ -16,6 +16,8 @@ struct Scale {
   std::string_view model;     ///< of runs from scratch, besides the mixer and the seed
   std::string_view figure_4;  ///< of the models of Figure 4; empty: those of `analyse` itself
   std::string_view decoding;  ///< of the models of Figure 5
+  /// Documents of each task, if nothing else is asked for; 0: all.
+  int64_t documents;
   /// Tokens a second of training ReGLA, for a time before anything ran here: measured on two cores
   /// of a server and on one H100, a run at a time.
   double cpu_speed, gpu_speed;

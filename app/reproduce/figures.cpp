@@ -17,8 +17,9 @@ constexpr double kGates[] = {0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99};  // rows of
 
 /// An analysis that is done once for each seed.
 struct Analysis {
-  size_t number;       ///< of the figure
-  std::string report;  ///< variance
+  size_t number;             ///< of the figure
+  std::string report;        ///< variance
+  std::vector<Split> reads;  ///< of the text
   std::function<Words(int64_t seed)> words;
 
   std::string figure() const { return "figure" + std::to_string(number); }
@@ -49,10 +50,14 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
     findings.push_back(*finding);
     results.push_back(finding->result);
   }
-  if (!setting.data.empty()) {
-    comparison.settings["data"] = name_of_data(setting);
+  std::string files;
+  for (const Split split : analysis.reads) {
+    files += (files.empty() ? "" : ", ") + name_of_data(setting, split);
   }
-  comparison.settings["seeds"] = seeds_text(seeds);
+  if (!files.empty()) {
+    comparison.settings["data"] = files;
+    comparison.settings["seeds"] = seeds_text(seeds);
+  }
   comparison.settings["machine"] = machines_of(findings);
   const fs::path picture = folder_of(setting, analysis, 0) / (analysis.report + ".svg");
   if (fs::exists(picture)) {
@@ -74,7 +79,7 @@ std::vector<Work> works_of(const Setting& setting, const Analysis& analysis, int
 Experiment figure_2(const Setting& setting) {
   need_data(setting);
   const Analysis analysis = {
-      2, "variance", [&setting](int64_t seed) {
+      2, "variance", {Split::Valid}, [&setting](int64_t seed) {
         return Words{"--data", setting.data, "--sequences",        "100",      "--length",
                      "1000",   "--seed",     std::to_string(seed), "--device", setting.device};
       }};
@@ -107,7 +112,7 @@ Experiment figure_2(const Setting& setting) {
 }
 
 Experiment figure_3(const Setting& setting) {
-  const Analysis analysis = {3, "gate-gradient", [](int64_t) { return Words{}; }};
+  const Analysis analysis = {3, "gate-gradient", {}, [](int64_t) { return Words{}; }};
   const auto compare = [&setting, analysis] {
     Comparison comparison;
     comparison.title = "Figure 3: gradient of the refined gate";
@@ -141,7 +146,7 @@ Experiment figure_3(const Setting& setting) {
 Experiment figure_4(const Setting& setting) {
   need_data(setting);
   const Analysis analysis = {
-      4, "gate-histogram", [&setting](int64_t seed) {
+      4, "gate-histogram", {Split::Train, Split::Valid}, [&setting](int64_t seed) {
         Words words = {"--data", setting.data, "--device", setting.device};
         if (!setting.scale->figure_4.empty()) {
           words.insert(

@@ -121,6 +121,7 @@ int reproduce(const ReproduceArguments& arguments, Make make) {
   Setting setting = arguments.setting;
   setting.scale = &scale_named(arguments.scale);
   setting.folder = fs::path(arguments.out) / arguments.scale;
+  if (!setting.limit && setting.scale->documents > 0) setting.limit = setting.scale->documents;
   const Experiment experiment = make(setting, std::stoll(arguments.number));
   check_setting(setting);
   if (arguments.dry_run) {
@@ -180,7 +181,8 @@ void add_experiments(CLI::App& reproduce_command, Action& action, const char* ki
     add_split(*command, setting.split);
     add_text(*command, "--task-data", setting.task_data,
              "folder with a folder for each task, for table 5; default: none", "FOLDER");
-    add_number(*command, "--limit", setting.limit, "documents of each task; default: all", 1);
+    add_number(*command, "--limit", setting.limit,
+               "documents of each task; default: at the scale cpu 300, at 160m all", 1);
     add_text(*command, "--teacher", setting.teacher,
              "run of the softmax model that linearised ones begin from; default: one trained here",
              "FOLDER");
