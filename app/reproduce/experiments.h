@@ -18,12 +18,12 @@ struct Scale {
   std::string_view decoding;  ///< of the models of Figure 5
   /// Documents of each task, if nothing else is asked for; 0: all.
   int64_t documents;
-  /// Tokens a second of training ReGLA, for a time before anything ran here: measured on two cores
-  /// of a server and on one H100, a run at a time.
+  /// Tokens a second of training ReGLA, for a time before anything ran here: about that of two
+  /// cores and of one H100.
   double cpu_speed, gpu_speed;
-  /// What Figures 2 to 5 took, one seed of each, and where that was measured.
+  /// About what a seed of Figures 2 to 5 takes, and where that is from.
   std::array<double, 4> figure_seconds;
-  std::string_view figures_on;
+  std::string_view figures_are;
 };
 
 /// One kind of model.

@@ -93,7 +93,7 @@ Json plan_of(const Setting& setting, const Experiment& experiment) {
           {"tokens_per_second", speed.tokens_per_s},
           {"speed_is", speed.source},
           {"figure_seconds", figures},
-          {"figures_on", std::string(setting.scale->figures_on)}};
+          {"figures_are", std::string(setting.scale->figures_are)}};
 }
 
 void print_plan(const Json& plan) {
@@ -111,8 +111,8 @@ void print_plan(const Json& plan) {
                   plan["speed_is"].get<std::string>() + "; scoring comes on top");
   }
   if (plan["figure_seconds"] > 0) {
-    print_row("takes", "about " + duration_text(plan["figure_seconds"].get<double>()) +
-                           ", measured on " + plan["figures_on"].get<std::string>());
+    print_row("takes", "about " + duration_text(plan["figure_seconds"].get<double>()) + ", " +
+                           plan["figures_are"].get<std::string>());
   }
 }
 
