@@ -141,4 +141,13 @@ std::string rounded(double value, int digits) {
   return text;
 }
 
+std::string duration_text(double seconds) {
+  if (!(std::abs(seconds) < 1e15)) return rounded(seconds) + " s";
+  const int64_t all = std::llround(seconds);
+  const auto two = [](int64_t n) { return (n < 10 ? "0" : "") + std::to_string(n); };
+  if (all >= 3600) return grouped(all / 3600) + " h " + two(all / 60 % 60) + " min";
+  if (all >= 60) return std::to_string(all / 60) + " min " + two(all % 60) + " s";
+  return std::to_string(all) + " s";
+}
+
 }  // namespace regla::app

@@ -103,5 +103,7 @@ void end_scoring();
 std::string grouped(int64_t number);
 /// printf's %.<digits>g
 std::string rounded(double value, int digits = 6);
+/// Seconds as 1 h 02 min, 5 min 03 s or 3 s.
+std::string duration_text(double seconds);
 
 }  // namespace regla::app

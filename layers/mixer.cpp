@@ -51,7 +51,7 @@ MixerState MixerState::clone() const {
   return copy;
 }
 
-MixerState MixerState::joined(std::vector<MixerState> parts) {
+MixerState MixerState::joined(std::vector<MixerState> parts, int64_t room) {
   MixerState all;
   for (MixerState& part : parts) {
     part.for_each([](const std::string&, Tensor&) {});
@@ -65,14 +65,18 @@ MixerState MixerState::joined(std::vector<MixerState> parts) {
     int64_t sequences = 0, at = 0;
     for (const MixerState& part : parts) sequences += (part.*member).dim(0);
     Shape shape = first.shape().with(0, sequences);
-    if (is_cache) shape = shape.with(1, all.length);
-    const Tensor joined = Tensor::zeros(shape, first.dtype(), first.device());
+    if (is_cache) shape = shape.with(1, all.length + room);
+    const Tensor joined = Tensor::empty(shape, first.dtype(), first.device());
     for (const MixerState& part : parts) {
       const Tensor& from = (part.*member).value;
       Tensor to = joined.slice(at, at + from.dim(0));
       at += from.dim(0);
       if (is_cache) {
-        copy_rows(from, 0, part.length, to, all.length - part.length);
+        const int64_t empty = all.length - part.length;
+        const Tensor zeros =
+            Tensor::zeros(from.shape().with(1, empty), from.dtype(), from.device());
+        copy_rows(zeros, 0, empty, to, 0);
+        copy_rows(from, 0, part.length, to, empty);
       } else {
         to.copy_from(from);
       }

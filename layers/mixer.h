@@ -35,7 +35,8 @@ struct MixerState {
   MixerState clone() const;
   /// The sequences of several states, one after the other, in memory of their own. Caches end
   /// together, as steps want them: of a shorter one the beginning is empty, and nobody sees it.
-  static MixerState joined(std::vector<MixerState> parts);
+  /// Behind them is room for a segment of `room` tokens, which `chunked` then writes there.
+  static MixerState joined(std::vector<MixerState> parts, int64_t room = 0);
   /// Makes a carried state what nothing seen leaves behind, in place, where flag [1] I32 is 1.
   void restart(const Tensor& flag);
   /// The Vars as a list, undefined where one is absent, and the state of such a list.

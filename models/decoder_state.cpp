@@ -45,21 +45,7 @@ DecoderState DecoderState::rows(int64_t begin, int64_t end) const {
   return part;
 }
 
-DecoderState DecoderState::gathered(std::span<const int64_t> indices) const {
-  DecoderState chosen = detached();
-  const auto count = static_cast<int64_t>(indices.size());
-  chosen.for_each([&](const std::string&, Tensor& tensor) {
-    Tensor to = Tensor::empty(tensor.shape().with(0, count), tensor.dtype(), tensor.device());
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = indices[static_cast<size_t>(i)];
-      to.slice(i, i + 1).copy_from(tensor.slice(row, row + 1));
-    }
-    tensor = to;
-  });
-  return chosen;
-}
-
-DecoderState DecoderState::joined(std::vector<DecoderState> parts) {
+DecoderState DecoderState::joined(std::vector<DecoderState> parts, int64_t room) {
   DecoderState all;
   int64_t sequences = 0;
   for (const DecoderState& part : parts) sequences += part.position.dim(0);
@@ -74,7 +60,7 @@ DecoderState DecoderState::joined(std::vector<DecoderState> parts) {
   for (size_t layer = 0; layer < parts[0].layers.size(); ++layer) {
     std::vector<MixerState> of_layer;
     for (DecoderState& part : parts) of_layer.push_back(std::move(part.layers.at(layer)));
-    all.layers.push_back(MixerState::joined(std::move(of_layer)));
+    all.layers.push_back(MixerState::joined(std::move(of_layer), room));
   }
   return all;
 }

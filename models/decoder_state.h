@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -28,10 +27,9 @@ struct DecoderState {
   DecoderState clone() const;
   /// Sequences [begin, end) of the batch, sharing memory.
   DecoderState rows(int64_t begin, int64_t end) const;
-  /// Sequences of the batch by their index, each as often as it is named, in memory of their own.
-  DecoderState gathered(std::span<const int64_t> indices) const;
-  /// The sequences of several states, one after the other, in memory of their own.
-  static DecoderState joined(std::vector<DecoderState> parts);
+  /// The sequences of several states, one after the other, in memory of their own, with room in
+  /// caches for a segment of `room` tokens. A state may be named several times.
+  static DecoderState joined(std::vector<DecoderState> parts, int64_t room = 0);
   /// Bytes of memory that the mixers' tensors take, room for later tokens included.
   int64_t bytes() const;
   /// Copies the values of a state with tensors of the same names and shapes.

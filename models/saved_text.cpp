@@ -1,6 +1,5 @@
 #include "models/saved_text.h"
 
-#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -8,7 +7,7 @@
 #include "core/hash.h"
 #include "core/numbers.h"
 #include "models/mixer_json.h"
-#include "storage/safetensors.h"
+#include "storage/tensor_reader.h"
 
 namespace regla {
 namespace {
@@ -58,7 +57,7 @@ std::string checksum(const std::vector<NamedTensor>& tensors, int64_t draws) {
 class TextReader {
  public:
   TextReader(const fs::path& path, Decoder& decoder)
-      : where_("[generate] " + path.string()), decoder_(decoder), source_(path) {}
+      : where_("[generate] " + path.string()), decoder_(decoder), file_(path, "[generate]") {}
 
   TextState read(const TextOrigin& origin) {
     check(said("format") == kFormat, where_, " is no text that was saved");
@@ -77,10 +76,9 @@ class TextReader {
     read_state(text);
     text.scores =
         take("scores", {1, decoder_.config().vocab}, sum_type(decoder_.dtype())).on(device());
-    text.seen = {take_ids("seen", -1)};
-    text.last = {*take_ids("last", 1).begin()};
-    check(taken_.size() == source_.entries().size(), where_,
-          " holds tensors that are no part of a text");
+    text.seen = {take_ids("seen", file_.with_stored("seen", {0}, 0))};
+    text.last = {*take_ids("last", {1}).begin()};
+    file_.finish("a text");
     check(said("checksum") == checksum(taken_, text.draws), where_, " is damaged");
     text.state.check_values(where_, kMostTokens);
     check(kernels(device()).all_finite(text.scores), where_,
@@ -92,32 +90,14 @@ class TextReader {
   Device device() const { return decoder_.device(); }
 
   std::string said(const std::string& key) const {
-    const auto found = source_.metadata().find(key);
-    return found == source_.metadata().end() ? "" : found->second;
+    const auto found = file_.metadata().find(key);
+    return found == file_.metadata().end() ? "" : found->second;
   }
 
-  const TensorSource::Entry& find(const std::string& name, DType dtype) const {
-    const auto found = std::find_if(source_.entries().begin(), source_.entries().end(),
-                                    [&](const auto& entry) { return entry.name == name; });
-    check(found != source_.entries().end(), where_, ", tensor ", quoted(name), ": missing");
-    check(found->dtype == dtype, where_, ", tensor ", quoted(name), ": expected ", name_of(dtype),
-          ", got ", found->type);
-    return *found;
-  }
-
-  /// A tensor on the host; a size of -1 may be any.
-  Tensor take(const std::string& name, const std::vector<int64_t>& sizes, DType dtype) {
-    const TensorSource::Entry& entry = find(name, dtype);
-    bool fits = static_cast<size_t>(entry.shape.rank()) == sizes.size();
-    for (size_t axis = 0; fits && axis < sizes.size(); ++axis) {
-      fits = sizes[axis] < 0 || entry.shape[static_cast<int>(axis)] == sizes[axis];
-    }
-    check(fits, where_, ", tensor ", quoted(name), ": has the shape of another model, ",
-          entry.shape);
-    Tensor tensor = Tensor::empty(entry.shape, dtype);
-    source_.read(entry, tensor);
-    taken_.push_back({name, tensor});
-    return tensor;
+  /// A tensor on the host.
+  Tensor take(const std::string& name, const Shape& shape, DType dtype) {
+    taken_.push_back({name, file_.take(name, shape, dtype)});
+    return taken_.back().tensor;
   }
 
   void read_state(TextState& text) {
@@ -132,11 +112,10 @@ class TextReader {
            {std::pair("S", &state.S), std::pair("m", &state.m), std::pair("keys", &state.keys),
             std::pair("values", &state.values)}) {
         if (!var->defined()) continue;
-        const auto shape = var->value.shape().sizes();
-        std::vector<int64_t> sizes(shape.begin(), shape.end());
+        Shape shape = var->value.shape();
         const bool is_cache = var == &state.keys || var == &state.values;
-        if (is_cache) sizes[1] = -1;
-        *var = take(prefix + name, sizes, var->value.dtype()).on(device());
+        if (is_cache) shape = file_.with_stored(prefix + name, shape, 1);
+        *var = take(prefix + name, shape, var->value.dtype()).on(device());
       }
       if (!state.keys.defined()) continue;
       state.length = state.keys.dim(1);
@@ -163,9 +142,9 @@ class TextReader {
           " entries does not belong to ", tokens, " tokens");
   }
 
-  std::set<int32_t> take_ids(const std::string& name, int64_t count) {
+  std::set<int32_t> take_ids(const std::string& name, const Shape& shape) {
     std::set<int32_t> ids;
-    for (const double id : take(name, {count}, DType::I32).values()) {
+    for (const double id : take(name, shape, DType::I32).values()) {
       check(id >= 0 && id < static_cast<double>(decoder_.config().vocab), where_, ": expected ",
             name, " to hold ids below ", decoder_.config().vocab, ", got ", id);
       ids.insert(static_cast<int32_t>(id));
@@ -175,7 +154,7 @@ class TextReader {
 
   std::string where_;
   Decoder& decoder_;
-  TensorSource source_;
+  TensorReader file_;
   std::vector<NamedTensor> taken_;  // in the order of a file
 };
 

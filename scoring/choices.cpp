@@ -6,10 +6,11 @@
 namespace regla {
 namespace {
 
-/// A text of a group and the row of the state from which it goes on.
+/// A text of a group, how many of its tokens are computed already, and in which row: of the batch
+/// that is, later of the states that are kept.
 struct Member {
   size_t group, text;
-  int64_t row = 0;
+  int64_t begin = 0, row = -1;
 };
 
 /// A prediction: which row of hidden values it is made from, what is right, and whose it is.
@@ -77,37 +78,33 @@ class ChoiceScorer {
       score_shared(std::span(shared).subspan(begin, end - begin));
       begin = end;
     }
-    score_members(std::move(apart), 0, nullptr);
+    score_waiting();
+    score_members(std::move(apart));
     add_kept();
     return std::move(scores_);
   }
 
  private:
   const ScoredText& text(const Member& member) const { return groups_[member.group][member.text]; }
-  /// Inputs of a text from `begin` on; the last token is only predicted.
-  int64_t inputs(const Member& member, int64_t begin) const {
-    return size_of(text(member)) - 1 - begin;
-  }
+  /// Inputs of a text that are not computed yet; the last token is only predicted.
+  int64_t inputs(const Member& member) const { return size_of(text(member)) - 1 - member.begin; }
 
-  /// Groups that share nearly as many tokens, as many as a batch takes. A cache grows with all
-  /// tokens of all texts, so that these have a bound, too.
+  /// Groups that share nearly as many tokens: what one has more of them is computed for each of its
+  /// texts, and a batch that is large enough takes no more of that.
   size_t end_of_batch(std::span<const Shared> shared, size_t begin) const {
     const int64_t longest = shared[begin].length;
-    int64_t texts = 0, longest_text = 0;
-    for (size_t end = begin; end < shared.size(); ++end) {
-      const auto& group = groups_[shared[end].group];
-      texts += static_cast<int64_t>(group.size());
-      for (const ScoredText& text : group) longest_text = std::max(longest_text, size_of(text));
-      const auto count = static_cast<int64_t>(end - begin + 1);
-      const int64_t length = shared[end].length;
-      const bool fits = count * length <= options_.batch_tokens &&
-                        texts * (longest_text - length) <= options_.batch_tokens &&
-                        texts * longest_text <= 4 * options_.batch_tokens;
-      if (end > begin && (!fits || longest - length > longest / 16)) return end;
+    size_t end = begin + 1;
+    for (; end < shared.size(); ++end) {
+      const int64_t length = shared[end].length,
+                    tokens = static_cast<int64_t>(end - begin) * length;
+      const bool is_shorter =
+          tokens >= kEnoughRows ? length < longest : longest - length > longest / 16;
+      if (is_shorter || tokens + length > options_.batch_tokens) break;
     }
-    return shared.size();
+    return end;
   }
 
+  /// The states behind what the groups of a batch begin with; their texts wait for more of them.
   void score_shared(std::span<const Shared> batch) {
     const int64_t length = batch.back().length, B = static_cast<int64_t>(batch.size());
     std::vector<int32_t> ids;
@@ -116,17 +113,32 @@ class ChoiceScorer {
       const size_t g = batch[static_cast<size_t>(row)].group;
       const auto& beginning = groups_[g][0].ids;
       ids.insert(ids.end(), beginning.begin(), beginning.begin() + length);
-      for (size_t i = 0; i < groups_[g].size(); ++i) members.push_back({g, i, row});
+      for (size_t i = 0; i < groups_[g].size(); ++i) members.push_back({g, i, length, row});
     }
+    // A cache grows with all tokens, so that these have a bound.
+    if (waiting_tokens_ + B * length > 2 * options_.batch_tokens) score_waiting();
+    waiting_tokens_ += B * length;
     counts_.tokens += B * length;
     DecoderState state = decoder_.initial_state(B);
     const Tensor hidden = decoder_.hidden(decoder_.ids({B, length}, ids), {}, &state).value;
     add(hidden, predictions_of(members, length));
-    const auto longer =
-        std::stable_partition(members.begin(), members.end(),
-                              [&](const Member& member) { return inputs(member, length) == 0; });
-    done_ += longer - members.begin();
-    score_members({longer, members.end()}, length, &state);
+    const auto first = static_cast<int64_t>(states_.size());
+    for (int64_t row = 0; row < B; ++row) states_.push_back(state.rows(row, row + 1));
+    for (Member& member : members) {
+      member.row += first;
+      if (inputs(member) > 0) {
+        waiting_.push_back(member);
+      } else {
+        ++done_;
+      }
+    }
+  }
+
+  void score_waiting() {
+    score_members(std::move(waiting_));
+    waiting_.clear();
+    states_.clear();
+    waiting_tokens_ = 0;
   }
 
   /// What hidden values of rows of `length` shared tokens predict of the members, who stand row by
@@ -157,51 +169,52 @@ class ChoiceScorer {
     return predictions;
   }
 
-  /// Goes on with texts from token `begin` on, from rows of a state, in batches of like length.
-  void score_members(std::vector<Member> members, int64_t begin, const DecoderState* state) {
-    std::stable_sort(members.begin(), members.end(), [&](const Member& a, const Member& b) {
-      return inputs(a, begin) > inputs(b, begin);
-    });
+  /// Goes on with texts, in batches of like length.
+  void score_members(std::vector<Member> members) {
+    std::stable_sort(members.begin(), members.end(),
+                     [&](const Member& a, const Member& b) { return inputs(a) > inputs(b); });
     for (size_t first = 0; first < members.size();) {
-      const int64_t longest = inputs(members[first], begin);
-      size_t last = first + 1;
+      const int64_t longest = inputs(members[first]);
+      int64_t cached = 0;
+      size_t last = first;
       for (; last < members.size(); ++last) {
-        const int64_t tokens = static_cast<int64_t>(last - first + 1) * longest;
-        const bool is_much_shorter = 4 * inputs(members[last], begin) < 3 * longest;
-        if (tokens > options_.batch_tokens || (is_much_shorter && tokens > kSmallBatch)) break;
+        const int64_t count = static_cast<int64_t>(last - first + 1), tokens = count * longest;
+        const bool is_much_shorter = 4 * inputs(members[last]) < 3 * longest;
+        cached = std::max(cached, members[last].begin);
+        const bool is_full = tokens > options_.batch_tokens ||
+                             (cached > 0 && count * (cached + longest) > 2 * options_.batch_tokens);
+        if (last > first && (is_full || (is_much_shorter && tokens > kSmallBatch))) break;
       }
-      score_batch(std::span(members).subspan(first, last - first), begin, state);
+      score_batch(std::span(members).subspan(first, last - first));
+      report();
       first = last;
     }
-    report();
   }
 
-  void score_batch(std::span<const Member> members, int64_t begin, const DecoderState* state) {
+  void score_batch(std::span<const Member> members) {
     const auto B = static_cast<int64_t>(members.size());
-    const int64_t longest = inputs(members[0], begin);
+    const int64_t longest = inputs(members[0]);
     // Nothing follows a text in its row but padding, which nothing before sees.
     std::vector<int32_t> ids(static_cast<size_t>(B * longest), 0);
-    std::vector<int64_t> rows;
+    std::vector<DecoderState> states;
     std::vector<Prediction> predictions;
     for (int64_t b = 0; b < B; ++b) {
       const Member& member = members[static_cast<size_t>(b)];
       const ScoredText& one = text(member);
-      const int64_t count = inputs(member, begin);
-      const auto from = one.ids.begin() + begin;
+      const int64_t count = inputs(member);
+      const auto from = one.ids.begin() + member.begin;
       std::copy(from, from + count, ids.begin() + b * longest);
-      rows.push_back(member.row);
+      if (member.row >= 0) states.push_back(states_[static_cast<size_t>(member.row)]);
       counts_.tokens += count;
       for (int64_t t = std::max<int64_t>(0, count - one.scored); t < count; ++t) {
         predictions.push_back({b * longest + t, *(from + t + 1), {member}});
       }
     }
-    DecoderState copy;
-    if (state) copy = state->gathered(rows);
-    const Tensor hidden =
-        decoder_.hidden(decoder_.ids({B, longest}, ids), {}, state ? &copy : nullptr).value;
-    add(hidden, std::move(predictions));
+    DecoderState state;
+    if (!states.empty()) state = DecoderState::joined(std::move(states), longest);
+    DecoderState* from = state.empty() ? nullptr : &state;
+    add(decoder_.hidden(decoder_.ids({B, longest}, ids), {}, from).value, std::move(predictions));
     done_ += B;
-    if (state == nullptr) report();
   }
 
   /// Keeps the hidden values [B, T, D] that predictions are made from. The output projection, whose
@@ -220,7 +233,7 @@ class ChoiceScorer {
     }
     kept_.push_back(rows);
     std::move(predictions.begin(), predictions.end(), std::back_inserter(predictions_));
-    if (predictions_.size() >= kEnoughRows) add_kept();
+    if (std::ssize(predictions_) >= kEnoughRows) add_kept();
   }
 
   /// Adds what was kept to the scores of their texts.
@@ -273,9 +286,9 @@ class ChoiceScorer {
     if (progress_) progress_(done_, total_);
   }
 
-  static constexpr int64_t kSmallBatch = 128;  // tokens for which padding costs nothing
-  static constexpr size_t kEnoughRows = 1024;  // for an output projection at full speed
-  static constexpr int64_t kMostScores = 64;   // rows of scores over the vocabulary at once
+  static constexpr int64_t kSmallBatch = 128;   // tokens for which padding costs nothing
+  static constexpr int64_t kEnoughRows = 1024;  // for products at full speed
+  static constexpr int64_t kMostScores = 64;    // rows of scores over the vocabulary at once
 
   Decoder& decoder_;
   std::span<const std::vector<ScoredText>> groups_;
@@ -283,6 +296,9 @@ class ChoiceScorer {
   ChoiceCounts& counts_;
   const std::function<void(int64_t, int64_t)>& progress_;
   std::vector<std::vector<TextScore>> scores_;
+  std::vector<DecoderState> states_;     // of a sequence each, behind what a group begins with
+  std::vector<Member> waiting_;          // that go on from them
+  int64_t waiting_tokens_ = 0;           // of those states
   std::vector<Tensor> kept_;             // hidden values [., D]
   std::vector<Prediction> predictions_;  // from their rows
   int64_t done_ = 0, total_ = 0;

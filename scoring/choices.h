@@ -38,8 +38,9 @@ struct ChoiceCounts {
 
 /// The scores of groups of texts, usually a question with its choices. The decoder's state behind
 /// what a group's texts begin with alike, be it scored or not, is computed once, and each text goes
-/// on from a copy; groups of a batch differ little in that length, and what some have more of it
-/// counts as the beginning of their choices. `progress(done, total)`, when given, is called after
+/// on from a copy, beside texts of other groups that are about as long. Groups whose beginnings are
+/// a batch differ little in that length, and what some have more of it counts as the beginning of
+/// their choices. `progress(done, total)`, when given, is called after
 /// each batch with the number of texts. An Error for a model that sees later tokens (key_max:
 /// sequence), whose scores would be those of what follows a text, too.
 std::vector<std::vector<TextScore>> score_choices(

@@ -228,11 +228,11 @@ Json header_of(std::span<const NamedTensor> tensors, const Metadata& metadata,
 
 }  // namespace
 
-const Tensor* TensorFile::find(std::string_view name) const {
+Tensor TensorFile::find(std::string_view name) const {
   for (const NamedTensor& entry : tensors) {
-    if (entry.name == name) return &entry.tensor;
+    if (entry.name == name) return entry.tensor;
   }
-  return nullptr;
+  return {};
 }
 
 TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string_view source) {

@@ -28,8 +28,9 @@ struct TensorFile {
   std::vector<NamedTensor> tensors;  ///< in the order of their bytes
   Metadata metadata;
 
-  /// The tensor of that name, or nullptr.
-  const Tensor* find(std::string_view name) const;
+  /// The tensor of that name, on the same memory, which lives as long as either; or an undefined
+  /// one.
+  Tensor find(std::string_view name) const;
 };
 
 /// Which types of elements a file may have: those of tensors, or whatever other programs write.

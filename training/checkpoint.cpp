@@ -12,7 +12,7 @@
 #include "backends/copies.h"
 #include "models/mixer_json.h"
 #include "storage/files.h"
-#include "storage/safetensors.h"
+#include "storage/tensor_reader.h"
 #include "training/checkpoint_folder.h"
 #include "training/run_folder.h"
 #include "training/stage_json.h"
@@ -41,123 +41,68 @@ constexpr std::array<std::string_view, 13> kFreeKeys = {"steps",
 
 constexpr const char* kCarried = "state.";  // before the names of a carried state's tensors
 
-/// Reads a file's tensors by name and knows which were not asked for. Nothing is allocated for
-/// those.
-class TensorReader {
+/// Reads a file of a checkpoint that was written beside activations of some type.
+class CheckpointReader {
  public:
-  /// What is in the file was written beside activations of that type.
-  TensorReader(const fs::path& path, DType activations)
-      : path_(path), source_(path), activations_(activations) {
-    for (const TensorSource::Entry& entry : source_.entries()) {
-      tensors_.emplace(entry.name, Place{&entry});
-    }
-  }
+  CheckpointReader(const fs::path& path, DType activations)
+      : file_(path, "[checkpoint]", " by config.json"), activations_(activations) {}
+
+  TensorReader& file() { return file_; }
 
   /// Fills a tensor, whose shape the file's must have, and whose type it had when the file was
   /// written.
   void read_into(const std::string& name, Tensor& tensor) {
     const DType stored = tensor.dtype() == DType::I32 ? DType::I32 : stored_type(name);
     if (stored == tensor.dtype()) {
-      source_.read(find(name, tensor.shape(), stored), tensor);
+      file_.take_into(name, tensor);
     } else {
-      tensor.copy_from(converted(take(name, tensor.shape(), stored), tensor.dtype()));
+      tensor.copy_from(converted(file_.take(name, tensor.shape(), stored), tensor.dtype()));
     }
   }
 
-  /// A tensor that must have that shape and type.
-  Tensor take(const std::string& name, const Shape& shape, DType dtype) {
-    const TensorSource::Entry& entry = find(name, shape, dtype);
-    Tensor tensor = Tensor::empty(shape, dtype);
-    source_.read(entry, tensor);
-    return tensor;
-  }
-
-  bool has(const std::string& name) const { return tensors_.contains(name); }
-  bool has(const std::string& name, const Shape& shape) const {
-    const auto found = tensors_.find(name);
-    return found != tensors_.end() && found->second.entry->shape == shape;
-  }
-
-  /// Leaves out a tensor that may be there.
-  void pass_over(const std::string& name) {
-    if (const auto found = tensors_.find(name); found != tensors_.end()) {
-      found->second.is_taken = true;
-    }
-  }
-
-  /// An Error when a tensor is left.
-  void finish() const {
-    for (const auto& [name, place] : tensors_) {
-      if (!place.is_taken) fail(where(name), " is no part of this model");
-    }
-  }
+  void finish() const { file_.finish("this model"); }
 
  private:
-  struct Place {
-    const TensorSource::Entry* entry;
-    bool is_taken = false;  // more than once is fine: a part may make a parameter anew
-  };
-
   /// Of numbers: cached keys and values are activations, everything else is sums.
   DType stored_type(const std::string& name) const {
-    const auto found = tensors_.find(name);
-    const bool is_narrow = found != tensors_.end() && found->second.entry->dtype == activations_;
-    return is_narrow ? activations_ : sum_type(activations_);
+    return file_.type_of(name) == activations_ ? activations_ : sum_type(activations_);
   }
 
-  const TensorSource::Entry& find(const std::string& name, const Shape& shape, DType dtype) {
-    const auto found = tensors_.find(name);
-    check(found != tensors_.end(), where(name), " missing");
-    const TensorSource::Entry& entry = *found->second.entry;
-    check(entry.shape == shape, where(name), " expected the shape ", shape, " by config.json, got ",
-          entry.shape);
-    check(entry.dtype == dtype, where(name), " expected ", name_of(dtype), " by config.json, got ",
-          entry.type);
-    found->second.is_taken = true;
-    return entry;
-  }
-
-  std::string where(const std::string& name) const {
-    return "[checkpoint] " + path_.string() + ", tensor " + regla::quoted(name) + ":";
-  }
-
-  fs::path path_;
-  TensorSource source_;
+  TensorReader file_;
   DType activations_;
-  std::map<std::string, Place> tensors_;
 };
 
 /// Fills a cache [B, window - 1, H, N] with the entries of a file. Earlier versions saved no more
 /// of them than there were tokens.
-void read_cache(TensorReader& file, const std::string& name, int64_t tokens, Tensor& cache) {
+void read_cache(CheckpointReader& reader, const std::string& name, int64_t tokens, Tensor& cache) {
   const Shape& shape = cache.shape();
   const Shape shorter = {shape[0], std::min(tokens, shape[1]), shape[2], shape[3]};
-  if (!file.has(name, shorter)) return file.read_into(name, cache);
+  if (!reader.file().has(name, shorter)) return reader.read_into(name, cache);
   Tensor entries = Tensor::empty(shorter, cache.dtype(), cache.device());
-  file.read_into(name, entries);
+  reader.read_into(name, entries);
   copy_rows(entries, 0, shorter[1], cache, shape[1] - shorter[1]);
 }
 
 /// Fills a state from a file of this or an earlier version, whose layers had a clock and a first
 /// entry of the cache each.
-void read_carried(TensorReader& file, const std::string& where, int64_t tokens,
+void read_carried(CheckpointReader& reader, const std::string& where, int64_t tokens,
                   DecoderState& state) {
   const auto of_layer = [](size_t layer, const char* name) {
     return kCarried + std::to_string(layer) + "." + name;
   };
-  const bool has_clocks =
-      !file.has(kCarried + std::string("position")) && file.has(of_layer(0, "position"));
+  const bool has_clocks = !reader.file().has(kCarried + std::string("position")) &&
+                          reader.file().has(of_layer(0, "position"));
   state.for_each([&](const std::string& name, Tensor& tensor) {
     const bool is_cache = name.ends_with(".keys") || name.ends_with(".values");
-    if (is_cache) return read_cache(file, kCarried + name, tokens, tensor);
-    file.read_into(has_clocks && name == "position" ? of_layer(0, "position") : kCarried + name,
-                   tensor);
+    if (is_cache) return read_cache(reader, kCarried + name, tokens, tensor);
+    reader.read_into(has_clocks && name == "position" ? of_layer(0, "position") : kCarried + name,
+                     tensor);
   });
   for (size_t layer = 0; layer < state.layers.size(); ++layer) {
-    file.pass_over(of_layer(layer, "first"));  // which follows from the positions
+    reader.file().pass_over(of_layer(layer, "first"));  // which follows from the positions
     if (!has_clocks || layer == 0) continue;
     Tensor position = Tensor::empty_like(state.position);
-    file.read_into(of_layer(layer, "position"), position);
+    reader.read_into(of_layer(layer, "position"), position);
     check(position.values() == state.position.values(), where, ": expected the position of layer ",
           layer, " to be that of layer 0");
   }
@@ -233,16 +178,16 @@ Model load_model(const fs::path& run, Device device, std::optional<Precision> pr
   TrainingConfig config = read_config(folder / "config.json", {}, NamedBy::Program);
   auto tokenizer = load_tokenizer((folder / "tokenizer.json").string());
   const DType activations = activation_type(config.precision);
-  TensorReader file(folder / "model.safetensors", activations);
+  CheckpointReader reader(folder / "model.safetensors", activations);
   // Made of the tensors that are there: a configuration that asks for more is refused before
   // anything is made for it.
   const auto take = [&](const std::string& name, const Shape& shape, DType) {
-    return file.take(name, shape, sum_type(activations));
+    return reader.file().take(name, shape, sum_type(activations));
   };
   config.precision = precision.value_or(config.precision);
   Model model =
       assembled(config, std::move(tokenizer), {take, activation_type(config.precision), device});
-  file.finish();
+  reader.finish();
   // Random features that are drawn again follow from the number of updates.
   if (fs::exists(folder / "state.json")) {
     model.decoder->begin_step(read_training_state(folder).step);
@@ -320,16 +265,17 @@ void restore_training(const fs::path& folder, Trainer& trainer, const TrainingSt
   const fs::path path = folder / "optimizer.safetensors";
   const DType activations =
       activation_type(read_config(folder / "config.json", {}, NamedBy::Program).precision);
-  TensorReader file(path, activations);
+  CheckpointReader reader(path, activations);
   trainer.optimizer().for_each([&](const std::string& name, Tensor& moment) {
-    state.step > 0 ? file.read_into(name, moment) : file.pass_over(name);  // there they are 0
+    state.step > 0 ? reader.read_into(name, moment)
+                   : reader.file().pass_over(name);  // there they are 0
   });
   DecoderState carried = trainer.initial_state();
   const std::string where = "[checkpoint] " + path.string();
   const int64_t carried_tokens = trainer.tokens_carried(state.step);
-  read_carried(file, where, carried_tokens, carried);
+  read_carried(reader, where, carried_tokens, carried);
   carried.check_values(where, carried_tokens);
-  file.finish();
+  reader.finish();
   trainer.resume(state.step, carried);
 }
 

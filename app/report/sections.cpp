@@ -32,16 +32,6 @@ std::string whole(double value) {
   return std::abs(value) < 1e15 ? grouped(std::llround(value)) : shown(value);
 }
 
-/// Seconds as 1 h 02 min, or 5 min 03 s.
-std::string duration(double seconds) {
-  if (!(std::abs(seconds) < 1e15)) return shown(seconds);
-  const int64_t all = std::llround(seconds);
-  const auto two = [](int64_t n) { return (n < 10 ? "0" : "") + std::to_string(n); };
-  if (all >= 3600) return grouped(all / 3600) + " h " + two(all / 60 % 60) + " min";
-  if (all >= 60) return std::to_string(all / 60) + " min " + two(all % 60) + " s";
-  return std::to_string(all) + " s";
-}
-
 /// The values of nested JSON by the path to each, as `mixer.gate`.
 std::vector<std::pair<std::string, std::string>> flat(const Json& json) {
   std::vector<std::pair<std::string, std::string>> values;
@@ -114,12 +104,13 @@ TableRow overview_row(const Runs& runs, size_t i) {
   const StepMetrics* last = run.metrics.steps.empty() ? nullptr : &run.metrics.steps.back();
   const EvalMetrics* best = best_validation(run);
   const auto of_best = [&](double EvalMetrics::*value) { return best ? shown(best->*value) : "–"; };
-  return {{label_of(runs, i), run.model ? grouped(run.model->parameters) : "–", progress_of(run),
-           grouped(last ? std::max(last->tokens, run.state.tokens) : run.state.tokens),
-           last ? shown(last->loss) : "–", of_best(&EvalMetrics::loss), of_best(&EvalMetrics::ppl),
-           of_best(&EvalMetrics::word_ppl), of_best(&EvalMetrics::bits_per_byte),
-           best ? grouped(best->step) : "–", last ? whole(last->tokens_per_s) : "–",
-           duration(last ? std::max(last->elapsed_s, run.state.elapsed_s) : run.state.elapsed_s)}};
+  return {
+      {label_of(runs, i), run.model ? grouped(run.model->parameters) : "–", progress_of(run),
+       grouped(last ? std::max(last->tokens, run.state.tokens) : run.state.tokens),
+       last ? shown(last->loss) : "–", of_best(&EvalMetrics::loss), of_best(&EvalMetrics::ppl),
+       of_best(&EvalMetrics::word_ppl), of_best(&EvalMetrics::bits_per_byte),
+       best ? grouped(best->step) : "–", last ? whole(last->tokens_per_s) : "–",
+       duration_text(last ? std::max(last->elapsed_s, run.state.elapsed_s) : run.state.elapsed_s)}};
 }
 
 /// What a reader should know before the numbers.

@@ -75,8 +75,12 @@ std::string table_of(const Comparison& comparison) {
           cell == comparison.cells.end() ? "" : short_cell(*cell, comparison.decimals));
     }
   }
-  return markdown_table(rows) + "\nEach: ours ± standard deviation over the seeds (" +
-         comparison.paper_is + ", difference).\n";
+  const auto has = [&](auto what) { return std::ranges::any_of(comparison.cells, what); };
+  const bool has_spread = has([](const Cell& cell) { return cell.spread().has_value(); });
+  const bool has_paper = has([](const Cell& cell) { return cell.paper.has_value(); });
+  return markdown_table(rows) + "\nEach: ours" +
+         (has_spread ? " ± standard deviation over the seeds" : "") +
+         (has_paper ? " (" + comparison.paper_is + ", difference)" : "") + ".\n";
 }
 
 }  // namespace
@@ -132,7 +136,9 @@ std::string text_of(const Comparison& comparison) {
   if (!comparison.notes.empty()) text += "\n";
   for (const std::string& note : comparison.notes) text += "- " + note + "\n";
   if (!comparison.pictures.empty()) text += "\n";
-  for (const std::string& picture : comparison.pictures) text += "![](" + picture + ")\n";
+  for (const std::string& picture : comparison.pictures) {
+    text += "![" + comparison.title + "](" + picture + ")\n";
+  }
   return text;
 }
 

@@ -24,6 +24,7 @@ Step decoding_step(const Setting& setting) {
   for (const auto& [key, value] : model.items()) {
     words.push_back(key + "=" + value.dump());
   }
+  words.push_back("mixer.rope=" + std::string(kRope));
   words.insert(words.end(), setting.set.begin(), setting.set.end());
   words.emplace_back("batch_size=1");
   return {.words = words, .result = folder / "result.json", .report = folder / "decode.json"};
@@ -79,9 +80,11 @@ Comparison compare_decoding(const Setting& setting) {
 }  // namespace
 
 Experiment decoding(const Setting& setting) {
-  return {.name = "figure5",
-          .works = {work_of("figure5", {decoding_step(setting)})},
-          .compare = [&setting] { return compare_decoding(setting); }};
+  Work work = work_of("figure5", {decoding_step(setting)});
+  work.seconds = setting.scale->figure_seconds[5 - 2];
+  return {.name = "figure5", .works = {work}, .compare = [&setting] {
+            return compare_decoding(setting);
+          }};
 }
 
 }  // namespace regla::app

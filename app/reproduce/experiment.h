@@ -2,6 +2,7 @@
 
 #include "app/reproduce/comparison.h"
 #include "app/reproduce/work.h"
+#include "text/corpus.h"
 
 namespace regla::app {
 
@@ -29,8 +30,8 @@ void need_data(const Setting& setting);
 /// Seeds from 0 on, in words.
 std::string seeds_text(int64_t seeds);
 
-/// The name of the file of the train split.
-std::string name_of_data(const Setting& setting);
+/// The name of the file of a split.
+std::string name_of_data(const Setting& setting, Split split);
 
 /// What several findings were made on.
 std::string machines_of(const std::vector<Finding>& findings);

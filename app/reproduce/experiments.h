@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -15,9 +16,14 @@ struct Scale {
   std::string_view model;     ///< of runs from scratch, besides the mixer and the seed
   std::string_view figure_4;  ///< of the models of Figure 4; empty: those of `analyse` itself
   std::string_view decoding;  ///< of the models of Figure 5
-  /// Tokens a second of training, for a time before anything ran here: of ReGLA, on two cores and
-  /// on one H100.
+  /// Documents of each task, if nothing else is asked for; 0: all.
+  int64_t documents;
+  /// Tokens a second of training ReGLA, for a time before anything ran here: about that of two
+  /// cores and of one H100.
   double cpu_speed, gpu_speed;
+  /// About what a seed of Figures 2 to 5 takes, and where that is from.
+  std::array<double, 4> figure_seconds;
+  std::string_view figures_are;
 };
 
 /// One kind of model.
@@ -28,6 +34,9 @@ struct Variant {
   bool linearised = false;    ///< begins from the softmax model of the same seed, the teacher
   int64_t steps_of_160m = 0;  ///< updates at that scale; 0: the scale's
 };
+
+/// The rotation of queries and keys in every mixer: "full RoPE" (sections 4.1 and Appendix B).
+constexpr std::string_view kRope = "full";
 
 /// The softmax model that linearised ones begin from.
 constexpr std::string_view kTeacher = "transformer";

@@ -17,13 +17,16 @@ constexpr double kGates[] = {0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99};  // rows of
 
 /// An analysis that is done once for each seed.
 struct Analysis {
-  std::string figure;  ///< figure2
-  std::string report;  ///< variance
+  size_t number;             ///< of the figure
+  std::string report;        ///< variance
+  std::vector<Split> reads;  ///< of the text
   std::function<Words(int64_t seed)> words;
+
+  std::string figure() const { return "figure" + std::to_string(number); }
 };
 
 fs::path folder_of(const Setting& setting, const Analysis& analysis, int64_t seed) {
-  return setting.folder / (analysis.figure + "-" + std::to_string(seed));
+  return setting.folder / (analysis.figure() + "-" + std::to_string(seed));
 }
 
 Step step_of(const Setting& setting, const Analysis& analysis, int64_t seed) {
@@ -43,14 +46,18 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
   std::vector<Finding> findings;
   for (int64_t seed = 0; seed < seeds; ++seed) {
     const auto finding = found(step_of(setting, analysis, seed));
-    check(finding.has_value(), "[reproduce] lost the result of ", analysis.figure);
+    check(finding.has_value(), "[reproduce] lost the result of ", analysis.figure());
     findings.push_back(*finding);
     results.push_back(finding->result);
   }
-  if (!setting.data.empty()) {
-    comparison.settings["data"] = name_of_data(setting);
+  std::string files;
+  for (const Split split : analysis.reads) {
+    files += (files.empty() ? "" : ", ") + name_of_data(setting, split);
   }
-  comparison.settings["seeds"] = seeds_text(seeds);
+  if (!files.empty()) {
+    comparison.settings["data"] = files;
+    comparison.settings["seeds"] = seeds_text(seeds);
+  }
   comparison.settings["machine"] = machines_of(findings);
   const fs::path picture = folder_of(setting, analysis, 0) / (analysis.report + ".svg");
   if (fs::exists(picture)) {
@@ -62,8 +69,9 @@ std::vector<Json> results_of(const Setting& setting, const Analysis& analysis, i
 std::vector<Work> works_of(const Setting& setting, const Analysis& analysis, int64_t seeds) {
   std::vector<Work> works;
   for (int64_t seed = 0; seed < seeds; ++seed) {
-    works.push_back(
-        work_of(analysis.figure + "-" + std::to_string(seed), {step_of(setting, analysis, seed)}));
+    works.push_back(work_of(analysis.figure() + "-" + std::to_string(seed),
+                            {step_of(setting, analysis, seed)}));
+    works.back().seconds = setting.scale->figure_seconds[analysis.number - 2];
   }
   return works;
 }
@@ -71,7 +79,7 @@ std::vector<Work> works_of(const Setting& setting, const Analysis& analysis, int
 Experiment figure_2(const Setting& setting) {
   need_data(setting);
   const Analysis analysis = {
-      "figure2", "variance", [&setting](int64_t seed) {
+      2, "variance", {Split::Valid}, [&setting](int64_t seed) {
         return Words{"--data", setting.data, "--sequences",        "100",      "--length",
                      "1000",   "--seed",     std::to_string(seed), "--device", setting.device};
       }};
@@ -98,13 +106,13 @@ Experiment figure_2(const Setting& setting) {
         "paper draws points and no curve."};
     return comparison;
   };
-  return {.name = analysis.figure,
+  return {.name = analysis.figure(),
           .works = works_of(setting, analysis, setting.seeds),
           .compare = compare};
 }
 
 Experiment figure_3(const Setting& setting) {
-  const Analysis analysis = {"figure3", "gate-gradient", [](int64_t) { return Words{}; }};
+  const Analysis analysis = {3, "gate-gradient", {}, [](int64_t) { return Words{}; }};
   const auto compare = [&setting, analysis] {
     Comparison comparison;
     comparison.title = "Figure 3: gradient of the refined gate";
@@ -132,13 +140,13 @@ Experiment figure_3(const Setting& setting) {
     comparison.notes = {"Ours is what the op's backward pass gives."};
     return comparison;
   };
-  return {.name = analysis.figure, .works = works_of(setting, analysis, 1), .compare = compare};
+  return {.name = analysis.figure(), .works = works_of(setting, analysis, 1), .compare = compare};
 }
 
 Experiment figure_4(const Setting& setting) {
   need_data(setting);
   const Analysis analysis = {
-      "figure4", "gate-histogram", [&setting](int64_t seed) {
+      4, "gate-histogram", {Split::Train, Split::Valid}, [&setting](int64_t seed) {
         Words words = {"--data", setting.data, "--device", setting.device};
         if (!setting.scale->figure_4.empty()) {
           words.insert(
@@ -172,7 +180,7 @@ Experiment figure_4(const Setting& setting) {
         "plain gate hardly leaves the extreme it began in and the refined one does."};
     return comparison;
   };
-  Experiment experiment = {.name = analysis.figure,
+  Experiment experiment = {.name = analysis.figure(),
                            .works = works_of(setting, analysis, setting.seeds),
                            .compare = compare};
   if (setting.scale->figure_4.empty()) return experiment;

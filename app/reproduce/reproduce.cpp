@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "app/options.h"
@@ -55,17 +56,18 @@ Speed speed_of(const Setting& setting) {
     tokens += static_cast<double>(state->tokens);
     seconds += state->elapsed_s;
   }
-  if (tokens > 0 && seconds > 0) return {tokens / seconds, "as the runs in this folder"};
+  if (tokens > 0 && seconds > 0) return {tokens / seconds, "that of the runs in this folder"};
   if (Device::named(setting.device).is_cpu()) {
-    return {setting.scale->cpu_speed, "about that of two cores"};
+    return {setting.scale->cpu_speed, "that of two cores"};
   }
-  return {setting.scale->gpu_speed, "about that of an H100"};
+  return {setting.scale->gpu_speed, "that of an H100"};
 }
 
 /// What a call would do, without doing it.
 Json plan_of(const Setting& setting, const Experiment& experiment) {
   Json works = Json::array();
   int64_t runs = 0, updates = 0, tokens = 0;
+  double figures = 0;
   for (const Work& work : experiment.works) {
     Json commands = Json::array();
     for (const Step& step : work.missing()) commands.push_back(command_text(step.words));
@@ -77,6 +79,7 @@ Json plan_of(const Setting& setting, const Experiment& experiment) {
     runs += work.updates > 0 ? 1 : 0;
     updates += work.updates;
     tokens += work.tokens;
+    figures += work.seconds;
   }
   const Speed speed = speed_of(setting);
   return {{"experiment", experiment.name},
@@ -87,13 +90,10 @@ Json plan_of(const Setting& setting, const Experiment& experiment) {
           {"updates", updates},
           {"tokens", tokens},
           {"training_seconds", static_cast<double>(tokens) / speed.tokens_per_s},
-          {"speed_is", speed.source}};
-}
-
-std::string duration_text(double seconds) {
-  if (seconds < 120) return rounded(seconds, 2) + " s";
-  if (seconds < 7200) return rounded(seconds / 60, 2) + " minutes";
-  return rounded(seconds / 3600, 3) + " hours";
+          {"tokens_per_second", speed.tokens_per_s},
+          {"speed_is", speed.source},
+          {"figure_seconds", figures},
+          {"figures_are", std::string(setting.scale->figures_are)}};
 }
 
 void print_plan(const Json& plan) {
@@ -101,11 +101,19 @@ void print_plan(const Json& plan) {
     for (const Json& command : work["commands"]) print_line(stdout, command.get<std::string>());
   }
   print_row("missing", std::to_string(plan["missing"].size()) + " of " + plan["works"].dump());
-  print_row("to be trained", plan["runs"].dump() + " runs, " +
-                                 grouped(plan["updates"].get<int64_t>()) + " updates, " +
-                                 grouped(plan["tokens"].get<int64_t>()) + " tokens");
-  print_row("training takes", "about " + duration_text(plan["training_seconds"].get<double>()) +
-                                  ", " + plan["speed_is"].get<std::string>());
+  if (plan["runs"] > 0) {
+    print_row("to be trained", plan["runs"].dump() + " runs, " +
+                                   grouped(plan["updates"].get<int64_t>()) + " updates, " +
+                                   grouped(plan["tokens"].get<int64_t>()) + " tokens");
+    print_row("training takes",
+              "about " + duration_text(plan["training_seconds"].get<double>()) + " at " +
+                  grouped(std::llround(plan["tokens_per_second"].get<double>())) + " tokens/s, " +
+                  plan["speed_is"].get<std::string>() + "; scoring comes on top");
+  }
+  if (plan["figure_seconds"] > 0) {
+    print_row("takes", "about " + duration_text(plan["figure_seconds"].get<double>()) + ", " +
+                           plan["figures_are"].get<std::string>());
+  }
 }
 
 int reproduce(const ReproduceArguments& arguments, Make make) {
@@ -113,6 +121,7 @@ int reproduce(const ReproduceArguments& arguments, Make make) {
   Setting setting = arguments.setting;
   setting.scale = &scale_named(arguments.scale);
   setting.folder = fs::path(arguments.out) / arguments.scale;
+  if (!setting.limit && setting.scale->documents > 0) setting.limit = setting.scale->documents;
   const Experiment experiment = make(setting, std::stoll(arguments.number));
   check_setting(setting);
   if (arguments.dry_run) {
@@ -172,7 +181,8 @@ void add_experiments(CLI::App& reproduce_command, Action& action, const char* ki
     add_split(*command, setting.split);
     add_text(*command, "--task-data", setting.task_data,
              "folder with a folder for each task, for table 5; default: none", "FOLDER");
-    add_number(*command, "--limit", setting.limit, "documents of each task; default: all", 1);
+    add_number(*command, "--limit", setting.limit,
+               "documents of each task; default: at the scale cpu 300, at 160m all", 1);
     add_text(*command, "--teacher", setting.teacher,
              "run of the softmax model that linearised ones begin from; default: one trained here",
              "FOLDER");

@@ -33,28 +33,33 @@ std::string with_assignments(std::string text, const Words& assignments, bool is
   return text;
 }
 
+/// A mixer as the experiments have it, with the paper's rotation.
+Json mixer_of(std::string_view text) {
+  const Json mixer = parse_json(text, "[reproduce]");
+  Json all = mixer.is_string() ? Json{{"type", mixer}} : mixer;
+  all["rope"] = std::string(kRope);
+  return all;
+}
+
 /// The mixers of all layers, for the key `mixer`.
 Json mixers_of(const Variant& variant, int64_t layers) {
-  const Json mixer = Json::parse(variant.mixer);
+  const Json mixer = mixer_of(variant.mixer), softmax = mixer_of(variant_named(kTeacher).mixer);
   if (!variant.alternates) return mixer;
   Json list = Json::array();
   for (int64_t layer = 0; layer < layers; ++layer) {
-    list.push_back(layer % 2 == 0 ? Json("softmax") : mixer);
+    list.push_back(layer % 2 == 0 ? softmax : mixer);
   }
   return list;
 }
 
 Words linearise_words(const Setting& setting, const Variant& variant, int64_t seed) {
-  const Json mixer = Json::parse(variant.mixer);
+  const Json mixer = mixer_of(variant.mixer);
   const fs::path teacher = folder_of_run(setting, variant_named(kTeacher), seed);
-  Words words = {"linearise", teacher.string(), "--mixer",
-                 mixer.is_string() ? mixer.get<std::string>() : mixer["type"].get<std::string>()};
-  if (mixer.is_object()) {
-    for (const auto& [key, value] : mixer.items()) {
-      if (key == "type") continue;
-      const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
-      words.insert(words.end(), {"--set", key + "=" + text});
-    }
+  Words words = {"linearise", teacher.string(), "--mixer", mixer["type"].get<std::string>()};
+  for (const auto& [key, value] : mixer.items()) {
+    if (key == "type") continue;
+    const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+    words.insert(words.end(), {"--set", key + "=" + text});
   }
   words.insert(words.end(),
                {"--layers", variant.alternates ? "alternate" : "all", "--seed",

@@ -84,7 +84,7 @@ Json settings_of(const Setting& setting) {
                     grouped(config.steps) + " updates of " + std::to_string(config.batch_size) +
                     " x " + std::to_string(model.sequence_length) + " tokens, learning rate " +
                     rounded(config.learning_rate) + ", " + std::string(name_of(config.precision))},
-      {"data", name_of_data(setting)},
+      {"data", name_of_data(setting, Split::Train)},
       {"tokens", config.tokenizer == "bpe" ? "BPE of " + grouped(config.vocab_size) + " entries"
                                            : fs::path(config.tokenizer).filename().string()},
       {"seeds", seeds_text(setting.seeds)}};
@@ -220,8 +220,8 @@ std::string seeds_text(int64_t seeds) {
   return seeds == 1 ? "0" : "0 to " + std::to_string(seeds - 1);
 }
 
-std::string name_of_data(const Setting& setting) {
-  return fs::path(Corpus::open(setting.data).file(Split::Train)).filename().string();
+std::string name_of_data(const Setting& setting, Split split) {
+  return fs::path(Corpus::open(setting.data).file(split)).filename().string();
 }
 
 std::string machines_of(const std::vector<Finding>& findings) {

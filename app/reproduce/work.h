@@ -43,6 +43,7 @@ struct Work {
   std::function<std::vector<Step>()> missing;  ///< what is left to do; nothing: it is done
   std::function<void()> prepare = [] {};       ///< before the first step
   int64_t updates = 0, tokens = 0;             ///< of training that are left
+  double seconds = 0;                          ///< that a figure takes, about
 };
 
 /// The work of steps that depend on nothing, each of which leaves a result.

@@ -11,6 +11,13 @@ namespace {
 
 constexpr int64_t kLeastRoom = 64;  // entries of a cache that `step` makes
 
+/// Whether a state was joined with room for just this segment, and no gradient goes through it.
+bool has_room(const MixerState& state, const HeadProjections::Result& in) {
+  const bool is_constant =
+      in.k.index < 0 && in.v.index < 0 && state.keys.index < 0 && state.values.index < 0;
+  return is_constant && !state.used && state.keys.dim(1) == state.length + in.k.dim(1);
+}
+
 /// The first visible cache entry of each token [B, T]; `past` entries lie before the segment.
 Tensor first_visible(const Tensor& positions, int64_t past) {
   const Tensor first = Tensor::empty_like(positions);
@@ -39,7 +46,12 @@ Var SoftmaxAttentionMixer::chunked(const Var& x, const Segment& segment, MixerSt
   // From position 0 on, without resets, nothing is hidden.
   const Tensor first =
       state || segment.reset ? first_visible(in.rotation.positions, past) : Tensor{};
-  if (past > 0) {
+  if (past > 0 && has_room(*state, in)) {
+    copy_rows(in.k.value, 0, in.k.dim(1), state->keys.value, past);
+    copy_rows(in.v.value, 0, in.v.dim(1), state->values.value, past);
+    in.k = state->keys;
+    in.v = state->values;
+  } else if (past > 0) {
     if (state->keys.dim(1) != past) {  // room behind the entries, left by `step`
       state->keys = copied_rows(state->keys.value, 0, past);
       state->values = copied_rows(state->values.value, 0, past);

@@ -94,7 +94,7 @@ TEST_CASE("a table is trained, scored and compared, and then only printed") {
   // 16
   CHECK_THAT(plan.out, Contains("15 runs, 60 updates, 1,920 tokens"));
   CHECK_THAT(plan.out, Contains("regla linearise " + lab / "out/cpu/transformer-2" +
-                                " --mixer regla --set gate=sigmoid --layers all"));
+                                " --mixer regla --set gate=sigmoid --set rope=full --layers all"));
   CHECK_FALSE(fs::exists(lab / "out"));
 
   const Outcome first = lab.run(words);

@@ -1,33 +1,57 @@
 #include "models/decoder_state.h"
 
+#include <algorithm>
+
 #include "models/decoder.h"
 #include "tests/matchers.h"
+#include "tests/support.h"
 
 namespace regla {
 
-TEST_CASE("sequences of a state are gathered in any order, in memory of their own") {
-  for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
+TEST_CASE("sequences of several states go on together, by steps and by segments, each as alone") {
+  for (const char* mixer : {"regla", "softmax", "window"}) {
+    CAPTURE(mixer);
     ModelConfig config = {.layers = 2, .hidden = 8, .heads = 2, .vocab = 20};
-    config.mixer = {MixerConfig{.type = type, .rope = Rope::Full}};
+    config.mixer = {preset(std::string(mixer) == "regla" ? MixerType::Regla : MixerType::Softmax)};
+    config.mixer[0].rope = Rope::Full;
+    if (std::string(mixer) == "window") config.mixer[0].window = 5;
     Decoder decoder(config, 1, DType::F64);
-    DecoderState state = decoder.initial_state(3);
-    const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 1};
     const NoGrad guard;
-    decoder.hidden(decoder.ids({3, 4}, ids), {}, &state);
-    const std::vector<int64_t> chosen = {2, 0, 2, 2};
-    DecoderState gathered = state.gathered(chosen);
-    const std::vector<int32_t> next = {7, 7, 7, 7};
-    const Tensor together = decoder.step(decoder.ids({4}, next), gathered);
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      DecoderState alone = state.rows(chosen[i], chosen[i] + 1).clone();
-      const auto row = static_cast<int64_t>(i);
-      const auto scores = decoder.step(decoder.ids({1}, {7}), alone).values();
-      const auto others = together.slice(row, row + 1).values();
-      for (size_t k = 0; k < scores.size(); ++k) {  // products of one row are summed otherwise
-        CHECK(others[k] == Approx(scores[k]).epsilon(1e-12));
+    // Three of four tokens, one of nine; two of them twice.
+    DecoderState three = decoder.initial_state(3), nine = decoder.initial_state(1);
+    const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 1};
+    decoder.hidden(decoder.ids({3, 4}, ids), {}, &three);
+    decoder.hidden(decoder.ids({1, 9}, {ids.begin(), ids.begin() + 9}), {}, &nine);
+    const std::vector<DecoderState> parts = {three.rows(2, 3), nine, three.rows(0, 1), nine};
+    const auto count = static_cast<int64_t>(parts.size());
+    const std::vector<int32_t> next = {7, 3, 11, 5, 6, 2, 7, 3, 0, 1, 9, 3};
+    const int64_t T = 3;
+    for (const int64_t room : {int64_t{0}, T}) {
+      CAPTURE(room);
+      DecoderState segment = DecoderState::joined(parts, room);
+      const Tensor hidden = decoder.hidden(decoder.ids({count, T}, next), {}, &segment).value;
+      DecoderState stepped = DecoderState::joined(parts, room);
+      for (int64_t i = 0; i < count; ++i) {
+        CAPTURE(i);
+        const auto* from = next.data() + i * T;
+        DecoderState alone = parts[static_cast<size_t>(i)].clone();
+        const Tensor own = decoder.hidden(decoder.ids({1, T}, {from, from + T}), {}, &alone).value;
+        CHECK(test::relative_error(hidden.slice(i, i + 1), own) < 1e-12);
+        CHECK(segment.position.values()[static_cast<size_t>(i)] == alone.position.values()[0]);
+      }
+      for (int64_t t = 0; t < T; ++t) {
+        std::vector<int32_t> tokens;
+        for (int64_t i = 0; i < count; ++i) tokens.push_back(next[static_cast<size_t>(i * T + t)]);
+        const Tensor scores = decoder.step(decoder.ids({count}, tokens), stepped);
+        const Tensor others = decoder.logits(hidden.reshape({count * T, 8})).value;
+        for (int64_t i = 0; i < count; ++i) {
+          CHECK(test::relative_error(scores.slice(i, i + 1),
+                                     others.slice(i * T + t, i * T + t + 1)) < 1e-12);
+        }
       }
     }
-    CHECK(state.position.values() == std::vector<double>{4, 4, 4});  // it did not move
+    CHECK(three.position.values() == std::vector<double>{4, 4, 4});  // they did not move
+    CHECK(nine.position.values() == std::vector<double>{9});
   }
 }
 

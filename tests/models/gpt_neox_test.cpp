@@ -12,10 +12,9 @@ namespace {
 constexpr int32_t kEntries = 260;  // of the fixtures' tokenizer
 
 Tensor reference(const std::string& fixture, const char* name) {
-  const TensorFile file = read_safetensors(kFixtures / fixture / "reference.safetensors");
-  const Tensor* tensor = file.find(name);
-  REQUIRE(tensor != nullptr);
-  return *tensor;
+  const Tensor tensor = read_safetensors(kFixtures / fixture / "reference.safetensors").find(name);
+  REQUIRE(tensor.defined());
+  return tensor;
 }
 
 bool same_weights(const Decoder& a, const Decoder& b) {

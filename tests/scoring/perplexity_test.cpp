@@ -26,21 +26,27 @@ double nats_of(const std::vector<double>& scores, int32_t target) {
   return std::log(sum) - scores[static_cast<size_t>(target)];
 }
 
-/// Every token on its own, read one after the other from where its context begins: an independent
-/// statement of what both kinds of context mean.
+/// Each token's context read one token after the other from where it begins, which it goes on from
+/// where that of the token before began there, too: an independent statement of what both kinds of
+/// context mean.
 double naive(Decoder& decoder, const TokenStream& text, const EvaluationOptions& options) {
   const std::vector<int32_t> inputs = inputs_of(text);
   const int64_t T = options.length, stride = std::max<int64_t>(1, T / 2);
   double nats = 0;
+  int64_t begin = 0, next = 0;  // of the context, and what was not read of it yet
+  DecoderState state = decoder.initial_state(1);
   for (int64_t t = 0; t < static_cast<int64_t>(inputs.size()); ++t) {
-    int64_t begin = 0;
+    const int64_t before = begin;
     if (options.context == Context::Window) {
       while (begin + T <= t) begin += stride;
     }
-    DecoderState state = decoder.initial_state(1);
+    if (begin != before) {
+      state = decoder.initial_state(1);
+      next = begin;
+    }
     Tensor logits;
-    for (int64_t i = begin; i <= t; ++i) {
-      const int32_t id = inputs[static_cast<size_t>(i)];
+    for (; next <= t; ++next) {
+      const int32_t id = inputs[static_cast<size_t>(next)];
       if (options.reset_at_documents && id == kEnd) state = decoder.initial_state(1);
       logits = decoder.step(Tensor::of({1}, std::vector<int32_t>{id}), state);
     }

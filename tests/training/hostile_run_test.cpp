@@ -101,22 +101,21 @@ TEST_CASE("a carried state must be what the mixers leave after so many tokens") 
   for (const char* name :
        {"state.0.S", "state.0.m", "state.1.keys", "state.1.values", "state.position"}) {
     INFO(name);
-    const TensorFile tensors = read_safetensors(file);
-    const Tensor* tensor = tensors.find(name);
-    REQUIRE(tensor != nullptr);
+    const Tensor tensor = read_safetensors(file).find(name);
+    REQUIRE(tensor.defined());
     const std::string quoted = "\"" + std::string(name) + "\": ";
     CHECK_THAT(message_with(name, {}), Contains(quoted + "missing"));
-    std::vector<int64_t> sizes(tensor->shape().sizes().begin(), tensor->shape().sizes().end());
+    std::vector<int64_t> sizes(tensor.shape().sizes().begin(), tensor.shape().sizes().end());
     for (size_t axis = 0; axis < sizes.size(); ++axis) {
       std::vector<int64_t> other = sizes;
       other[axis] += 1;
       const Shape shape{std::span<const int64_t>(other)};
-      CHECK_THAT(message_with(name, Tensor::zeros(shape, tensor->dtype())),
+      CHECK_THAT(message_with(name, Tensor::zeros(shape, tensor.dtype())),
                  Contains(quoted + "expected the shape"));
     }
-    CHECK_THAT(message_with(name, Tensor::zeros({2, 0}, tensor->dtype())),
+    CHECK_THAT(message_with(name, Tensor::zeros({2, 0}, tensor.dtype())),
                Contains(quoted + "expected the shape"));
-    CHECK_THAT(message_with(name, Tensor::zeros(tensor->shape(), DType::F64)), Contains("got F64"));
+    CHECK_THAT(message_with(name, Tensor::zeros(tensor.shape(), DType::F64)), Contains("got F64"));
   }
   // 16 tokens have passed, of which the window leaves 11.
   const auto ids = [](int32_t value) {
@@ -129,11 +128,11 @@ TEST_CASE("a carried state must be what the mixers leave after so many tokens") 
   // Earlier versions wrote what follows from the positions.
   CHECK(message_with("state.1.first", ids(3)) == "no error");
   for (const char* name : {"state.0.S", "state.1.keys", "state.1.values"}) {
-    Tensor tensor = read_safetensors(file).find(name)->clone();
+    Tensor tensor = read_safetensors(file).find(name);
     tensor.data<float>()[tensor.numel() - 1] = std::nanf("");
     CHECK_THAT(message_with(name, tensor), Contains("not finite"));
   }
-  Tensor m = read_safetensors(file).find("state.0.m")->clone();
+  Tensor m = read_safetensors(file).find("state.0.m");
   m.fill(std::nan(""));
   CHECK_THAT(message_with("state.0.m", m), Contains("expected m below infinity"));
   CHECK_THAT(message_with("state.2.S", m), Contains("is no part"));
