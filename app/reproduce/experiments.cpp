@@ -125,7 +125,7 @@ const PerplexityTable kTable6 = {
              {"exp w/ 1/(e sqrt(d(e^2 - 1))), epsilon 1e-5", "scale_variance_epsilon", 0}},
     .notes = {"64 features and the factor of the variance are ReGLA itself, one run for both "
               "lines.",
-              "At a `norm_epsilon` of 1e-8 the stable norm divides a factor on the scores out "
+              "At the default `norm_epsilon` the stable norm divides a factor on the scores out "
               "again, so the two factors should meet; with 1e-5 they need not, hence the two lines "
               "that the paper does not have."}};
 
