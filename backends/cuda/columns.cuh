@@ -10,6 +10,33 @@
 // themselves, then their sums.
 namespace regla::cuda {
 
+/// Where rows go that may lie beside others (RowsSink).
+template <class S>
+class RowsResult {
+ public:
+  explicit RowsResult(const RowsSink& sink)
+      : matrix_(sink.matrix),
+        pitch_(sink ? sink.matrix.tensor.dim(1) : 0),
+        first_(sink.first) {}
+
+  __device__ explicit operator bool() const { return static_cast<bool>(matrix_); }
+
+  /// Columns [c, c + W) of row r become v, or grow by it.
+  template <int W>
+  __device__ void put(int64_t r, int64_t c, const S (&v)[W]) const {
+    matrix_.put(first_ + r * pitch_ + c, v);
+  }
+
+ private:
+  Result<S> matrix_;
+  int64_t pitch_, first_;
+};
+
+/// Whether nothing asks for more than the elements of the gradient, one after the other.
+inline bool is_plain(const LinearSink& sink, int64_t columns) {
+  return !sink.sums && (!sink || sink.rows.matrix.tensor.dim(1) == columns);
+}
+
 constexpr int kColumnLanes = 32, kRowLanes = 8;
 
 /// partial[block, m, c] = the sum over the block's rows of the M numbers that f adds to `total`. A

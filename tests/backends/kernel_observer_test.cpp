@@ -41,7 +41,7 @@ TEST_CASE("an observer is told of every kernel but those that kernels ask for") 
       CHECK_THROWS(kernels(device).gelu(x, false, Tensor::empty({1}, DType::F64, device)));
       CHECK(notes.calls == std::vector<std::string>{
                                "accumulate " + x.shape().text() + " " + x.shape().text(), "ended",
-                               "linear_backward " + x.shape().text() + " " + d_y.shape().text() +
+                               "linear_backward " + x.shape().text() + " none " + d_y.shape().text() +
                                    " " + w.shape().text() + " none none " + x.shape().text(),
                                "ended"});
     }
