@@ -174,10 +174,8 @@ void Gradient::settle() {
     const LinearUse& use = uses[i];
     const int64_t N = use.weight.dim(0);
     const bool lies_there = all && use.d_y.shares_memory_with(all);
-    LinearGradients::Part part = {.d_y = {},
-                                  .weight = use.weight,
-                                  .d_weight = d_weights[i],
-                                  .d_bias = {}};
+    LinearGradients::Part part = {
+        .d_y = {}, .weight = use.weight, .d_weight = d_weights[i], .d_bias = {}};
     if (!lies_there) part.d_y = use.d_y.reshape({args.x.dim(0), N});
     if (lies_there && !are_all) part.d_y = columns_of(all, use.first, N);
     if (use.d_bias != nullptr) part.d_bias = use.d_bias->sink({N}, x.device());

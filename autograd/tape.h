@@ -80,8 +80,8 @@ class Gradient {
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
   bool wanted_ = false;
-  bool borrowed_ = false;  // others may hold the memory
-  bool shared_ = false;    // two inputs of the running op end here: both add to zeros
+  bool borrowed_ = false;       // others may hold the memory
+  bool shared_ = false;         // two inputs of the running op end here: both add to zeros
   Gradient* output_ = nullptr;  // of the running op, of which this is an input's
   Parameter* parameter_ = nullptr;
   DType dtype_ = DType::F32;  // when it is complete

@@ -16,8 +16,8 @@ struct SinkOf {
   Gradient& gradient;
   const Tensor& input;
 
-  operator Sink() const { return gradient.sink(input); }               // NOLINT
-  operator LinearSink() const {                                        // NOLINT
+  operator Sink() const { return gradient.sink(input); }  // NOLINT
+  operator LinearSink() const {                           // NOLINT
     return gradient.linear_sink(input, input.rank() == 0 ? 1 : input.dim(-1));
   }
 };

@@ -31,7 +31,8 @@ struct SafeExpOp : Op {
     const Tensor& features = result.features;
     const int64_t heads = features.dim(2) * features.dim(3);
     RowsSink d_z = d_in[0]->rows_sink(features, heads);
-    if (!d_z) d_z.matrix = {Tensor::empty_like(features).reshape({features.numel() / heads, heads})};
+    if (!d_z)
+      d_z.matrix = {Tensor::empty_like(features).reshape({features.numel() / heads, heads})};
     kernels_of(features).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
                                            args.m0 ? d_in[1]->sink(args.m0) : Sink{});
   }

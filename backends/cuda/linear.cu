@@ -173,7 +173,8 @@ class Joint {
   /// Brings to `d_y` what does not lie there, and adds up the columns whose sums are wanted.
   void complete(const Tensor& d_y) const {
     Tensor all = d_y;
-    SideBySide<T, W> pass = {columns_, sources(&Part::d_y), {}, static_cast<Pack<T, W>*>(all.raw())};
+    SideBySide<T, W> pass = {
+        columns_, sources(&Part::d_y), {}, static_cast<Pack<T, W>*>(all.raw())};
     bool has_work = false;
     for (size_t i = 0; i < args_.parts.size(); ++i) {
       const Part& part = args_.parts[i];

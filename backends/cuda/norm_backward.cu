@@ -101,7 +101,8 @@ struct Branch {
 // blocks where a line is long. A row is a whole line (G = 1), or lies in `row_lanes` lanes of one
 // load, has no bias then, and its gradient seldom grows from another. A whole line may have a
 // branch that came by dropout. Bytes: x, d_y and d_x once; of a branch its gradient, a bit for an
-// element. Sums are those of gain, of bias where a row is a whole line, and of a branch's gradient.
+// element. Sums are those of gain, of bias where a row is a whole line, and of a branch's gradient,
+// which wait in shared memory: registers have no room for them.
 template <class X, class D, int W, int P, int Sums>
 struct NormLines {
   static constexpr int kSums = Sums;
@@ -124,6 +125,22 @@ struct NormLines {
   __device__ int lane() const { return static_cast<int>(threadIdx.x) % lanes; }
   __device__ int column(int p) const { return (p * lanes + lane()) * W; }
 
+  /// A thread's own.
+  struct BranchSums {
+    float4 at[kSums == 3 ? P : 1][kThreads];
+
+    __device__ void clear() {
+      for (auto& of_load : at) of_load[threadIdx.x] = make_float4(0, 0, 0, 0);
+    }
+    __device__ void add(int p, const float (&v)[4]) {
+      const float4 sum = at[p][threadIdx.x];
+      at[p][threadIdx.x] = make_float4(sum.x + v[0], sum.y + v[1], sum.z + v[2], sum.w + v[3]);
+    }
+    __device__ void take(int p, float (&v)[4]) const {
+      const float4 sum = at[p][threadIdx.x];
+      v[0] = sum.x, v[1] = sum.y, v[2] = sum.z, v[3] = sum.w;
+    }
+  };
   struct Fetched {
     Pack<X, W> x[P];
     Pack<D, W> d_y[P];
@@ -146,8 +163,8 @@ struct NormLines {
   }
 
   /// Takes a line that was fetched, and fetches the next one while it works.
-  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched,
-                           float (&sums)[kSums][P][W]) const {
+  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched, float (&sums)[kSums][P][W],
+                           BranchSums& branch_sums) const {
     float hat[P][W], w[P][W], sum[P][W], m[kStats], scale[kStats];  // x^, d_y * gain, d_x
 #pragma unroll
     for (int p = 0; p < P; ++p) {
@@ -193,10 +210,8 @@ struct NormLines {
         d_x.set(line * columns() + column(p), w[p]);
         if (branch.kept != nullptr) {
 #pragma unroll
-          for (int i = 0; i < W; ++i) {
-            w[p][i] *= kept.has<W>(p, i) ? branch.scale : 0;
-            if constexpr (kSums == 3) sums[2][p][i] += w[p][i];
-          }
+          for (int i = 0; i < W; ++i) w[p][i] *= kept.has<W>(p, i) ? branch.scale : 0;
+          if constexpr (kSums == 3) branch_sums.add(p, w[p]);
           branch.d_x.set(line * columns() + column(p), w[p]);
         }
       } else {
@@ -213,11 +228,19 @@ __global__ __launch_bounds__((NormLines<X, D, W, P, Sums>::kThreads)) void norm_
   const int teams = Lines::kThreads / f.lanes;
   const int own = static_cast<int>(threadIdx.x) / f.lanes;
   const int64_t stride = int64_t{gridDim.x} * teams;
+  __shared__ typename Lines::BranchSums branch_sums;
+  branch_sums.clear();
   float sums[Lines::kSums][P][W] = {};
   typename Lines::Fetched fetched;
   int64_t line = int64_t{blockIdx.x} * teams + own;
   if (line < f.lines) f.fetch(line, fetched);
-  for (; line < f.lines; line += stride) f.add_line(line, line + stride, fetched, sums);
+  for (; line < f.lines; line += stride) {
+    f.add_line(line, line + stride, fetched, sums, branch_sums);
+  }
+  if constexpr (Lines::kSums == 3) {
+#pragma unroll
+    for (int p = 0; p < P; ++p) branch_sums.take(p, sums[2][p]);
+  }
   // Team by team; a lane finds what it needs in its own bank.
   __shared__ float so_far[Lines::kSums][P][W][32];
   for (int turn = 0; turn < teams; ++turn) {
@@ -317,8 +340,7 @@ bool norm_branch_backward(const NormArgs& norm, const DropoutNormResult& forward
                         .d_x = d_sum,
                         .d_gain = d_gain,
                         .d_bias = d_bias,
-                        .branch = {kept, mask.scale, Result<float>(d_x),
-                                   Result<float>(d_x_sums)}});
+                        .branch = {kept, mask.scale, Result<float>(d_x), Result<float>(d_x_sums)}});
 }
 
 void norm_backward(const NormArgs& args, const Tensor& mean, const Tensor& inverse,

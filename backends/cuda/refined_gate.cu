@@ -13,10 +13,11 @@ namespace {
 /// d log F / d z_g = (1-g)(1+w) - (1-w) g = (1-g)(2(1-r)w + 1-w)  and
 /// d log F / d z_r = (1-w)(1-r), where w is the share of g^2 in F. Only sums of what is positive:
 /// nothing cancels as F approaches 1. With w = square / (square + rest), all over one denominator.
+template <Digits kDigits>
 struct RefinedGateBackward {
   template <class S>
   __device__ Pair<S> operator()(S z_g, S z_r, S d_log_f) const {
-    const GateParts<S> gate(z_g, z_r);
+    const GateParts<S, kDigits> gate(z_g, z_r);
     const S a1 = 1 + gate.a, b1 = 1 + gate.b;
     const S scale = d_log_f * reciprocal((gate.square + gate.rest) * a1 * b1);
     const S not_g = z_g < 0 ? S(1) : gate.a;  // (1 - g) (1 + a)
@@ -26,9 +27,11 @@ struct RefinedGateBackward {
 };
 
 /// Both to where they go, and their sums over the rows. Bytes: three tensors read, two written.
-template <class View, int W>
+template <class View, int W, Digits kDigits>
 struct SummedGateGradients {
   using S = typename View::S;
+  static constexpr int kWidth = W;
+  static constexpr int kTogether = 2, kBlocks = 3;  // it computes more than it waits
 
   View z_g, z_r, d_log_f;
   RowsResult<S> d_z_g, d_z_r;
@@ -52,7 +55,7 @@ struct SummedGateGradients {
     d_log_f.template unpack<W>(raw.d_log_f, d);
 #pragma unroll
     for (int w = 0; w < W; ++w) {
-      const Pair<S> both = RefinedGateBackward{}(g[w], by_r[w], d[w]);
+      const Pair<S> both = RefinedGateBackward<kDigits>{}(g[w], by_r[w], d[w]);
       total[0][w] += g[w] = both.first;
       total[1][w] += by_r[w] = both.second;
     }
@@ -113,8 +116,11 @@ void log_sigmoid_backward(const Tensor& z, const Tensor& d_y, Sink d_z) {
 }
 
 void refined_gate(const Tensor& z_g, const Tensor& z_r, Tensor log_f) {
+  if (log_f.dtype() == DType::BF16) {
+    return map<float>(LogRefinedGate<Digits::Few>{}, Sink{log_f}, z_g, z_r);
+  }
   for_sum_type(z_g.dtype(), "refined_gate",
-               [&](auto tag) { map<decltype(tag)>(LogRefinedGate{}, Sink{log_f}, z_g, z_r); });
+               [&](auto tag) { map<decltype(tag)>(LogRefinedGate<>{}, Sink{log_f}, z_g, z_r); });
 }
 
 void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f,
@@ -124,26 +130,27 @@ void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d
   for_sum_type(z_g.dtype(), "refined_gate", [&](auto tag) {
     using S = decltype(tag);
     if (is_plain(d_z_g, N) && is_plain(d_z_r, N)) {
-      return map_pair<S>(RefinedGateBackward{}, to_g, to_r, z_g, z_r, d_log_f);
+      return map_pair<S>(RefinedGateBackward<Digits::All>{}, to_g, to_r, z_g, z_r, d_log_f);
     }
-    const auto run = [&](auto width, auto tag_of_view) {
-      constexpr int W = decltype(width)::value;
-      using View = typename decltype(tag_of_view)::type;
-      sum_columns<W>(context(z_g), R, N,
-                     SummedGateGradients<View, W>{View(z_g), View(z_r), View(d_log_f),
-                                                  RowsResult<S>(d_z_g.rows),
-                                                  RowsResult<S>(d_z_r.rows), N},
-                     ColumnSums<S, 2>{{Result<S>(d_z_g.sums), Result<S>(d_z_r.sums)}});
+    const auto run = [&](auto gradients_of) {
+      using F = typename decltype(gradients_of)::type;
+      using View = decltype(F::z_g);
+      sum_columns<F::kWidth>(context(z_g), R, N,
+                             F{View(z_g), View(z_r), View(d_log_f), RowsResult<S>(d_z_g.rows),
+                               RowsResult<S>(d_z_r.rows), N},
+                             ColumnSums<S, 2>{{Result<S>(d_z_g.sums), Result<S>(d_z_r.sums)}});
     };
     for_width<S>(
         N,
         [&](auto width) {
           const bool are_narrow = z_g.dtype() == DType::BF16 && z_r.dtype() == DType::BF16 &&
                                   d_log_f.dtype() == DType::BF16;
-          if constexpr (decltype(width)::value == kWide) {
-            if (are_narrow) return run(width, std::type_identity<Typed<__nv_bfloat16>>{});
+          constexpr int W = decltype(width)::value;
+          if constexpr (W == kWide) {
+            using Narrow = SummedGateGradients<Typed<__nv_bfloat16>, W, Digits::Few>;
+            if (are_narrow) return run(std::type_identity<Narrow>{});
           }
-          run(width, std::type_identity<Elements<S>>{});
+          run(std::type_identity<SummedGateGradients<Elements<S>, W, Digits::All>>{});
         },
         z_g, z_r, d_log_f, to_g.tensor, to_r.tensor);
   });

@@ -402,11 +402,10 @@ TEST_CASE("a GPU writes gradients beside others as it writes them alone", "[cuda
       const Tensor positions = random_ids({B, T}, 4, 900).on(*device);
       const bool carries = maximum != Maximum::Token;
       const SafeExpArgs args = {tensor(heads, type, 5), {positions, K}, {}, {}, maximum, 1};
-      SafeExpResult result = {
-          Tensor::empty(heads, type, *device),
-          carries ? Tensor::empty(rows, DType::F32, *device) : Tensor{},
-          carries ? Tensor::empty({B, H}, DType::F32, *device) : Tensor{},
-          Tensor::empty(rows, DType::I32, *device)};
+      SafeExpResult result = {Tensor::empty(heads, type, *device),
+                              carries ? Tensor::empty(rows, DType::F32, *device) : Tensor{},
+                              carries ? Tensor::empty({B, H}, DType::F32, *device) : Tensor{},
+                              Tensor::empty(rows, DType::I32, *device)};
       kernels(*device).safe_exp(args, result);
       const Tensor d_features = tensor(heads, type, 6);
       calls.emplace_back("safe_exp", [=](const KernelTable& on, const LinearSink& to) {

@@ -334,8 +334,7 @@ void check_safe_exp(const SafeExpCase& c, Device device) {
                                           Tensor::empty(rows, DType::I32, like.device())};
                   on.safe_exp(args(in), result);
                   on.safe_exp_backward(args(in), result, in[4], in[5], in[6],
-                                       {{tokens_of(out[0]), true}},
-                                       {out[1], out[1].defined()});
+                                       {{tokens_of(out[0]), true}}, {out[1], out[1].defined()});
                 },
                 1e-5,
                 1e-2,
