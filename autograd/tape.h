@@ -52,10 +52,8 @@ class Gradient {
   /// The same as rows of so many columns. Those of linear layers that read the same x lie side by
   /// side where the device likes it, so that what the layers' gradients are is one product.
   RowsSink rows_sink(const Tensor& like, int64_t columns);
-  /// Where the sums of columns go that an op has all of the gradient in hand for: the gradient of
-  /// the bias of the linear layer that gave the value, which nobody computes again then. Undefined
-  /// where no layer did, or where other ops read the value or the bias, too.
-  Sink sums_sink(const Tensor& like, int64_t columns);
+  /// The same with the sums of its columns, the gradient of the bias of the linear layer that gave
+  /// the value: nobody computes that again then.
   LinearSink linear_sink(const Tensor& like, int64_t columns) {
     return {rows_sink(like, columns), sums_sink(like, columns)};
   }
@@ -70,6 +68,9 @@ class Gradient {
   friend class Tape;
   /// Computes what `add_linear` put off.
   void settle();
+  /// Where the sums of columns go. Undefined where no linear layer gave the value, or where other
+  /// ops read the value or the bias, too.
+  Sink sums_sink(const Tensor& like, int64_t columns);
   /// Of the weights, one below the other where nothing is in them yet: one product writes all then.
   static std::vector<Sink> weight_sinks(const std::vector<LinearUse>& uses);
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }

@@ -16,18 +16,17 @@ void dropout_norm_by_parts(const DropoutArgs& drop, const NormArgs& norm,
 void dropout_norm_backward_by_parts(const DropoutArgs& drop, const NormArgs& norm,
                                     const DropoutNormResult& forward,
                                     const DropoutNormGradients& gradients) {
-  const auto& [d_y, d_sum, d_x, d_x_sums, d_gain, d_bias] = gradients;
+  const auto& [d_y, d_sum, d_x, d_gain, d_bias] = gradients;
   const KernelTable& kernel = kernels(d_y.device());
   kernel.norm_backward(norm, forward.mean, forward.inverse, d_y, d_sum, d_gain, d_bias);
   if (!d_x) return;
   if (drop.rate > 0) {
     DropoutArgs same_mask = drop;
     same_mask.x = d_sum.tensor;
-    kernel.dropout(same_mask, d_x);
+    kernel.dropout(same_mask, Sink{d_x});
   } else {
-    kernel.accumulate(d_sum.tensor, 1, d_x);
+    kernel.convert(d_sum.tensor, d_x);
   }
-  if (d_x_sums) kernel.column_sums(d_x.tensor, d_x_sums);
 }
 
 }  // namespace regla

@@ -107,10 +107,9 @@ struct DropoutNormResult {
   Tensor kept;           // the mask, as the backend likes it; undefined where it is drawn again
 };
 struct DropoutNormGradients {
-  Tensor d_y;     // in
-  Sink d_sum;     // out: of the sum, which is that of the residual, too
-  Sink d_x;       // out
-  Sink d_x_sums;  // out: of the columns of d_x, [N]
+  Tensor d_y;  // in
+  Sink d_sum;  // out: of the sum, which is that of the residual, too
+  Tensor d_x;  // out, [R, N] or undefined
   Sink d_gain, d_bias;
 };
 
@@ -291,6 +290,9 @@ struct CopyRowsArgs {
 
 struct KernelTable {
   const char* backend = "";
+  // linear_backward reads d_y that lie side by side where they are BF16 and all sizes multiples of
+  // this; 0: nowhere. Kernels of a RowsSink are then given one that lies so.
+  int64_t side_by_side = 0;
 
   Kernel<"convert", "- -", void(const Tensor& x, Tensor y)>
       convert;  // between any two types, rounding
@@ -320,9 +322,6 @@ struct KernelTable {
   Kernel<"gelu_backward", "A A * S",
          void(const Tensor& x, bool tanh, const Tensor& d_y, const LinearSink& d_x)>
       gelu_backward;
-  // linear_backward reads d_y that lie side by side where they are BF16 and all sizes multiples of
-  // this; 0: nowhere. Kernels of a RowsSink are then given one that lies so.
-  int64_t side_by_side = 0;
   Kernel<"softmax", "* A", void(const Tensor& x, Tensor y)> softmax;
   Kernel<"softmax_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
       softmax_backward;
@@ -343,7 +342,7 @@ struct KernelTable {
   Kernel<"dropout_norm", "A S I S S S A S S -",
          void(const DropoutArgs& drop, const NormArgs& norm, DropoutNormResult&)>
       dropout_norm;
-  Kernel<"dropout_norm_backward", "A S I S S S A S S - A S * S S S",
+  Kernel<"dropout_norm_backward", "A S I S S S A S S - A S A S S",
          void(const DropoutArgs& drop, const NormArgs& norm, const DropoutNormResult&,
               const DropoutNormGradients&)>
       dropout_norm_backward;

@@ -40,14 +40,14 @@ struct DropoutNormOp : Op {
     Sink d_sum = {std::move(d_out[0]), true};
     if (!d_sum) d_sum = {Tensor::empty_like(sum), false};
     if (!d_sum.tensor.unique()) d_sum.tensor = d_sum.tensor.clone();
-    const Sink d_x = d_in[1]->sink(sum);
+    Tensor d_x = d_in[1]->wanted() ? Tensor::empty(sum.shape(), out, sum.device()) : Tensor{};
     kernels_of(sum).dropout_norm_backward(drop, norm, result,
                                           {.d_y = std::move(d_y),
                                            .d_sum = d_sum,
                                            .d_x = d_x,
-                                           .d_x_sums = d_in[1]->sums_sink(sum, sum.dim(-1)),
                                            .d_gain = d_in[2]->sink(norm.gain),
                                            .d_bias = d_in[3]->sink(norm.bias)});
+    if (d_x) d_in[1]->give(std::move(d_x));
     d_in[0]->give(std::move(d_sum.tensor));
   }
 };

@@ -93,7 +93,6 @@ struct Branch {
   const KeptElements* kept = nullptr;  // [lines, lanes]; null: nothing did
   float scale = 0;                     // of what is kept
   Result<float> d_x;
-  Result<float> d_x_sums;  // of its columns; null: nobody wants them
 };
 
 // All three in one pass, by lines (norm.cuh) of P loads. A team goes from line to line, keeps the
@@ -101,14 +100,12 @@ struct Branch {
 // blocks where a line is long. A row is a whole line (G = 1), or lies in `row_lanes` lanes of one
 // load, has no bias then, and its gradient seldom grows from another. A whole line may have a
 // branch that came by dropout. Bytes: x, d_y and d_x once; of a branch its gradient, a bit for an
-// element. Sums are those of gain, of bias where a row is a whole line, and of a branch's gradient,
-// which wait in shared memory: registers have no room for them.
-template <class X, class D, int W, int P, int Sums>
+// element.
+template <class X, class D, int W, int P, bool IsWhole>
 struct NormLines {
-  static constexpr int kSums = Sums;
-  static constexpr bool IsWhole = Sums > 1;
   static constexpr int kStats = IsWhole ? 1 : P;        // rows that a thread holds parts of
   static constexpr int kThreads = IsWhole ? 256 : 384;  // as many as registers allow
+  static constexpr int kSums = IsWhole ? 2 : 1;         // of gain, and of bias
 
   int64_t lines;
   int G, lanes, row_lanes;
@@ -125,22 +122,6 @@ struct NormLines {
   __device__ int lane() const { return static_cast<int>(threadIdx.x) % lanes; }
   __device__ int column(int p) const { return (p * lanes + lane()) * W; }
 
-  /// A thread's own.
-  struct BranchSums {
-    float4 at[kSums == 3 ? P : 1][kThreads];
-
-    __device__ void clear() {
-      for (auto& of_load : at) of_load[threadIdx.x] = make_float4(0, 0, 0, 0);
-    }
-    __device__ void add(int p, const float (&v)[4]) {
-      const float4 sum = at[p][threadIdx.x];
-      at[p][threadIdx.x] = make_float4(sum.x + v[0], sum.y + v[1], sum.z + v[2], sum.w + v[3]);
-    }
-    __device__ void take(int p, float (&v)[4]) const {
-      const float4 sum = at[p][threadIdx.x];
-      v[0] = sum.x, v[1] = sum.y, v[2] = sum.z, v[3] = sum.w;
-    }
-  };
   struct Fetched {
     Pack<X, W> x[P];
     Pack<D, W> d_y[P];
@@ -163,8 +144,8 @@ struct NormLines {
   }
 
   /// Takes a line that was fetched, and fetches the next one while it works.
-  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched, float (&sums)[kSums][P][W],
-                           BranchSums& branch_sums) const {
+  __device__ void add_line(int64_t line, int64_t next, Fetched& fetched,
+                           float (&sums)[kSums][P][W]) const {
     float hat[P][W], w[P][W], sum[P][W], m[kStats], scale[kStats];  // x^, d_y * gain, d_x
 #pragma unroll
     for (int p = 0; p < P; ++p) {
@@ -189,7 +170,7 @@ struct NormLines {
       for (int i = 0; i < W; ++i) {
         hat[p][i] = (hat[p][i] - m[q]) * scale[q];
         sums[0][p][i] += w[p][i] * hat[p][i];
-        if constexpr (IsWhole) sums[1][p][i] += w[p][i];
+        if constexpr (kSums == 2) sums[1][p][i] += w[p][i];
         w[p][i] *= g[i];
         of_w[q] += w[p][i];
         of_wx[q] += w[p][i] * hat[p][i];
@@ -211,7 +192,6 @@ struct NormLines {
         if (branch.kept != nullptr) {
 #pragma unroll
           for (int i = 0; i < W; ++i) w[p][i] *= kept.has<W>(p, i) ? branch.scale : 0;
-          if constexpr (kSums == 3) branch_sums.add(p, w[p]);
           branch.d_x.set(line * columns() + column(p), w[p]);
         }
       } else {
@@ -221,26 +201,18 @@ struct NormLines {
   }
 };
 
-template <class X, class D, int W, int P, int Sums>
-__global__ __launch_bounds__((NormLines<X, D, W, P, Sums>::kThreads)) void norm_lines(
-    NormLines<X, D, W, P, Sums> f) {
-  using Lines = NormLines<X, D, W, P, Sums>;
+template <class X, class D, int W, int P, bool IsWhole>
+__global__ __launch_bounds__((NormLines<X, D, W, P, IsWhole>::kThreads)) void norm_lines(
+    NormLines<X, D, W, P, IsWhole> f) {
+  using Lines = NormLines<X, D, W, P, IsWhole>;
   const int teams = Lines::kThreads / f.lanes;
   const int own = static_cast<int>(threadIdx.x) / f.lanes;
   const int64_t stride = int64_t{gridDim.x} * teams;
-  __shared__ typename Lines::BranchSums branch_sums;
-  branch_sums.clear();
   float sums[Lines::kSums][P][W] = {};
   typename Lines::Fetched fetched;
   int64_t line = int64_t{blockIdx.x} * teams + own;
   if (line < f.lines) f.fetch(line, fetched);
-  for (; line < f.lines; line += stride) {
-    f.add_line(line, line + stride, fetched, sums, branch_sums);
-  }
-  if constexpr (Lines::kSums == 3) {
-#pragma unroll
-    for (int p = 0; p < P; ++p) branch_sums.take(p, sums[2][p]);
-  }
+  for (; line < f.lines; line += stride) f.add_line(line, line + stride, fetched, sums);
   // Team by team; a lane finds what it needs in its own bank.
   __shared__ float so_far[Lines::kSums][P][W][32];
   for (int turn = 0; turn < teams; ++turn) {
@@ -272,10 +244,10 @@ struct NormGradients {
   int64_t N = args.x.dim(-1), R = args.x.numel() / N, columns = args.gain.numel(), G = columns / N;
 };
 
-template <class X, class D, int W, int P, int Sums>
+template <class X, class D, int W, int P, bool IsWhole>
 void gradients_together(const NormGradients& a, int lanes) {
   const Context& on = context(a.d_y);
-  using Lines = NormLines<X, D, W, P, Sums>;
+  using Lines = NormLines<X, D, W, P, IsWhole>;
   const int64_t lines = a.R / a.G, teams = Lines::kThreads / lanes;
   const auto blocks = std::min<int64_t>(on.multiprocessors, (lines + teams - 1) / teams);
   Tensor partial = Tensor::empty({blocks, Lines::kSums, a.columns}, DType::F32, on.device);
@@ -294,19 +266,18 @@ void gradients_together(const NormGradients& a, int lanes) {
                    .branch = a.branch,
                    .partial = partial.data<float>()};
   norm_lines<<<static_cast<unsigned>(blocks), Lines::kThreads, 0, on.stream>>>(f);
-  ColumnSums<float, Sums> out;
+  ColumnSums<float, Lines::kSums> out;
   out.at[0] = Result<float>(a.d_gain);
-  if constexpr (Sums > 1) out.at[1] = Result<float>(a.d_bias);
-  if constexpr (Sums > 2) out.at[2] = a.branch.d_x_sums;
+  if constexpr (Lines::kSums == 2) out.at[1] = Result<float>(a.d_bias);
   add_partial(on, blocks, a.columns, partial.data<float>(), out);
 }
 
-template <class X, class D, int W, int Sums>
+template <class X, class D, int W, bool IsWhole>
 bool went_together(const NormGradients& a) {
   const int lanes = lanes_of_line(a.columns);
-  if (Sums == 1 && lanes > 32) return false;
+  if (!IsWhole && lanes > 32) return false;
   return for_line_loads<W>(a.columns, lanes, [&](auto loads) {
-    gradients_together<X, D, W, decltype(loads)::value, Sums>(a, lanes);
+    gradients_together<X, D, W, decltype(loads)::value, IsWhole>(a, lanes);
   });
 }
 
@@ -316,22 +287,20 @@ bool went_together(const NormGradients& a) {
   if (a.R == 0 || !a.d_x || !(a.d_gain || a.d_bias)) return false;
   if (a.G == 1 && a.args.x.dtype() == DType::F32 && a.N % kWide == 0 &&
       are_aligned<kWide>(a.args.x, a.args.gain, a.d_y, a.d_x.tensor)) {
-    if (is_narrow && a.branch.d_x_sums) return went_together<float, __nv_bfloat16, kWide, 3>(a);
-    return is_narrow ? went_together<float, __nv_bfloat16, kWide, 2>(a)
-                     : went_together<float, float, kWide, 2>(a);
+    return is_narrow ? went_together<float, __nv_bfloat16, kWide, true>(a)
+                     : went_together<float, float, kWide, true>(a);
   }
   return is_narrow && are_heads(a.args) && are_aligned<kWidest>(a.d_y, a.d_x.tensor) &&
-         went_together<__nv_bfloat16, __nv_bfloat16, kWidest, 1>(a);
+         went_together<__nv_bfloat16, __nv_bfloat16, kWidest, false>(a);
 }
 
 }  // namespace
 
 bool norm_branch_backward(const NormArgs& norm, const DropoutNormResult& forward,
                           const DropoutMask<float>& mask, const DropoutNormGradients& gradients) {
-  const auto& [d_y, d_sum, d_x, d_x_sums, d_gain, d_bias] = gradients;
+  const auto& [d_y, d_sum, d_x, d_gain, d_bias] = gradients;
   const bool is_whole = norm.gain.numel() == norm.x.dim(-1);
-  if (!is_whole || !d_x || d_x.accumulate || !are_aligned<kWide>(d_x.tensor)) return false;
-  if (d_x_sums && d_y.dtype() != DType::BF16) return false;
+  if (!is_whole || !d_x || !are_aligned<kWide>(d_x)) return false;
   const auto* kept = reinterpret_cast<const KeptElements*>(forward.kept.data<int32_t>());
   return went_together({.args = norm,
                         .mean = forward.mean,
@@ -340,7 +309,7 @@ bool norm_branch_backward(const NormArgs& norm, const DropoutNormResult& forward
                         .d_x = d_sum,
                         .d_gain = d_gain,
                         .d_bias = d_bias,
-                        .branch = {kept, mask.scale, Result<float>(d_x), Result<float>(d_x_sums)}});
+                        .branch = {kept, mask.scale, Result<float>(d_x)}});
 }
 
 void norm_backward(const NormArgs& args, const Tensor& mean, const Tensor& inverse,

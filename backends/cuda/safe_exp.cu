@@ -155,35 +155,26 @@ __device__ S log_ratio(S before, S now) {
 template <class S>
 __device__ void scan_forward(const Scan<S>& scan, int64_t n) {
   const auto join = [](const Reached<S>& a, const Reached<S>& b) { return joined(a, b); };
-  const Reached<S> nothing = {{lowest<S>(), kNothing}, 0};
-  Reached<S> reached = {{scan.seen(n), kFromState}, 0};
-  // By tiles of so many tokens of each thread, which it holds in registers.
-  constexpr int kEach = 4;
-  for (int64_t tile = 0; tile < scan.steps; tile += kEach * kScanThreads) {
-    const int64_t first = tile + int64_t{threadIdx.x} * kEach;
-    Reached<S> tokens[kEach];
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t t = first + i, at = scan.at(n, t);
-      tokens[i] = nothing;
-      if (t < scan.steps) tokens[i] = {{scan.m[at], scan.argmax[at]}, scan.resets(n, t)};
-    }
-    Reached<S> own = tokens[0];
-#pragma unroll
-    for (int i = 1; i < kEach; ++i) own = join(own, tokens[i]);
-    reached = joined_before(reached, own, join);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t t = first + i, at = scan.at(n, t);
-      const S before = reached.best.m;
-      reached = join(reached, tokens[i]);
-      if (t >= scan.steps) continue;
-      scan.m[at] = reached.best.m;
-      scan.argmax[at] = reached.best.arg;
-      scan.log_rho.put(at, tokens[i].is_cut != 0 ? S(0) : log_ratio(before, reached.best.m));
-      if (t == scan.steps - 1) scan.last.put(n, reached.best.m);
-    }
-    reached = of_last_thread(reached);
+  const auto of_token = [&](int64_t t) {
+    const int64_t at = scan.at(n, t);
+    return Reached<S>{{scan.m[at], scan.argmax[at]}, scan.resets(n, t)};
+  };
+  const Stretch stretch(scan.steps);
+  Reached<S> own = {{lowest<S>(), kNothing}, 0};
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) own = join(own, of_token(t));
+  const Reached<S> start = {{scan.seen(n), kFromState}, 0};
+  Reached<S> reached = joined_before(start, own, join);
+#pragma unroll 4
+  for (int64_t t = stretch.begin; t < stretch.end; ++t) {
+    const Reached<S> token = of_token(t);
+    const S before = reached.best.m;
+    reached = join(reached, token);
+    const int64_t at = scan.at(n, t);
+    scan.m[at] = reached.best.m;
+    scan.argmax[at] = reached.best.arg;
+    scan.log_rho.put(at, token.is_cut != 0 ? S(0) : log_ratio(before, reached.best.m));
+    if (t == scan.steps - 1) scan.last.put(n, reached.best.m);
   }
 }
 

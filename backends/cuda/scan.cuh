@@ -65,14 +65,4 @@ __device__ X joined_before(const X& start, X x, F joined) {
   return lane == 0 ? before : joined(before, neighbour);
 }
 
-/// The x of the last thread. All threads of the block.
-template <class X>
-__device__ X of_last_thread(const X& x) {
-  __shared__ X last;
-  __syncthreads();  // all have read that of a tile before
-  if (threadIdx.x == kScanThreads - 1) last = x;
-  __syncthreads();
-  return last;
-}
-
 }  // namespace regla::cuda

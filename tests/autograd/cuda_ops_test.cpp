@@ -189,7 +189,8 @@ TEST_CASE("layers of one x on a GPU have the same gradients side by side and apa
       INFO("gradient " << i << (last_is_read ? "" : ", one layer is not read"));
       REQUIRE(beside[i].defined() == apart[i].defined());
       if (!apart[i].defined()) continue;
-      CHECK(relative_error(beside[i], apart[i]) <= 1e-6);
+      // Of x: a sum over the layers in BF16, rounded once or, where it is checked, more often.
+      CHECK(relative_error(beside[i], apart[i]) <= (i < 2 ? 1e-2 : 1e-6));
       CHECK(rms_difference(beside[i].on({}), on_cpu[i]) <= 1e-2 * rms_of(on_cpu[i]));
     }
   }
