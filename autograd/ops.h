@@ -26,9 +26,11 @@ Var scale(const Var& x, double factor, std::optional<DType> out = {});
 /// The same elements under another shape.
 Var reshape(const Var& x, const Shape& shape);
 
-/// x weight^T + bias: [..., in] -> [..., out]; weight [out, in], bias [out] or undefined. Beside an
-/// x in F32 the weight may be stored in BF16, for inference: nothing on a tape.
-Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out = {});
+/// x weight^T + bias: [..., in] -> [..., out], or [..., heads, out / heads] where heads are asked
+/// for; weight [out, in], bias [out] or undefined. Beside an x in F32 the weight may be stored in
+/// BF16, for inference: nothing on a tape.
+Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out = {},
+           int64_t heads = 0);
 /// A norm before `linear_step`; without a gain there is none.
 struct StepNorm {
   Var gain, bias;  // [D]
@@ -58,10 +60,6 @@ Var head_norm(const Var& x, const Var& gain, double epsilon, bool center,
 Var softmax(const Var& x, std::optional<DType> out = {});
 
 Var gelu(const Var& x, Gelu kind);
-
-/// gelu(x weight^T + bias), as of `linear`: its gradient has that of the bias in passing, and the
-/// result is kept.
-Var linear_gelu(const Var& x, const Var& weight, const Var& bias, Gelu kind);
 
 /// Names the random numbers of one dropout: element i of x takes number `first + i` of the stream
 /// of this place in this step.

@@ -8,6 +8,7 @@
 
 #include "backends/copies.h"
 #include "backends/kernels.h"
+#include "backends/linear.h"
 #include "core/check.h"
 
 namespace regla {
@@ -73,27 +74,114 @@ void Gradient::give(Tensor gradient) {
   kernels(gradient.device()).accumulate(gradient, 1, sum);
 }
 
+RowsSink Gradient::rows_sink(const Tensor& like, int64_t columns) {
+  const Shape shape = {columns == 0 ? 0 : like.numel() / columns, columns};
+  Gradient* const x = layer_.x;
+  const bool is_whole = wanted_ && uses_ == 1 && columns == layer_.columns;
+  if (is_whole && x != nullptr && x->readers_.fit && x->readers_.count > 1) {
+    Tensor& all = x->readers_.side_by_side;
+    if (!all) all = Tensor::empty({shape[0], x->readers_.columns}, dtype_, like.device());
+    tensor_ = all;
+    return {{all}, x->readers_.columns - layer_.end};
+  }
+  Sink dense = sink(like);
+  if (dense) dense.tensor = dense.tensor.reshape(shape);
+  return {dense};
+}
+
+Sink Gradient::sums_sink(const Tensor& like, int64_t columns) {
+  Gradient* const bias = layer_.bias;
+  if (!wanted_ || uses_ != 1 || bias == nullptr || bias->uses_ != 1 || columns != layer_.columns) {
+    return {};
+  }
+  layer_.has_sums = true;
+  return bias->sink({columns}, like.device());
+}
+
 void Gradient::add_linear(LinearUse use) {
+  if (output_->layer_.has_sums) use.d_bias = nullptr;
+  use.first = readers_.columns - output_->layer_.end;
   linears_.push_back(std::move(use));
   // Nobody will ask, or the weight is the same value.
   if (!wanted_ || parameter_ || shared_) settle();
+}
+
+namespace {
+
+/// Rows of the inner axis.
+Tensor as_rows(const Tensor& x) {
+  const int64_t inner = x.dim(-1);
+  return x.reshape({inner == 0 ? 0 : x.numel() / inner, inner});
+}
+
+/// Columns [first, first + count) of a matrix, copied.
+Tensor columns_of(const Tensor& matrix, int64_t first, int64_t count) {
+  const int64_t R = matrix.dim(0);
+  const Tensor columns = Tensor::empty({R, count}, matrix.dtype(), matrix.device());
+  kernels(matrix.device())
+      .copy_rows({.from = matrix.reshape({R, matrix.dim(1), 1}),
+                  .begin = first,
+                  .count = count,
+                  .to = columns.reshape({R, count, 1}),
+                  .at = 0});
+  return columns;
+}
+
+}  // namespace
+
+std::vector<Sink> Gradient::weight_sinks(const std::vector<LinearUse>& uses) {
+  constexpr int64_t kRound = 256;  // bytes: each begins where memory of its own might
+  int64_t rows = 0;
+  bool are_new = uses.size() > 1;
+  for (const LinearUse& use : uses) {
+    const Gradient& gradient = *use.d_weight;
+    const bool is_twice = std::any_of(&uses.front(), &use, [&](const LinearUse& other) {
+      return other.d_weight == use.d_weight;
+    });
+    are_new = are_new && gradient.wanted_ && gradient.parameter_ && gradient.empty() &&
+              !gradient.shared_ && !is_twice && use.weight.bytes() % kRound == 0;
+    rows += use.weight.dim(0);
+  }
+  std::vector<Sink> sinks;
+  if (!are_new) {
+    for (const LinearUse& use : uses) sinks.push_back(use.d_weight->sink(use.weight));
+    return sinks;
+  }
+  const Tensor& like = uses.front().weight;
+  const DType type = uses.front().d_weight->type_while_added();
+  const Tensor all = Tensor::empty({rows, like.dim(1)}, type, like.device());
+  int64_t row = 0;
+  for (const LinearUse& use : uses) {
+    const int64_t end = row + use.weight.dim(0);
+    use.d_weight->slot() = all.slice(row, end);
+    use.d_weight->parameter_->gradient_empty = false;
+    sinks.push_back({use.d_weight->slot()});
+    row = end;
+  }
+  return sinks;
 }
 
 void Gradient::settle() {
   if (linears_.empty()) return;
   const std::vector<LinearUse> uses = std::exchange(linears_, {});
   const Tensor& x = uses.front().x;
-  const auto as_rows = [](const Tensor& t) {
-    const int64_t inner = t.dim(-1);
-    return t.reshape({inner == 0 ? 0 : t.numel() / inner, inner});
-  };
-  LinearGradients args = {.x = as_rows(x), .parts = {}};
-  for (const LinearUse& use : uses) {
-    args.parts.push_back({.d_y = as_rows(use.d_y),
-                          .weight = use.weight,
-                          .d_weight = use.d_weight->sink(use.weight),
-                          .d_bias = use.d_bias->sink({use.weight.dim(0)}, x.device())});
+  LinearGradients args = {.x = as_rows(x), .side_by_side = {}, .parts = {}};
+  // Where a layer is missing, since no gradient reached it, there is a gap between the others.
+  Tensor& all = readers_.side_by_side;
+  const bool are_all = readers_.count == static_cast<int64_t>(uses.size());
+  const std::vector<Sink> d_weights = weight_sinks(uses);
+  for (size_t i = 0; i < uses.size(); ++i) {
+    const LinearUse& use = uses[i];
+    const int64_t N = use.weight.dim(0);
+    const bool lies_there = all && use.d_y.shares_memory_with(all);
+    LinearGradients::Part part = {
+        .d_y = {}, .weight = use.weight, .d_weight = d_weights[i], .d_bias = {}};
+    if (!lies_there) part.d_y = use.d_y.reshape({args.x.dim(0), N});
+    if (lies_there && !are_all) part.d_y = columns_of(all, use.first, N);
+    if (use.d_bias != nullptr) part.d_bias = use.d_bias->sink({N}, x.device());
+    args.parts.push_back(std::move(part));
   }
+  if (are_all) args.side_by_side = std::exchange(all, {});
   Sink d_x;
   if (wanted_ && !parameter_ && empty() && uses_ == static_cast<int64_t>(uses.size())) {
     tensor_ = Tensor::empty(x.shape(), dtype_, x.device());  // the kernel adds them all up
@@ -239,6 +327,7 @@ void Tape::backward(Vars outputs, Tensors seeds) {
     gradient_at(outputs[i].index).give(std::move(seeds[i]));
   }
   outputs.clear();  // the values are no longer needed
+  find_linear_layers();
   // Backward functions call kernels, not ops: nothing may be recorded meanwhile.
   NoGrad guard;
   while (!nodes_.empty()) {
@@ -246,6 +335,27 @@ void Tape::backward(Vars outputs, Tensors seeds) {
     nodes_.pop_back();
   }
   for (Gradient& gradient : gradients_) gradient.settle();
+}
+
+void Tape::find_linear_layers() {
+  for (const Node& node : nodes_) {
+    const Tensor* weight = node.op->linear_weight();
+    if (weight == nullptr) continue;
+    const auto of_input = [&](size_t i) {
+      return node.inputs[i] < 0 ? nullptr : &gradient_at(node.inputs[i]);
+    };
+    Gradient& y = gradient_at(node.first_output);
+    y.layer_ = {.x = of_input(0), .bias = of_input(2), .columns = weight->dim(0)};
+    if (y.layer_.x == nullptr) continue;
+    Gradient::Readers& readers = y.layer_.x->readers_;
+    y.layer_.end = readers.columns += weight->dim(0);
+    ++readers.count;
+    // What is checked may hold nothing that others are still to write.
+    const int64_t multiple = check_finite_ ? 0 : kernels(weight->device()).side_by_side;
+    readers.fit = readers.fit && multiple > 0 && y.dtype_ == DType::BF16 &&
+                  weight->dtype() == DType::BF16 && weight->dim(0) % multiple == 0 &&
+                  weight->dim(1) % multiple == 0 && readers.count <= kMostSideBySide;
+  }
 }
 
 void Tape::run_backward(Node& node) {
@@ -265,6 +375,7 @@ void Tape::run_backward(Node& node) {
   for (int64_t index : node.inputs) {
     Gradient* gradient = index < 0 ? &unwanted : &gradient_at(index);
     gradient->shared_ = std::find(d_in.begin(), d_in.end(), gradient) != d_in.end();
+    gradient->output_ = &gradient_at(node.first_output);
     d_in.push_back(gradient);
   }
   node.op->backward(d_out, d_in);

@@ -37,6 +37,7 @@ class Gradient;
 struct LinearUse {
   Tensor x, weight, d_y;
   Gradient *d_weight, *d_bias;
+  int64_t first = 0;  // column of d_y among those of all layers that read x, if it lies there
 };
 
 /// The gradient of one tape entry while backward runs. It has the type of its value, or a narrower
@@ -48,6 +49,14 @@ class Gradient {
   /// Memory to write or add to, for a value of that shape; an undefined sink when nobody wants it.
   Sink sink(const Shape& shape, Device device);
   Sink sink(const Tensor& like) { return sink(like.shape(), like.device()); }
+  /// The same as rows of so many columns. Those of linear layers that read the same x lie side by
+  /// side where the device likes it, so that what the layers' gradients are is one product.
+  RowsSink rows_sink(const Tensor& like, int64_t columns);
+  /// The same with the sums of its columns, the gradient of the bias of the linear layer that gave
+  /// the value: nobody computes that again then.
+  LinearSink linear_sink(const Tensor& like, int64_t columns) {
+    return {rows_sink(like, columns), sums_sink(like, columns)};
+  }
   /// Takes a finished gradient. The first is adopted, and copied only if it is added to while
   /// others hold it, or for a parameter.
   void give(Tensor gradient);
@@ -59,6 +68,11 @@ class Gradient {
   friend class Tape;
   /// Computes what `add_linear` put off.
   void settle();
+  /// Where the sums of columns go. Undefined where no linear layer gave the value, or where other
+  /// ops read the value or the bias, too.
+  Sink sums_sink(const Tensor& like, int64_t columns);
+  /// Of the weights, one below the other where nothing is in them yet: one product writes all then.
+  static std::vector<Sink> weight_sinks(const std::vector<LinearUse>& uses);
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
   /// What it is added up in.
   DType type_while_added() const { return parameter_ || uses_ > 1 ? sum_type(dtype_) : dtype_; }
@@ -67,14 +81,30 @@ class Gradient {
   bool empty() const { return parameter_ ? parameter_->gradient_empty : !tensor_.defined(); }
 
   bool wanted_ = false;
-  bool borrowed_ = false;  // others may hold the memory
-  bool shared_ = false;    // two inputs of the running op end here: both add to zeros
+  bool borrowed_ = false;       // others may hold the memory
+  bool shared_ = false;         // two inputs of the running op end here: both add to zeros
+  Gradient* output_ = nullptr;  // of the running op, of which this is an input's
   Parameter* parameter_ = nullptr;
   DType dtype_ = DType::F32;  // when it is complete
   int64_t uses_ = 0;          // ops that read the value, and seeds
   int64_t node_ = -1;         // whose output this is the gradient of
   Tensor tensor_;
   std::vector<LinearUse> linears_;  // not computed yet
+
+  /// Of what a linear layer gave, while backward runs.
+  struct Layer {
+    Gradient *x = nullptr, *bias = nullptr;
+    int64_t columns = 0, end = 0;  // of y; in all layers up to this one that read x
+    bool has_sums = false;         // the bias's gradient is there
+  };
+  /// Of what linear layers read.
+  struct Readers {
+    int64_t count = 0, columns = 0;
+    bool fit = true;      // their gradients may lie side by side, the last layer's first
+    Tensor side_by_side;  // [R, columns], once one of them does
+  };
+  Layer layer_;
+  Readers readers_;
 };
 
 /// One differentiable function with its backward. What backward needs is kept in named members;
@@ -96,6 +126,8 @@ class Op {
     static_cast<void>(input);
     return nullptr;
   }
+  /// The W [N, D] of an op y = x W^T + b of inputs x, W and b, whose backward is `add_linear`.
+  virtual const Tensor* linear_weight() const { return nullptr; }
   /// True where backward reads the gradient of its output in the type of its first input, or of
   /// that input's gradient: operands of products are narrow, and who passes a gradient on leaves it
   /// as it is.
@@ -168,6 +200,8 @@ class Tape {
   /// The node that computes that value again in backward; null where the value is kept.
   Node* repeating(int64_t index);
   const Tensor& again(int64_t index);
+  /// Tells gradients which of them belong to linear layers.
+  void find_linear_layers();
   void run_backward(Node& node);
 
   int64_t first_index_;

@@ -44,11 +44,12 @@ struct MatmulArgs {
 ///   d_x = sum_i d_y_i W_i      d_W_i = d_y_i^T x      d_b_i = sum over rows of d_y_i
 struct LinearGradients {
   struct Part {
-    Tensor d_y;             // [R, N_i]
+    Tensor d_y;             // [R, N_i], or undefined: it lies in `side_by_side`
     Tensor weight;          // [N_i, D]
     Sink d_weight, d_bias;  // out
   };
-  Tensor x;  // [R, D]
+  Tensor x;                  // [R, D]
+  Tensor side_by_side = {};  // [R, sum of all N_i], columns in the order of the parts, or undefined
   std::vector<Part> parts;
 };
 
@@ -289,6 +290,9 @@ struct CopyRowsArgs {
 
 struct KernelTable {
   const char* backend = "";
+  // linear_backward reads d_y that lie side by side where they are BF16 and all sizes multiples of
+  // this; 0: nowhere. Kernels of a RowsSink are then given one that lies so.
+  int64_t side_by_side = 0;
 
   Kernel<"convert", "- -", void(const Tensor& x, Tensor y)>
       convert;  // between any two types, rounding
@@ -304,7 +308,8 @@ struct KernelTable {
   Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
   Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
   // d_x [R, D]; operands of its products are rounded to A, and it once more
-  Kernel<"linear_backward", "A * A * S *", void(const LinearGradients&, Sink d_x)> linear_backward;
+  Kernel<"linear_backward", "A A * A * S *", void(const LinearGradients&, Sink d_x)>
+      linear_backward;
   Kernel<"linear_step", "* S S S W S *", void(const LinearStepArgs&)> linear_step;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
@@ -314,12 +319,9 @@ struct KernelTable {
               Sink d_x, Sink d_gain, Sink d_bias)>
       norm_backward;
   Kernel<"gelu", "A A", void(const Tensor& x, bool tanh, Tensor y)> gelu;
-  Kernel<"gelu_backward", "A A *", void(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x)>
+  Kernel<"gelu_backward", "A A * S",
+         void(const Tensor& x, bool tanh, const Tensor& d_y, const LinearSink& d_x)>
       gelu_backward;
-  // the same with the sums of the columns of d_x
-  Kernel<"gelu_backward_sums", "A A A S",
-         void(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums)>
-      gelu_backward_sums;
   Kernel<"softmax", "* A", void(const Tensor& x, Tensor y)> softmax;
   Kernel<"softmax_backward", "A A *", void(const Tensor& y, const Tensor& d_y, Sink d_x)>
       softmax_backward;
@@ -359,13 +361,14 @@ struct KernelTable {
   // log F of the refined gate (Eq. 16) from the two pre-activations
   Kernel<"refined_gate", "* * *", void(const Tensor& z_g, const Tensor& z_r, Tensor log_f)>
       refined_gate;
-  Kernel<"refined_gate_backward", "* * * * *",
-         void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g, Sink d_z_r)>
+  Kernel<"refined_gate_backward", "* * * * S * S",
+         void(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, const LinearSink& d_z_g,
+              const LinearSink& d_z_r)>
       refined_gate_backward;
   Kernel<"safe_exp", "* I S I A S S I", void(const SafeExpArgs&, SafeExpResult&)> safe_exp;
   Kernel<"safe_exp_backward", "* I S I A S S I A S S * S",
          void(const SafeExpArgs&, const SafeExpResult&, const Tensor& d_features,
-              const Tensor& d_log_rho, const Tensor& d_m, Sink d_z, Sink d_m0)>
+              const Tensor& d_log_rho, const Tensor& d_m, const RowsSink& d_z, Sink d_m0)>
       safe_exp_backward;
 
   // The feature maps of the other linear attentions; equations in their files and in ops.h.

@@ -3,14 +3,16 @@
 
     gpu_peers.py recurrences [--program regla] [--fla FOLDER] [--tokens 32768] [--lengths T ...] [--only NAME ...]
     gpu_peers.py train [--program regla] [--config configs/bench/160m_regla.json] [--batch 8] [--length 2048]
+                       [--only NAME ...] [--repeats 10]
 
 `recurrences` times one mixer's kernel forward, and forward and backward, over segments of 1,024 to
 16,384 tokens with the same number of tokens in each batch, in bf16: fla's chunk_gla,
 chunk_simple_gla and chunk_linear_attn (from FOLDER, or as installed; left out with a line where
 there is none), PyTorch's flash attention, and the rows of `regla bench recurrences`. `train` times
 whole updates: PyTorch's softmax model, eager and compiled, under autocast with fused AdamW, and
-`regla bench train` of the configuration and of the same with softmax. Before and after each part it
-measures what the card gives: GB/s of a copy (reads and writes) and TFLOP/s of a bf16 product.
+`regla bench train` of the configuration and of the same with softmax (`--only compiled regla` leaves
+out what begins otherwise: eager takes a while and 16 GiB). Before and after each part it measures
+what the card gives: GB/s of a copy (reads and writes) and TFLOP/s of a bf16 product.
 """
 
 import argparse
@@ -176,11 +178,14 @@ def train(arguments):
               "sequence_length": arguments.length, "mixer": "softmax"}
     tokens = arguments.batch * arguments.length
     rates = {}
-    for compiled in (False, True):
+    for which in ("eager", "compiled"):
+        if not which.startswith(tuple(arguments.only)):
+            continue
         torch.cuda.reset_peak_memory_stats()
-        name = f"PyTorch softmax, {'compiled' if compiled else 'eager'}"
-        seconds = milliseconds(pytorch_update(config, compiled), 10) / 1e3
-        rates[name] = tokens / seconds, torch.cuda.max_memory_allocated() / 2**30
+        update = pytorch_update(config, which == "compiled")
+        seconds = milliseconds(update, arguments.repeats) / 1e3
+        rates[f"PyTorch softmax, {which}"] = tokens / seconds, torch.cuda.max_memory_allocated() / 2**30
+        del update
         torch.cuda.empty_cache()
     if arguments.program:
         settings = [f"batch_size={arguments.batch}", f"sequence_length={arguments.length}",
@@ -188,12 +193,16 @@ def train(arguments):
         mixer = json.loads(Path(arguments.config).read_text()).get("mixer", "regla")
         named = mixer if isinstance(mixer, str) else mixer["type"]
         for which, mixer in ((named, []), ("softmax", ["mixer=softmax"])):
-            row = bench(arguments.program, "train", settings + mixer, "--config", arguments.config)["results"][0]
+            if not which.startswith(tuple(arguments.only)):
+                continue
+            row = bench(arguments.program, "train", settings + mixer, "--config", arguments.config,
+                        "--repeats", str(arguments.repeats))["results"][0]
             rates[f"regla {which}"] = row["tokens_per_s"], row["peak_memory_bytes"] / 2**30
     print(f"updates of {tokens} tokens ({arguments.batch} x {arguments.length}), dropout {config['dropout']}, bf16")
-    base = rates["PyTorch softmax, compiled"][0]
+    base = rates.get("PyTorch softmax, compiled")
     for name, (rate, memory) in rates.items():
-        print(f"{name:28}{rate:12,.0f} tokens/s{memory:8.1f} GiB{rate / base:8.2f} x PyTorch compiled")
+        ratio = f"{rate / base[0]:8.2f} x PyTorch compiled" if base else ""
+        print(f"{name:28}{rate:12,.0f} tokens/s{memory:8.1f} GiB{ratio}")
     print_limits("after")
 
 
@@ -211,6 +220,9 @@ def main():
     whole.add_argument("--config", default="configs/bench/160m_regla.json")
     whole.add_argument("--batch", type=int, default=8)
     whole.add_argument("--length", type=int, default=2048)
+    whole.add_argument("--only", nargs="+", default=[""],
+                       help="beginnings of what to time: eager, compiled, the mixer, softmax")
+    whole.add_argument("--repeats", type=int, default=10, help="timed updates of each")
     whole.set_defaults(run=train)
     for command in (part, whole):
         command.add_argument("--program", help="a build of regla with CUDA; without it only the peers")

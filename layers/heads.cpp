@@ -21,11 +21,8 @@ HeadProjections::Result HeadProjections::operator()(const Var& x, const Segment&
   const Tensor positions =
       segment.positions ? segment.positions
                         : segment_positions(B, steps, segment.reset, from_zero, x.value.device());
-  const auto heads = [&](const Var& z, int64_t size) {
-    return reshape(z, {B, steps, heads_, size});
-  };
-  const Result result = {heads(query_(x, qk_type_), qk_dim_), heads(key_(x, qk_type_), qk_dim_),
-                         heads(value_(x), V_), rotation(positions)};
+  const Result result = {query_(x, qk_type_, heads_), key_(x, qk_type_, heads_),
+                         value_(x, v_type_, heads_), rotation(positions)};
   if (segment.observer) {
     segment.show("query", rope(result.q, result.rotation));
     segment.show("key", rope(result.k, result.rotation));

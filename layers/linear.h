@@ -10,14 +10,15 @@
 
 namespace regla {
 
-/// y = x weight^T + bias. weight [out, in], bias [out]. Of the type of x unless told.
+/// y = x weight^T + bias. weight [out, in], bias [out]. Of the type of x unless told, and cut into
+/// heads where there are some.
 struct Linear {
   Parameter weight, bias;
 
   Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
          double deviation);
-  Var operator()(const Var& x, std::optional<DType> type = {}) {
-    return linear(x, use(weight), use(bias), type);
+  Var operator()(const Var& x, std::optional<DType> type = {}, int64_t heads = 0) {
+    return linear(x, use(weight), use(bias), type, heads);
   }
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };
@@ -74,11 +75,7 @@ struct Mlp {
 
   Mlp(const ParameterFactory& make, const std::string& name, int64_t hidden, int64_t width,
       Gelu gelu_kind, double in_deviation, double out_deviation);
-  /// What GELU gives is kept for backward where the tape keeps what is cheap.
-  Var operator()(const Var& x) {
-    return out(Tape::keeps_cheap() ? linear_gelu(x, use(in.weight), use(in.bias), kind)
-                                   : gelu(in(x), kind));
-  }
+  Var operator()(const Var& x) { return out(gelu(in(x), kind)); }
   Tensor step(const Token& token) {
     const Tensor hidden = linear_step(Token(token.x, token.norm), in, kind);
     return linear_step(Token(hidden, nullptr, token.residual), out);

@@ -66,10 +66,10 @@ inline void add_product_samples(std::vector<OpSample>& list) {
                   }});
   for (const Gelu kind : {Gelu::Erf, Gelu::Tanh}) {
     list.push_back(
-        {"linear_gelu",
-         kind == Gelu::Erf ? "erf" : "tanh",
+        {"gelu",
+         kind == Gelu::Erf ? "of a linear layer" : "tanh, of a linear layer",
          {{{2, 5, 7}}, {{11, 7}}, sums({11})},
-         [=](const Vars& in) -> Vars { return {linear_gelu(in[0], in[1], in[2], kind)}; }});
+         [=](const Vars& in) -> Vars { return {gelu(linear(in[0], in[1], in[2]), kind)}; }});
   }
   list.push_back({"linear", "of its own weight", {{{6, 6}}}, [](const Vars& in) -> Vars {
                     return {linear(in[0], in[0], {})};

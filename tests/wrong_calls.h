@@ -25,6 +25,7 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("linear", "F32 beside BF16", [] { linear(bf16({2, 3}), f32({4, 3}), {}); });
   wrong("linear", "bias in BF16", [] { linear(bf16({2, 3}), bf16({4, 3}), bf16({4})); });
   wrong("linear", "F64 from F32", [] { linear(f32({2, 3}), f32({4, 3}), {}, DType::F64); });
+  wrong("linear", "heads", [] { linear(f32({2, 3}), f32({4, 3}), {}, {}, 3); });
   wrong("linear", "BF16 of another size", [] { linear(f32({2, 3}), bf16({4, 2}), {}); });
   wrong("linear", "gradient of a weight in BF16", [] {
     Tape tape;
@@ -69,7 +70,6 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("dropout_norm", "rate 1", [] {
     dropout_norm(f32({3, 4}), f32({3, 4}), 1, {}, f32({4}), f32({4}), 1e-5);
   });
-  wrong("linear_gelu", "bias", [] { linear_gelu(f32({3, 4}), f32({5, 4}), f32({4}), Gelu::Erf); });
   wrong("add_dropout", "rate 1", [] { add_dropout(f32({3}), f32({3}), 1, {}); });
   wrong("rope", "odd", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 3}); });
   wrong("rope", "too many", [] { rope(f32({1, 2, 1, 4}), {i32({1, 2}), 6}); });

@@ -11,6 +11,17 @@
 // comes out has the type of the first input unless another is given.
 namespace regla {
 
+/// Where the gradient of an input goes, as its kernel takes it.
+struct SinkOf {
+  Gradient& gradient;
+  const Tensor& input;
+
+  operator Sink() const { return gradient.sink(input); }  // NOLINT
+  operator LinearSink() const {                           // NOLINT
+    return gradient.linear_sink(input, input.rank() == 0 ? 1 : input.dim(-1));
+  }
+};
+
 /// The name of an entry of the kernel table.
 template <auto kEntry>
 constexpr const char* kNameOf =
@@ -35,7 +46,7 @@ struct FromInput : Op {
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     const auto call = [&](auto... setting) {
-      (kernels_of(x).*kBackward)(x, setting..., d_out[0], d_in[0]->sink(x));
+      (kernels_of(x).*kBackward)(x, setting..., d_out[0], SinkOf{*d_in[0], x});
     };
     std::apply(call, settings);
   }
@@ -61,7 +72,7 @@ struct FromTwoInputs : Op {
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
-    (kernels_of(a).*kBackward)(a, b, d_out[0], d_in[0]->sink(a), d_in[1]->sink(b));
+    (kernels_of(a).*kBackward)(a, b, d_out[0], SinkOf{*d_in[0], a}, SinkOf{*d_in[1], b});
   }
 
   Tensor* kept_input(size_t input) override { return input == 0 ? &a : &b; }

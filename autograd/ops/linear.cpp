@@ -6,17 +6,19 @@ namespace {
 /// y = x W^T + b
 struct Linear : Op {
   DType out;
+  int64_t heads;  // that y is cut into, or 0
   Tensor x, weight;
-  explicit Linear(DType type) : out(type) {}
+  Linear(DType type, int64_t count) : out(type), heads(count) {}
   const char* name() const override { return "linear"; }
 
   Tensors forward(const Tensors& in) override {
     x = in[0];
     weight = in[1];
-    Tensor y = Tensor::empty(x.shape().drop_last().append(weight.dim(0)), out, x.device());
-    kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = in[2], .transpose_b = true},
-                         Sink{as_rows(y)});
-    return {y};
+    const int64_t N = weight.dim(0);
+    const Tensor rows = as_rows(x), y = Tensor::empty({rows.dim(0), N}, out, x.device());
+    kernels_of(x).matmul({.a = rows, .b = weight, .bias = in[2], .transpose_b = true}, Sink{y});
+    const Shape outer = x.shape().drop_last();
+    return {y.reshape(heads > 0 ? outer.append(heads).append(N / heads) : outer.append(N))};
   }
 
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
@@ -28,18 +30,22 @@ struct Linear : Op {
   }
 
   Tensor* kept_input(size_t input) override { return input == 0 ? &x : nullptr; }
+  const Tensor* linear_weight() const override { return &weight; }
   bool narrows_gradient() const override { return true; }
 };
 
 }  // namespace
 
-Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out) {
+Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType> out,
+           int64_t heads) {
   check_float("linear", "x", x);
   check_rank("linear", "weight", weight, 2);
   check(x.value.rank() >= 1, "[linear] expected x with an inner axis, got a scalar");
   check_weight("linear", x, weight, {weight.dim(0), x.dim(-1)});
   if (bias.defined()) check_sum("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
-  return apply(Linear(type_of_output("linear", out, x)), {x, weight, bias})[0];
+  check(heads >= 0 && (heads == 0 || weight.dim(0) % heads == 0), "[linear] cannot cut ",
+        weight.dim(0), " outputs into ", heads, " heads");
+  return apply(Linear(type_of_output("linear", out, x), heads), {x, weight, bias})[0];
 }
 
 }  // namespace regla

@@ -29,7 +29,10 @@ struct SafeExpOp : Op {
   void backward(Tensors& d_out, std::vector<Gradient*>& d_in) override {
     // The kernel writes d_z even where only m0 wants a gradient.
     const Tensor& features = result.features;
-    Sink d_z = d_in[0]->wanted() ? d_in[0]->sink(features) : Sink{Tensor::empty_like(features)};
+    const int64_t heads = features.dim(2) * features.dim(3);
+    RowsSink d_z = d_in[0]->rows_sink(features, heads);
+    if (!d_z)
+      d_z.matrix = {Tensor::empty_like(features).reshape({features.numel() / heads, heads})};
     kernels_of(features).safe_exp_backward(args, result, d_out[0], d_out[1], d_out[2], d_z,
                                            args.m0 ? d_in[1]->sink(args.m0) : Sink{});
   }

@@ -44,7 +44,8 @@ void gelu(const Tensor& x, bool tanh, Tensor y) {
   });
 }
 
-void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
+void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, const LinearSink& to) {
+  const Sink& d_x = to.rows.matrix;
   for_sums_of(x, "gelu", [&](auto tag) {
     using T = decltype(tag);
     if (tanh) {
@@ -59,11 +60,7 @@ void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
           d_x, [](T v, T d) { return d * (normal_cdf(v) + v * normal_density(v)); }, x, d_y);
     }
   });
-}
-
-void gelu_backward_sums(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums) {
-  gelu_backward(x, tanh, d_y, Sink{d_x});
-  if (sums) column_sums(d_x, sums);
+  if (to.sums) column_sums(d_x.tensor, to.sums);
 }
 
 }  // namespace regla::cpu

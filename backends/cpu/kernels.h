@@ -20,7 +20,6 @@ decltype(KernelTable::norm)::Function norm;
 decltype(KernelTable::norm_backward)::Function norm_backward;
 decltype(KernelTable::gelu)::Function gelu;
 decltype(KernelTable::gelu_backward)::Function gelu_backward;
-decltype(KernelTable::gelu_backward_sums)::Function gelu_backward_sums;
 decltype(KernelTable::softmax)::Function softmax;
 decltype(KernelTable::softmax_backward)::Function softmax_backward;
 decltype(KernelTable::embedding)::Function embedding;

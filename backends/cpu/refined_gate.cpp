@@ -102,12 +102,12 @@ void refined_gate(const Tensor& z_g, const Tensor& z_r, Tensor log_f) {
   });
 }
 
-void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f, Sink d_z_g,
-                           Sink d_z_r) {
+void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d_log_f,
+                           const LinearSink& d_z_g, const LinearSink& d_z_r) {
   for_sums_of(z_g, "refined_gate", [&](auto tag) {
     using T = decltype(tag);
     const Input<T> g(z_g), r(z_r), d_out(d_log_f);
-    const Output<T> to_g(d_z_g), to_r(d_z_r);
+    const Output<T> to_g(d_z_g.rows.matrix), to_r(d_z_r.rows.matrix);
     // Both slopes share most of their work: by pieces that stay in the first-level cache.
     constexpr int64_t kSize = 512;
     parallel_for(z_g.numel(), kGrain, [&](int64_t begin, int64_t end) {
@@ -123,6 +123,9 @@ void refined_gate_backward(const Tensor& z_g, const Tensor& z_r, const Tensor& d
       }
     });
   });
+  for (const LinearSink* to : {&d_z_g, &d_z_r}) {
+    if (to->sums) column_sums(to->rows.matrix.tensor, to->sums);
+  }
 }
 
 }  // namespace regla::cpu

@@ -258,7 +258,8 @@ void safe_exp(const SafeExpArgs& args, SafeExpResult& result) {
 
 void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
                        const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
-                       Sink d_z, Sink d_m0) {
+                       const RowsSink& rows, Sink d_m0) {
+  const Sink d_z = {rows.matrix.tensor.reshape(result.features.shape()), rows.matrix.accumulate};
   if (!args.rotation.turns()) {
     return backward_of(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
   }

@@ -20,7 +20,6 @@ constinit const KernelTable kTable = {
     .norm_backward = norm_backward,
     .gelu = gelu,
     .gelu_backward = gelu_backward,
-    .gelu_backward_sums = gelu_backward_sums,
     .softmax = any_precision<softmax>,
     .softmax_backward = any_precision<softmax_backward>,
     .embedding = embedding,

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "backends/cuda/cell_tile.cuh"
+#include "backends/cuda/chains.cuh"
 #include "backends/cuda/context.h"
-#include "backends/cuda/side_by_side.cuh"
 
 // Runs any cell token by token, for any sizes: the kernels of a recurrence that has no faster ones,
 // and what every faster kernel is compared with.
@@ -90,7 +90,7 @@ struct ReverseMemory {
   __device__ S total(int64_t which) const {
     S* const parts = sums_of(0) + which * sum_pitch();
     const int64_t apart = kSpilled ? 1 : odd(sums(K));
-    SideBySide<S> sum;
+    Chains<S> sum;
 #pragma unroll 2
     for (int64_t c = 0; c < threads; c += sum.kCount) {
 #pragma unroll

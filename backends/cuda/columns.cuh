@@ -10,22 +10,57 @@
 // themselves, then their sums.
 namespace regla::cuda {
 
+/// Where rows go that may lie beside others (RowsSink).
+template <class S>
+class RowsResult {
+ public:
+  explicit RowsResult(const RowsSink& sink)
+      : matrix_(sink.matrix), pitch_(sink ? sink.matrix.tensor.dim(1) : 0), first_(sink.first) {}
+
+  __device__ explicit operator bool() const { return static_cast<bool>(matrix_); }
+
+  /// Columns [c, c + W) of row r become v, or grow by it.
+  template <int W>
+  __device__ void put(int64_t r, int64_t c, const S (&v)[W]) const {
+    matrix_.put(first_ + r * pitch_ + c, v);
+  }
+
+ private:
+  Result<S> matrix_;
+  int64_t pitch_, first_;
+};
+
+/// Whether nothing asks for more than the elements of the gradient, one after the other.
+inline bool is_plain(const LinearSink& sink, int64_t columns) {
+  return !sink.sums && (!sink || sink.rows.matrix.tensor.dim(1) == columns);
+}
+
 constexpr int kColumnLanes = 32, kRowLanes = 8;
+
+/// Rows that a thread asks for before it adds up the first, and blocks that a multiprocessor has at
+/// least: as f says, or for an f that computes little.
+template <class F>
+struct RowsAtOnce {
+  static constexpr int kTogether = 4, kBlocks = 1;
+};
+template <class F>
+requires requires { F::kTogether; }
+struct RowsAtOnce<F> {
+  static constexpr int kTogether = F::kTogether, kBlocks = F::kBlocks;
+};
 
 /// partial[block, m, c] = the sum over the block's rows of the M numbers that f adds to `total`. A
 /// thread asks for what several rows have before it adds up the first, where f may write.
 template <int W, int M, class S, class F>
-__global__ __launch_bounds__(kColumnLanes* kRowLanes) void sum_row_blocks(int64_t rows,
-                                                                          int64_t columns,
-                                                                          int64_t block_rows, F f,
-                                                                          S* partial) {
+__global__ __launch_bounds__(kColumnLanes* kRowLanes, RowsAtOnce<F>::kBlocks) void sum_row_blocks(
+    int64_t rows, int64_t columns, int64_t block_rows, F f, S* partial) {
   __shared__ S shared[kRowLanes][M][kColumnLanes * W];
   const int64_t c = (int64_t{blockIdx.x} * kColumnLanes + threadIdx.x) * W;
   const int64_t begin = blockIdx.y * block_rows;
   const int64_t end = begin + block_rows < rows ? begin + block_rows : rows;
   S total[M][W] = {};
   if (c < columns) {
-    constexpr int kTogether = 4;
+    constexpr int kTogether = RowsAtOnce<F>::kTogether;
     const auto place = f.place(c);
     for (int64_t first = begin + threadIdx.y; first < end; first += kTogether * kRowLanes) {
       typename F::Fetched fetched[kTogether];

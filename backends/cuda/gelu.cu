@@ -33,7 +33,7 @@ struct SummedGradient {
 
   F f;
   typename Loads::View x, d_y;
-  Result<S> d_x;
+  RowsResult<S> d_x;
   int64_t columns;
 
   struct Fetched {
@@ -51,7 +51,7 @@ struct SummedGradient {
     x.template unpack<W>(raw.x, v);
     d_y.template unpack<W>(raw.d_y, d);
     for (int w = 0; w < W; ++w) total[0][w] += d[w] = f(v[w], d[w]);
-    d_x.put(r * columns + c, d);
+    d_x.put(r, c, d);
   }
 };
 
@@ -64,18 +64,16 @@ void gelu(const Tensor& x, bool tanh, Tensor y) {
   });
 }
 
-void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, Sink d_x) {
+void gelu_backward(const Tensor& x, bool tanh, const Tensor& d_y, const LinearSink& d_x) {
+  if (!d_x) return;
+  const Sink& matrix = d_x.rows.matrix;
+  const int64_t N = x.rank() == 0 ? 1 : x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
   for_sum_type(x.dtype(), "gelu", [&](auto tag) {
     using S = decltype(tag);
-    tanh ? map<S>(TanhGeluBackward{}, d_x, x, d_y) : map<S>(GeluBackward{}, d_x, x, d_y);
-  });
-}
-
-void gelu_backward_sums(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_x, Sink sums) {
-  if (!sums) return gelu_backward(x, tanh, d_y, Sink{d_x});
-  for_sum_type(x.dtype(), "gelu", [&](auto tag) {
-    using S = decltype(tag);
-    const int64_t N = x.dim(-1), R = N == 0 ? 0 : x.numel() / N;
+    if (is_plain(d_x, N)) {
+      return tanh ? map<S>(TanhGeluBackward{}, matrix, x, d_y)
+                  : map<S>(GeluBackward{}, matrix, x, d_y);
+    }
     for_loads<S>(
         N,
         [&](auto loads) {
@@ -85,12 +83,12 @@ void gelu_backward_sums(const Tensor& x, bool tanh, const Tensor& d_y, Tensor d_
             using F = std::remove_cvref_t<decltype(slope)>;
             sum_columns<Loads::kWidth>(
                 context(x), R, N,
-                SummedGradient<Loads, F>{slope, View(x), View(d_y), Result<S>(d_x), N},
-                ColumnSums<S, 1>{{Result<S>(sums)}});
+                SummedGradient<Loads, F>{slope, View(x), View(d_y), RowsResult<S>(d_x.rows), N},
+                ColumnSums<S, 1>{{Result<S>(d_x.sums)}});
           };
           tanh ? run(TanhGeluBackward{}) : run(GeluBackward{});
         },
-        x, d_y, d_x);
+        x, d_y, matrix.tensor);
   });
 }
 

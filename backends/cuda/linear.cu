@@ -6,20 +6,19 @@
 #include "backends/cuda/product.h"
 #include "backends/linear.h"
 
-// Linear layers that read the same x: their d_y are laid side by side and their weights one below
-// the other, so that the sum of products that d_x is becomes one product, rounded once, and the
-// gradients of the weights another. The pass that lays d_y out adds up its columns.
+// Linear layers that read the same x: their d_y lie side by side and their weights one below the
+// other, so that the sum of products that d_x is becomes one product, rounded once, and the
+// gradients of the weights another. Most kernels write their d_y there themselves; one pass brings
+// in the others and adds up the columns whose sums nobody has.
 namespace regla::cuda {
 namespace {
-
-constexpr int kMostParts = 16;
 
 /// Parts of a matrix, side by side or one below the other.
 struct Cuts {
   int count = 0;
-  int64_t first[kMostParts + 1] = {};  // the column or row that each begins with, and the end
+  int64_t first[kMostSideBySide + 1] = {};  // the column or row that each begins with, and the end
 
-  int64_t total() const { return first[count]; }
+  __host__ __device__ int64_t total() const { return first[count]; }
   __device__ int part_of(int64_t place) const {
     int part = 0;
     while (place >= first[part + 1]) ++part;
@@ -31,35 +30,45 @@ struct Cuts {
 /// Something of each part.
 template <class View>
 struct Views {
-  View at[kMostParts];
+  View at[kMostSideBySide];
 };
 
-/// Columns [c, c + W) of row r of `to` [R, N], from the part's own row.
+/// What becomes of columns [c, c + W) of row r of `all` [R, N]: they come from the part's own row,
+/// where it has one, and are added up, where it wants their sums.
 template <class T, int W>
 struct SideBySide {
-  Cuts cuts;
-  Views<const Pack<T, W>*> from;
-  Result<float> to;
-  int64_t pitch;
-
   using Fetched = Pack<T, W>;
+
+  Cuts cuts;
+  Views<const Fetched*> own;
+  bool wants_sums[kMostSideBySide];
+  Fetched* all;
+
   struct Place {
-    const Fetched* from;  // in the part's first row
-    int64_t packs, c;     // of the part's rows; in `to`
+    const Fetched* from;  // in the first row; null: nothing is to be done
+    int64_t packs;        // of its rows
+    Fetched* to;          // in the first row, or null: they are there
   };
   __device__ Place place(int64_t c) const {
     const int part = cuts.part_of(c);
-    return {from.at[part] + (c - cuts.first[part]) / W, cuts.size(part) / W, c};
+    Fetched* const there = all + c / W;
+    if (own.at[part] != nullptr) {
+      return {own.at[part] + (c - cuts.first[part]) / W, cuts.size(part) / W, there};
+    }
+    return {wants_sums[part] ? there : nullptr, cuts.total() / W, nullptr};
   }
   __device__ Fetched fetch(int64_t r, const Place& place) const {
-    return place.from[r * place.packs];
+    Fetched raw;
+    if (place.from != nullptr) raw = place.from[r * place.packs];
+    return raw;
   }
   __device__ void add(int64_t r, const Place& place, const Fetched& raw,
                       float (&total)[1][W]) const {
+    if (place.from == nullptr) return;
     float v[W];
     Typed<T>::template unpack<W>(raw, v);
     for (int w = 0; w < W; ++w) total[0][w] += v[w];
-    to.put(r * pitch + place.c, v);
+    if (place.to != nullptr) place.to[r * (cuts.total() / W)] = raw;
   }
 };
 
@@ -108,7 +117,7 @@ class Joint {
   /// Whether there are several parts, all of whole packs.
   static bool takes(const LinearGradients& args) {
     const auto& parts = args.parts;
-    return parts.size() > 1 && parts.size() <= kMostParts && args.x.numel() > 0 &&
+    return parts.size() > 1 && parts.size() <= kMostSideBySide && args.x.numel() > 0 &&
            args.x.dim(1) % W == 0 &&
            std::all_of(parts.begin(), parts.end(), [](const LinearGradients::Part& part) {
              return part.weight.dim(0) % W == 0 &&
@@ -131,13 +140,9 @@ class Joint {
 
   void run(const Sink& d_x) const {
     const int64_t N = columns_.total();
-    const Tensor d_y = Tensor::empty({rows_, N}, dtype_, on_.device);
-    const Tensor d_bias = Tensor::empty({N}, DType::F32, on_.device);
-    sum_columns<W>(
-        on_, rows_, N,
-        SideBySide<T, W>{columns_, sources(&LinearGradients::Part::d_y), Result<float>(d_y), N},
-        ColumnSums<float, 1>{{Result<float>(d_bias)}});
-    hand_out(columns_, d_bias, &LinearGradients::Part::d_bias);
+    const Tensor d_y =
+        args_.side_by_side ? args_.side_by_side : Tensor::empty({rows_, N}, dtype_, on_.device);
+    complete(d_y);
     if (d_x) {
       const Tensor weights = Tensor::empty({N, D_}, dtype_, on_.device);
       for_each_pack<W>(on_, N * D_,
@@ -148,15 +153,58 @@ class Joint {
                      .c = Matrices::of(d_x.tensor),
                      .accumulate = d_x.accumulate});
     }
+    Product of_weights = {
+        .a = Matrices::of(d_y), .b = Matrices::of(args_.x), .c = {}, .transpose_a = true};
+    if (const Sink* first = weights_in_a_row()) {
+      of_weights.c = Matrices::of(first->tensor);
+      of_weights.c.rows = N;
+      of_weights.accumulate = first->accumulate;
+      return multiply(on_, of_weights);
+    }
     const Tensor d_weights = Tensor::empty({N, D_}, DType::F32, on_.device);
-    multiply(on_, {.a = Matrices::of(d_y),
-                   .b = Matrices::of(args_.x),
-                   .c = Matrices::of(d_weights),
-                   .transpose_a = true});
+    of_weights.c = Matrices::of(d_weights);
+    multiply(on_, of_weights);
     hand_out(elements_, d_weights, &LinearGradients::Part::d_weight);
   }
 
  private:
+  using Part = LinearGradients::Part;
+
+  /// Brings to `d_y` what does not lie there, and adds up the columns whose sums are wanted.
+  void complete(const Tensor& d_y) const {
+    Tensor all = d_y;
+    SideBySide<T, W> pass = {
+        columns_, sources(&Part::d_y), {}, static_cast<Pack<T, W>*>(all.raw())};
+    bool has_work = false;
+    for (size_t i = 0; i < args_.parts.size(); ++i) {
+      const Part& part = args_.parts[i];
+      pass.wants_sums[i] = static_cast<bool>(part.d_bias);
+      has_work = has_work || part.d_y.defined() || part.d_bias;
+    }
+    if (!has_work) return;
+    const Tensor d_bias = Tensor::empty({columns_.total()}, DType::F32, on_.device);
+    sum_columns<W>(on_, rows_, columns_.total(), pass,
+                   ColumnSums<float, 1>{{Result<float>(d_bias)}});
+    hand_out(columns_, d_bias, &Part::d_bias);
+  }
+
+  /// The first sink of a weight's gradient where those of all lie one below the other and all are
+  /// written, or all added to; else null.
+  const Sink* weights_in_a_row() const {
+    const Sink& first = args_.parts.front().d_weight;
+    if (!first) return nullptr;
+    const auto* next = static_cast<const char*>(first.tensor.raw());
+    for (const Part& part : args_.parts) {
+      const Sink& sink = part.d_weight;
+      if (!sink || sink.tensor.raw() != next || sink.accumulate != first.accumulate ||
+          sink.tensor.dtype() != DType::F32) {
+        return nullptr;
+      }
+      next += sink.tensor.bytes();
+    }
+    return &first;
+  }
+
   Views<const Pack<T, W>*> sources(Tensor LinearGradients::Part::*which) const {
     Views<const Pack<T, W>*> sources = {};
     for (size_t i = 0; i < args_.parts.size(); ++i) {
@@ -185,11 +233,14 @@ class Joint {
 void linear_backward(const LinearGradients& args, Sink d_x) {
   const DType dtype = args.x.dtype();
   LinearGradients narrow = args;  // operands of products are, as they were in forward
-  for (LinearGradients::Part& part : narrow.parts) part.d_y = converted(part.d_y, dtype);
+  for (LinearGradients::Part& part : narrow.parts) {
+    if (part.d_y) part.d_y = converted(part.d_y, dtype);
+  }
   if (dtype == DType::BF16 && Joint<__nv_bfloat16>::takes(narrow)) {
     return Joint<__nv_bfloat16>(narrow).run(d_x);
   }
   if (dtype == DType::F32 && Joint<float>::takes(narrow)) return Joint<float>(narrow).run(d_x);
+  check(!args.side_by_side, "[linear_backward] expected rows and weights in whole packs");
   linear_backward_by_parts(narrow, d_x);
 }
 

@@ -89,7 +89,7 @@ __device__ void make_features(const ReglaStep& s, int n, TokenOfHead& token) {
     for (int j = static_cast<int>(threadIdx.x) - 64; j < s.V; j += kThreadsOfHead - 64) {
       const int64_t at = int64_t{n} * s.V + j;
       token.u[j] = s.v[at];
-      token.f[j] = precise_exp(LogRefinedGate{}(s.z_g[at], s.z_r[at]));
+      token.f[j] = precise_exp(LogRefinedGate<>{}(s.z_g[at], s.z_r[at]));
     }
   }
 }

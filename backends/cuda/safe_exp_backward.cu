@@ -1,15 +1,15 @@
 #include <limits>
 
+#include "backends/cuda/columns.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/rotation.cuh"
 #include "backends/cuda/scan.cuh"
 
 // The backward pass of safe_exp.cu, through the maxima too: what was turned gets
 //   d_z_t[i] = d_features_t[i] features_t[i] + (what its element is owed as a maximum),
-// which is turned back. A token's own maximum is owed minus the sum of its row, in one pass. A
-// maximum that goes on is owed by all tokens that have it, which takes three: the sums of rows;
-// along time a scan of them, a block per head, whose result lies where the maximum does; d_z, from
-// the last row back, since what the first pass read last is still in the cache.
+// which is turned back. A token's own maximum is owed minus the sum of its row. A maximum that goes
+// on is owed by all tokens that have it: a scan of the sums of rows along time, a block per head,
+// finds that and writes the few elements anew that are owed something.
 namespace regla::cuda {
 namespace {
 
@@ -52,27 +52,6 @@ struct FeaturesAndGradients {
   }
 };
 
-// Bytes: features and d_features once.
-template <class Held_>
-struct SumsRow {
-  using Held = Held_;
-  using S = typename Held::S;
-
-  FeaturesAndGradients<Held> in;
-  S* sums;  // [B, T, H]
-
-  __device__ FetchedRows<Held> fetch(const Team& team, int row, const Turn& turn) const {
-    return in.fetch(team, row, turn);
-  }
-  __device__ void operator()(const Team& team, int row, int, const Turns<S>& turns,
-                             const FetchedRows<Held>& fetched) const {
-    S sum;
-    in.multiplied(team, fetched, turns, sum);
-    sum = team.sum(sum);
-    if (team.leads()) sums[row] = sum;
-  }
-};
-
 // Bytes: features, d_features and d_z once.
 template <class Held_>
 struct GradientRow {
@@ -80,46 +59,82 @@ struct GradientRow {
   using S = typename Held::S;
 
   FeaturesAndGradients<Held> in;
-  const int32_t* argmax;  // [B, T, H]
-  const S* owed;          // [B, T, H], or null: minus the sum of the row
-  Result<S> d_z;
+  const int32_t* argmax;  // [B, T, H], of maxima that are the tokens' own; or null
+  S* sums;                // [B, T, H]: out, where they are not
+  RowsResult<S> d_z;      // of all heads of a token
 
   struct Fetched {
     FetchedRows<Held> in;
     int32_t argmax;
   };
   __device__ Fetched fetch(const Team& team, int row, const Turn& turn) const {
-    return {in.fetch(team, row, turn), team.is_active ? argmax[row] : -1};
+    return {in.fetch(team, row, turn), argmax != nullptr && team.is_active ? argmax[row] : -1};
   }
   __device__ void operator()(const Team& team, int row, int token, const Turns<S>& turns,
                              const Fetched& fetched) const {
     const int place = fetched.argmax - token % turns.steps * turns.K;
-    const bool is_here = place >= 0 && place < turns.K;
     S sum;
     PairedRow<Held> d = in.multiplied(team, fetched.in, turns, sum);
-    const S due = owed == nullptr ? -team.sum(sum) : is_here ? owed[row] : S(0);
-    if (is_here) {
+    sum = team.sum(sum);
+    if (argmax == nullptr) {
+      if (team.leads()) sums[row] = sum;
+    } else if (place >= 0 && place < turns.K) {
       d.each([&](int j, S(&v)[Held::W]) {
-        for (int w = 0; w < Held::W; ++w) v[w] += j + w == place ? due : S(0);
+        for (int w = 0; w < Held::W; ++w) v[w] -= j + w == place ? sum : S(0);
       });
     }
     d.turn(token, turns);
-    d.each([&](int j, const S(&v)[Held::W]) { d_z.put(turns.place(row) + j, v); });
+    const int head = (row - token * turns.H) * turns.K;
+    d.each([&](int j, const S(&v)[Held::W]) { d_z.put(token, head + j, v); });
+  }
+};
+
+/// An element that is owed something, and what turns with it.
+template <class Held>
+struct OwedElement {
+  using S = typename Held::S;
+
+  FeaturesAndGradients<Held> in;
+  RowsResult<S> d_z;
+  bool adds;  // to d_z, where the rest of the gradient is already
+
+  /// What GradientRow wrote.
+  __device__ S without(int64_t i) const {
+    return adds || !in.d_features ? S(0) : in.features[i] * in.d_features[i];
+  }
+  __device__ void put(int64_t token, int64_t c, S v) const {
+    const S values[1] = {v};
+    d_z.put(token, c, values);
+  }
+  __device__ void pay(const Turn& turn, int64_t token, int64_t head, int place, S amount) const {
+    const int64_t first = head * turn.K, row = token * turn.H * turn.K + first;
+    if (place >= 2 * turn.half) return put(token, first + place, without(row + place) + amount);
+    const int low = place % turn.half, high = low + turn.half;
+    const S a = without(row + low) + (place == low ? amount : S(0));
+    const S b = without(row + high) + (place == high ? amount : S(0));
+    S sine, cosine;
+    sin_cos_of(turn.frequency(low) * turn.positions[token], sine, cosine);
+    if (turn.inverse) sine = -sine;
+    put(token, first + low, a * cosine - b * sine);
+    put(token, first + high, b * cosine + a * sine);
   }
 };
 
 /// What the maxima of a head owe.
-template <class S>
+template <class Held>
 struct Debts {
-  int64_t steps, H, K;
+  using S = typename Held::S;
+
+  Turn turn;
+  int64_t steps, H;
   const int32_t* reset;   // [B, T] or null
   const int32_t* argmax;  // [B, T, H]
   const S* sums;          // [B, T, H]
   Elements<S> m0;         // [B, H] or null
   Elements<S> d_log_rho;  // [B, T, H] or null
   Elements<S> d_m;        // [B, H] or null
-  S* owed;                // [B, T, H]: out, in the row of a maximum
-  Result<S> d_m0;         // added to; may be null
+  OwedElement<Held> owed;
+  Result<S> d_m0;  // added to; may be null
 
   __device__ int64_t at(int64_t n, int64_t t) const { return (n / H * steps + t) * H + n % H; }
 
@@ -144,7 +159,7 @@ struct Debts {
     if (arg == kFromState) {
       if (d_m0) d_m0.put(n, amount);
     } else {
-      owed[at(n, arg / K)] = amount;
+      owed.pay(turn, n / H * steps + arg / turn.K, n % H, arg % turn.K, amount);
     }
   }
 };
@@ -159,8 +174,9 @@ struct Owed {
 
 /// A block per head: sums over neighbouring tokens whose maximum has the same place; the last of
 /// them pays.
-template <class S>
-__global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<S> debts) {
+template <class Held>
+__global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<Held> debts) {
+  using S = typename Held::S;
   const int64_t n = blockIdx.x;
   const auto join = [](const Owed<S>& earlier, const Owed<S>& later) {
     return later.is_cut != 0 ? later : Owed<S>{earlier.sum + later.sum, earlier.is_cut};
@@ -190,45 +206,40 @@ __global__ __launch_bounds__(kScanThreads) void pay_debts(Debts<S> debts) {
 
 template <class Held>
 void launch(const SafeExpArgs& args, const SafeExpResult& result, const Tensor& d_features,
-            const Tensor& d_log_rho, const Tensor& d_m, const Sink& d_z, const Sink& d_m0) {
+            const Tensor& d_log_rho, const Tensor& d_m, const RowsSink& d_z, const Sink& d_m0) {
   using S = typename Held::S;
   const Turn turn(result.features, args.rotation, true);
   const Shape rows = result.argmax.shape();
   const FeaturesAndGradients<Held> in = {typename Held::View(result.features),
                                          typename Held::View(d_features)};
-  GradientRow<Held> gradient = {in, result.argmax.data<int32_t>(), nullptr, Result<S>(d_z)};
-  if (args.maximum == Maximum::Token) return for_each_turned_row(turn, gradient);
-  Tensor sums = Tensor::empty(rows, dtype_of<S>, turn.device);
-  Tensor owed = Tensor::empty(rows, dtype_of<S>, turn.device);
-  if (d_features) {
-    const Turn still(result.features, {}, false);
-    for_each_turned_row(still, SumsRow<Held>{in, sums.data<S>()});
-  } else {
-    sums.fill(0);
+  const auto* argmax = result.argmax.data<int32_t>();
+  const RowsResult<S> to(d_z);
+  if (args.maximum == Maximum::Token) {
+    return for_each_turned_row(turn, GradientRow<Held>{in, argmax, nullptr, to});
   }
-  const Debts<S> debts = {.steps = rows[1],
-                          .H = rows[2],
-                          .K = turn.K,
-                          .reset = args.reset ? args.reset.data<int32_t>() : nullptr,
-                          .argmax = gradient.argmax,
-                          .sums = sums.data<S>(),
-                          .m0 = Elements<S>(args.m0),
-                          .d_log_rho = Elements<S>(d_log_rho),
-                          .d_m = Elements<S>(d_m),
-                          .owed = owed.data<S>(),
-                          .d_m0 = Result<S>(Sink{d_m0.tensor, true})};
+  Tensor sums = Tensor::empty(rows, dtype_of<S>, turn.device);
+  for_each_turned_row(turn, GradientRow<Held>{in, nullptr, sums.data<S>(), to});
+  const Debts<Held> debts = {.turn = turn,
+                             .steps = rows[1],
+                             .H = rows[2],
+                             .reset = args.reset ? args.reset.data<int32_t>() : nullptr,
+                             .argmax = argmax,
+                             .sums = sums.data<S>(),
+                             .m0 = Elements<S>(args.m0),
+                             .d_log_rho = Elements<S>(d_log_rho),
+                             .d_m = Elements<S>(d_m),
+                             .owed = {in, to, d_z.matrix.accumulate},
+                             .d_m0 = Result<S>(Sink{d_m0.tensor, true})};
   const auto heads = static_cast<unsigned>(rows[0] * rows[2]);
   pay_debts<<<heads, kScanThreads, 0, context(turn.device).stream>>>(debts);
   require_launched("safe_exp_backward");
-  gradient.owed = debts.owed;
-  for_each_turned_row(turn, gradient, true);
 }
 
 }  // namespace
 
 void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
                        const Tensor& d_features, const Tensor& d_log_rho, const Tensor& d_m,
-                       Sink d_z, Sink d_m0) {
+                       const RowsSink& d_z, Sink d_m0) {
   if (d_m0 && !d_m0.accumulate) d_m0.tensor.fill(0);
   if (result.features.numel() == 0) return;
   const Turn turn(result.features, args.rotation, true);
@@ -239,7 +250,7 @@ void safe_exp_backward(const SafeExpArgs& args, const SafeExpResult& result,
         [&](auto held) {
           launch<decltype(held)>(args, result, d_features, d_log_rho, d_m, d_z, d_m0);
         },
-        result.features, d_features, d_z.tensor);
+        result.features, d_features, d_z.matrix.tensor);
   });
 }
 

@@ -1,5 +1,5 @@
+#include "backends/cuda/chains.cuh"
 #include "backends/cuda/kernels.h"
-#include "backends/cuda/side_by_side.cuh"
 #include "backends/cuda/softmax_attention_tiles.cuh"
 
 namespace regla::cuda {

@@ -1,6 +1,6 @@
+#include "backends/cuda/chains.cuh"
 #include "backends/cuda/kernels.h"
 #include "backends/cuda/loops.cuh"
-#include "backends/cuda/side_by_side.cuh"
 #include "backends/cuda/softmax_attention_tiles.cuh"
 
 // With P = softmax(scores) and D_t = o_t . d_o_t:   d_v += P^T d_o,   dS = P * (d_o v^T - D) *

@@ -136,4 +136,64 @@ TEST_CASE("recurrences and attention of every size compute on a GPU in BF16 what
   for (const OpSample& sample : gpu_ops()) check_bfloat16(sample, *device);
 }
 
+/// Gradients of x and of the weights and biases of layers that read it, of two backward passes: of
+/// what a mixer begins with, from ops that write them side by side, but for the last.
+Tensors gradients_of_layers(Device device, bool last_is_read, bool apart) {
+  const std::vector<int64_t> outputs = {64, 24, 16, 24, 8};
+  std::vector<Parameter> weights, biases;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto normal = [&](const Shape& shape, uint64_t seed) {
+      return normal_tensor(shape, DType::F32, seed + i).on(device);
+    };
+    weights.push_back({.name = "weight", .value = normal({outputs[i], 48}, 10)});
+    weights.back().keep_copy(DType::BF16);
+    biases.push_back({.name = "bias", .value = normal({outputs[i]}, 20)});
+  }
+  const auto narrow = [&](const Shape& shape, uint64_t seed) {
+    return converted(normal_tensor(shape, DType::F32, seed), DType::BF16).on(device);
+  };
+  Tensors gradients;
+  for (uint64_t pass = 0; pass < 2; ++pass) {
+    Tape tape;
+    tape.check_finite(apart);  // what is checked lies apart
+    const Var x = tape.leaf(narrow({2, 69, 48}, pass));
+    const auto layer = [&](size_t i, int64_t heads = 0) {
+      return linear(x, use(weights[i]), use(biases[i]), {}, heads);
+    };
+    Vars out = {safe_exp(layer(0, 2), {}, {}, Maximum::Running, 1).features};
+    const Var z_r = layer(1), last = layer(2), z_g = layer(3);
+    out.push_back(refined_gate(z_g, z_r));
+    out.push_back(gelu(layer(4), Gelu::Erf));
+    if (last_is_read) out.push_back(last);
+    Tensors seeds;
+    for (const Var& var : out) seeds.push_back(narrow(var.shape(), 30 + seeds.size()));
+    tape.backward(out, seeds);
+    gradients.push_back(tape.gradient(x));
+  }
+  for (const std::vector<Parameter>& parameters : {weights, biases}) {
+    for (const Parameter& parameter : parameters) {
+      gradients.push_back(parameter.gradient_empty ? Tensor{} : parameter.gradient);
+    }
+  }
+  return gradients;
+}
+
+TEST_CASE("layers of one x on a GPU have the same gradients side by side and apart", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const bool last_is_read : {true, false}) {
+    const Tensors beside = gradients_of_layers(*device, last_is_read, false);
+    const Tensors apart = gradients_of_layers(*device, last_is_read, true);
+    const Tensors on_cpu = gradients_of_layers({}, last_is_read, false);
+    for (size_t i = 0; i < apart.size(); ++i) {
+      INFO("gradient " << i << (last_is_read ? "" : ", one layer is not read"));
+      REQUIRE(beside[i].defined() == apart[i].defined());
+      if (!apart[i].defined()) continue;
+      // Of x: a sum over the layers in BF16, rounded once or, where it is checked, more often.
+      CHECK(relative_error(beside[i], apart[i]) <= (i < 2 ? 1e-2 : 1e-6));
+      CHECK(rms_difference(beside[i].on({}), on_cpu[i]) <= 1e-2 * rms_of(on_cpu[i]));
+    }
+  }
+}
+
 }  // namespace regla::test

@@ -78,7 +78,8 @@ TEST_CASE("a GPU's gates of two inputs are the CPU's", "[cuda]") {
                 "SS",
                 {first, second},
                 [=](const auto& on, const auto& in, const auto& out) {
-                  on.refined_gate_backward(in[0], in[1], in[2], {out[0], adds}, {out[1], !adds});
+                  on.refined_gate_backward(in[0], in[1], in[2], {{{as_rows(out[0]), adds}}, {}},
+                                           {{{as_rows(out[1]), !adds}}, {}});
                 }},
                *device);
     check_case({"swish_gate_backward",
@@ -294,13 +295,13 @@ TEST_CASE("a GPU's gradients of GELU come with the sums of their columns", "[cud
     for (const bool tanh : {false, true}) {
       INFO("N " << N << ", tanh " << tanh);
       const Tensor x = floats({519, N}, 1, 2), d_y = floats({519, N}, 2), sums = floats({N}, 3);
-      check_case({"gelu_backward_sums",
+      check_case({"gelu_backward",
                   "AA",
                   {x, d_y},
                   "AS",
                   {x, sums},
                   [=](const auto& on, const auto& in, const auto& out) {
-                    on.gelu_backward_sums(in[0], tanh, in[1], out[0], {out[1], true});
+                    on.gelu_backward(in[0], tanh, in[1], {{{out[0]}}, {out[1], true}});
                   },
                   1e-5},
                  *device);
@@ -371,6 +372,65 @@ TEST_CASE("a GPU winds positions as the CPU does", "[cuda]") {
          [](const auto& on, const auto& in, const auto& out) { on.first_keys(in[0], 17, out[0]); },
          0},
         *device);
+  }
+}
+
+TEST_CASE("a GPU writes gradients beside others as it writes them alone", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  constexpr int64_t B = 2, T = 67, H = 3, K = 64, N = H * K, kFirst = 24, kWidth = kFirst + N + 8;
+  const auto tensor = [&](const Shape& shape, DType type, uint64_t seed) {
+    return converted(floats(shape, seed), type).on(*device);
+  };
+  const Shape shape = {B, T, N};
+  using Call = std::function<void(const KernelTable&, const LinearSink&)>;
+  std::vector<std::pair<std::string, Call>> calls;
+  for (const DType type : {DType::BF16, DType::F32}) {
+    const Tensor x = tensor(shape, type, 1), z = tensor(shape, type, 2), d = tensor(shape, type, 3);
+    calls.emplace_back("gelu", [=](const KernelTable& on, const LinearSink& to) {
+      on.gelu_backward(x, false, d, to);
+    });
+    calls.emplace_back("refined_gate, first", [=](const KernelTable& on, const LinearSink& to) {
+      on.refined_gate_backward(x, z, d, to, {});
+    });
+    calls.emplace_back("refined_gate, second", [=](const KernelTable& on, const LinearSink& to) {
+      on.refined_gate_backward(x, z, d, {}, to);
+    });
+    for (const Maximum maximum : {Maximum::Token, Maximum::Running}) {
+      const Shape heads = {B, T, H, K}, rows = {B, T, H};
+      const Tensor positions = random_ids({B, T}, 4, 900).on(*device);
+      const bool carries = maximum != Maximum::Token;
+      const SafeExpArgs args = {tensor(heads, type, 5), {positions, K}, {}, {}, maximum, 1};
+      SafeExpResult result = {Tensor::empty(heads, type, *device),
+                              carries ? Tensor::empty(rows, DType::F32, *device) : Tensor{},
+                              carries ? Tensor::empty({B, H}, DType::F32, *device) : Tensor{},
+                              Tensor::empty(rows, DType::I32, *device)};
+      kernels(*device).safe_exp(args, result);
+      const Tensor d_features = tensor(heads, type, 6);
+      calls.emplace_back("safe_exp", [=](const KernelTable& on, const LinearSink& to) {
+        on.safe_exp_backward(args, result, d_features, {}, {}, to.rows, {});
+        Tensor(to.sums.tensor).fill(0);
+      });
+    }
+  }
+  for (const auto& [name, call] : calls) {
+    const auto sums = [&] { return Tensor::zeros({N}, DType::F32, *device); };
+    const Tensor alone = Tensor::empty({B * T, N}, DType::BF16, *device), sums_alone = sums();
+    const Tensor all = Tensor::full({B * T, kWidth}, 7, DType::BF16, *device), sums_beside = sums();
+    call(kernels(*device), {{{alone}}, {sums_alone}});
+    call(kernels(*device), {{{all}, kFirst}, {sums_beside}});
+    const std::vector<double> expected = alone.values(), got = all.values();
+    int64_t wrong = 0;
+    for (int64_t r = 0; r < B * T; ++r) {
+      for (int64_t c = 0; c < kWidth; ++c) {
+        const bool is_inside = c >= kFirst && c < kFirst + N;
+        const double right = is_inside ? expected[static_cast<size_t>(r * N + c - kFirst)] : 7;
+        wrong += got[static_cast<size_t>(r * kWidth + c)] == right ? 0 : 1;
+      }
+    }
+    INFO(name);
+    CHECK(wrong == 0);
+    CHECK(sums_beside.values() == sums_alone.values());
   }
 }
 

@@ -333,8 +333,8 @@ void check_safe_exp(const SafeExpCase& c, Device device) {
                   SafeExpResult result = {Tensor::empty_like(like), empty(in[5]), empty(in[6]),
                                           Tensor::empty(rows, DType::I32, like.device())};
                   on.safe_exp(args(in), result);
-                  on.safe_exp_backward(args(in), result, in[4], in[5], in[6], {out[0], true},
-                                       {out[1], out[1].defined()});
+                  on.safe_exp_backward(args(in), result, in[4], in[5], in[6],
+                                       {{tokens_of(out[0]), true}}, {out[1], out[1].defined()});
                 },
                 1e-5,
                 1e-2,

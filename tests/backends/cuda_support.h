@@ -102,6 +102,15 @@ inline const std::vector<HeadSizes> kHeadSizes = {{2, 1, 3, 4, 5},     {1, 63, 2
                                                   {2, 65, 3, 33, 20},  {1, 130, 2, 64, 64},
                                                   {1, 70, 2, 10, 130}, {1, 40, 1, 384, 48}};
 
+/// The memory of a gradient as a kernel of rows takes it: rows of the inner axis, or [B, T, H, K]
+/// as rows of all heads of a token.
+inline Tensor as_rows(const Tensor& x) {
+  return x.rank() == 0 ? x.reshape({1, 1}) : x.reshape({x.numel() / x.dim(-1), x.dim(-1)});
+}
+inline Tensor tokens_of(const Tensor& x) {
+  return x.reshape({x.dim(0) * x.dim(1), x.dim(2) * x.dim(3)});
+}
+
 inline Tensor floats(const Shape& shape, uint64_t seed, double deviation = 1) {
   return normal_tensor(shape, DType::F32, seed, deviation);
 }

@@ -37,7 +37,7 @@ struct ToyStep {
     on.matmul({h, y, {}, true, false}, {d_w2});
     on.matmul({y, w2, {}, false, true}, {d_h});
     const Tensor d_z = Tensor::zeros({33, 96}, DType::F32, device);
-    on.gelu_backward(z, true, d_h, {d_z, true});
+    on.gelu_backward(z, true, d_h, {{{d_z, true}}, {}});
     const Tensor d_w1 = empty({64, 96});
     on.matmul({x, d_z, {}, true, false}, {d_w1});
     on.accumulate(d_w1, -1e-3, {w1, true});
@@ -225,7 +225,7 @@ TEST_CASE("elementwise kernels and an update on a GPU are the CPU's", "[cuda]") 
         on.gelu(in[0], tanh, out);
       });
       check_kernel("gelu_backward", [=](const KernelTable& on, const Tensors& in, Tensor out) {
-        on.gelu_backward(in[0], tanh, in[1], {out, true});
+        on.gelu_backward(in[0], tanh, in[1], {{{out, true}}, {}});
       });
     }
     check_kernel("adamw", [](const KernelTable& on, const Tensors& in, Tensor out) {

@@ -124,6 +124,47 @@ TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and toge
   }
 }
 
+TEST_CASE("a GPU's linear layers take gradients that lie side by side", "[cuda]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  constexpr int64_t R = 133, D = 72;
+  const std::vector<int64_t> outputs = {40, 16, 256, 8};
+  const auto narrow = [&](const Shape& shape, uint64_t seed) {
+    return converted(floats(shape, seed), DType::BF16).on(*device);
+  };
+  const Tensor x = narrow({R, D}, 1), all = narrow({R, 320}, 2);
+  // Which parts lie there and have their sums; the others come with a tensor of their own.
+  for (const int there : {0b1111, 0b1010, 0b0001}) {
+    Tensors weights, d_weights, d_biases;
+    const Tensor below = floats({320, D}, 3).on(*device);
+    LinearGradients joint = {.x = x, .side_by_side = all.clone(), .parts = {}}, apart = {.x = x};
+    int64_t first = 0;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const int64_t N = outputs[i];
+      const bool is_there = (there >> i & 1) != 0;
+      const Tensor d_y = Tensor::empty({R, N}, DType::BF16, *device);
+      kernels(*device).copy_rows({all.reshape({R, 320, 1}), first, N, d_y.reshape({R, N, 1}), 0});
+      const Tensor weight = narrow({N, D}, 4 + i), bias = floats({N}, 9 + i).on(*device);
+      const Tensor d_weight = below.slice(first, first + N);
+      const Sink sums = is_there && i == 3 ? Sink{} : Sink{bias, true};
+      joint.parts.push_back({is_there ? Tensor{} : d_y, weight, {d_weight, true}, sums});
+      apart.parts.push_back({d_y, weight, {d_weight.clone(), true}, {bias.clone(), true}});
+      first += N;
+    }
+    const Tensor d_x = Tensor::empty_like(x), expected = Tensor::empty_like(x);
+    kernels(*device).linear_backward(joint, {d_x});
+    kernels(*device).linear_backward(apart, {expected});
+    INFO("there: " << there);
+    CHECK(d_x.values() == expected.values());
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      INFO("part " << i);
+      const LinearGradients::Part &a = joint.parts[i], &b = apart.parts[i];
+      CHECK(relative_error(a.d_weight.tensor, b.d_weight.tensor) <= 1e-6);
+      if (a.d_bias) CHECK(relative_error(a.d_bias.tensor, b.d_bias.tensor) <= 1e-6);
+    }
+  }
+}
+
 TEST_CASE("a GPU's clock tells how long what it notes in a routine takes, run by run", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;

@@ -39,11 +39,12 @@ TEST_CASE("an observer is told of every kernel but those that kernels ask for") 
       kernels(device).accumulate(x, 1, {y});
       kernels(device).linear_backward({.x = x, .parts = {{d_y, w, {}, {}}}}, {y});
       CHECK_THROWS(kernels(device).gelu(x, false, Tensor::empty({1}, DType::F64, device)));
-      CHECK(notes.calls == std::vector<std::string>{
-                               "accumulate " + x.shape().text() + " " + x.shape().text(), "ended",
-                               "linear_backward " + x.shape().text() + " " + d_y.shape().text() +
-                                   " " + w.shape().text() + " none none " + x.shape().text(),
-                               "ended"});
+      CHECK(notes.calls ==
+            std::vector<std::string>{
+                "accumulate " + x.shape().text() + " " + x.shape().text(), "ended",
+                "linear_backward " + x.shape().text() + " none " + d_y.shape().text() + " " +
+                    w.shape().text() + " none none " + x.shape().text(),
+                "ended"});
     }
     CHECK(outer.calls.empty());
     kernels(device).sums_of_squares({x, {}}, Tensor::empty({2}, DType::F64, device));

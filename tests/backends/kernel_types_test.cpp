@@ -21,6 +21,7 @@ struct NotesEntry {
   std::vector<Entry>& entries;
 
   operator const char*() const { return ""; }  // NOLINT
+  operator int64_t() const { return 0; }       // NOLINT
   template <class K>
   requires requires { K::kTypes; }
   operator K() const {  // NOLINT

@@ -5,9 +5,9 @@
 // Long sums in several chains.
 namespace regla::cuda {
 
-/// Sums side by side in place of one chain, whose rounding would add up: of terms that take turns.
+/// Several chains of additions in place of one, whose rounding would add up: terms take turns.
 template <class S>
-struct SideBySide {
+struct Chains {
   static constexpr int kCount = 8;
   S at[kCount] = {};
 
@@ -22,7 +22,7 @@ struct SideBySide {
 /// The scalar product of two rows, in an order that is the same wherever they lie.
 template <class S, class A, class B>
 __device__ S dot_of(const A& a, const B& b, int64_t size) {
-  SideBySide<S> sum;
+  Chains<S> sum;
   int64_t i = 0;
   for (; i + sum.kCount <= size; i += sum.kCount) {
 #pragma unroll
