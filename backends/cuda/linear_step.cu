@@ -80,7 +80,7 @@ class BlockRows {
     }
   }
 
-  /// x' in shared memory, P neighbours of lane l being at pieces(l).
+  /// Brings x' to shared memory, where number k lies at place<P>(k) of its row. All threads.
   template <int P>
   __device__ void make(float (&x)[R][kMostHeld]) {
     const int k = first();
@@ -93,7 +93,7 @@ class BlockRows {
     __syncthreads();
   }
 
-  /// Where number k lies: fours of neighbouring lanes are side by side, in other banks.
+  /// Lanes load P neighbours each, by fours: those of neighbouring lanes are side by side.
   template <int P>
   __device__ static int place(int k) {
     return k % P / kEach * (kMostHeld * kEach / P) + k / P * kEach + k % kEach;
@@ -278,9 +278,12 @@ void launch_vectors(const Context& on, const StepProduct& step) {
   if (step.D > kMostHeld) {
     return launch(multiply_long<X, W, R>, R == 1 ? 3 : 2, kVectorWarps / kSharers, 1);
   }
-  const bool is_single = kIsWide || step.N <= on.multiprocessors * 2 * kVectorWarps;
-  if (is_single) return launch(multiply_short<X, W, R, kMost, 1>, 2, kVectorWarps, 1);
-  launch(multiply_short<X, W, R, kMost, 2>, 2, kVectorWarps, 2);
+  if constexpr (!kIsWide) {
+    if (step.N > on.multiprocessors * 2 * kVectorWarps) {
+      return launch(multiply_short<X, W, R, kMost, 2>, 2, kVectorWarps, 2);
+    }
+  }
+  launch(multiply_short<X, W, R, kMost, 1>, 2, kVectorWarps, 1);
 }
 
 template <class X, class W>
