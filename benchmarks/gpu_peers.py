@@ -8,7 +8,8 @@
 `recurrences` times one mixer's kernel forward, and forward and backward, over segments of 1,024 to
 16,384 tokens with the same number of tokens in each batch, in bf16: fla's chunk_gla,
 chunk_simple_gla and chunk_linear_attn (from FOLDER, or as installed; left out with a line where
-there is none), PyTorch's flash attention, and the rows of `regla bench recurrences`. `train` times
+there is none), PyTorch's flash attention, and beside each what it is compared with of `regla bench
+recurrences`. What fla's autotuning tries is compiled by all processors first. `train` times
 whole updates: PyTorch's softmax model, eager and compiled, under autocast with fused AdamW, and
 `regla bench train` of the configuration and of the same with softmax (`--only compiled regla` leaves
 out what begins otherwise: eager takes a while and 16 GiB). Before and after each part it measures
@@ -16,7 +17,9 @@ what the card gives: GB/s of a copy (reads and writes) and TFLOP/s of a bf16 pro
 """
 
 import argparse
+import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +33,12 @@ from pytorch_peer import adamw, loss_of, read_config, require  # noqa: E402
 
 HEADS, SIZE = 12, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
+PEERS = {  # name -> the rows of `regla bench recurrences` that it is compared with
+    "fla chunk_gla": ("value", "gla"),
+    "fla chunk_simple_gla": ("scalar",),
+    "fla chunk_linear_attn": ("plain",),
+    "PyTorch flash attention": ("softmax_attention",),
+}
 
 
 def milliseconds(function, repeats=30):
@@ -109,42 +118,97 @@ def bench(program, what, sizes, *options):
     return json.loads(done.stdout)
 
 
-def recurrences(arguments):
-    print_limits("before")
-    functions = fla_functions(arguments.fla)
-    functions["PyTorch flash attention"] = (
-        flash_attention, lambda B, T: [normal(B, HEADS, T, SIZE) for _ in range(3)])
-    times = {}  # (name, T) -> forward, both
-    lengths = [T for T in arguments.lengths if arguments.tokens % T == 0]
-    for name, (function, inputs_of) in functions.items():
-        if not name.startswith(tuple(arguments.only)):
-            continue
+def tune_briefly(share=0, shares=1):
+    """Has Triton's tuner try every `shares`-th configuration from `share` on, for 15 ms each; where
+    there are several shares, just once: what is compiled stays on the disk for who comes later."""
+    from triton.runtime.autotuner import Autotuner
+    from triton.testing import do_bench
+
+    bench, numbers = Autotuner._bench, itertools.count()
+
+    def try_once(call, quantiles):
+        call()
+        return [1.0] * 3
+
+    def bench_share(tuner, *args, **settings):
+        tuner._do_bench = try_once if shares > 1 else (
+            lambda call, quantiles: do_bench(call, warmup=3, rep=15, quantiles=quantiles))
+        return bench(tuner, *args, **settings) if next(numbers) % shares == share else [float("inf")] * 3
+
+    Autotuner._bench = bench_share
+
+
+def compile_share(arguments):
+    """What one of several processes does: runs each function of fla once."""
+    tune_briefly(*arguments.share)
+    for name, (function, inputs_of) in fla_functions(arguments.fla).items():
+        for T in arguments.lengths if name.startswith(tuple(arguments.only)) else ():
+            leaves = [x.requires_grad_() for x in inputs_of(arguments.tokens // T, T)]
+            try:
+                y = function(*leaves)
+                torch.autograd.grad(y, leaves, torch.randn_like(y))
+            except Exception:  # the one that measures will say so
+                break
+
+
+def compile_together(arguments):
+    """Starts to fill Triton's cache, by a process for each processor but this one's."""
+    shares = max(2, len(os.sched_getaffinity(0)) - 1)
+    words = [sys.executable, __file__, "compile", "--tokens", str(arguments.tokens),
+             "--lengths", *map(str, arguments.lengths), "--only", *arguments.only]
+    words += ["--fla", arguments.fla] if arguments.fla else []
+    return [subprocess.Popen([*words, "--share", str(share), str(shares)], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL) for share in range(shares)]
+
+
+def our_recurrences(arguments, names, lengths):
+    """(name, T) -> milliseconds forward, and forward and backward, of our recurrences."""
+    sizes = [f"hidden={HEADS * SIZE}", f"heads={HEADS}"]
+    times = {}
+    for ours in names:
+        report = bench(arguments.program, "recurrences", sizes, "--longest", str(arguments.tokens),
+                       "--repeats", "5", "--only", ours)
+        rows = {row["name"]: 1e3 * row["median_s"] for row in report["results"]}
         for T in lengths:
+            times["regla " + ours, T] = tuple(rows[f"{ours} T={T} {which}"] for which in ("forward", "both"))
+    return times
+
+
+def recurrences(arguments):
+    os.environ.setdefault("FLA_CACHE_RESULTS", "0")  # timings of a part would be taken for all
+    print_limits("before")
+    lengths = arguments.lengths = [T for T in arguments.lengths if arguments.tokens % T == 0]
+    wanted = [name for name in PEERS if name.startswith(tuple(arguments.only))]
+    times = {}  # (name, T) -> forward, both
+    if arguments.program:
+        ours = dict.fromkeys(ours for name in wanted for ours in PEERS[name])
+        times |= our_recurrences(arguments, ours, lengths)
+    functions = {"PyTorch flash attention": (
+        flash_attention, lambda B, T: [normal(B, HEADS, T, SIZE) for _ in range(3)])}
+    if any(name.startswith("fla") for name in wanted):
+        running = compile_together(arguments)
+        functions |= fla_functions(arguments.fla)
+        for process in running:
+            process.wait()
+        tune_briefly()
+    for name in wanted:
+        for T in lengths if name in functions else ():
+            function, inputs_of = functions[name]
             try:
                 times[name, T] = forward_and_both(function, inputs_of(arguments.tokens // T, T))
             except Exception as error:  # some refuse a pass on some cards, with a reason
                 print(f"{name} at T={T}: {str(error).splitlines()[0][:150]}")
                 break
-    if arguments.program:
-        sizes = [f"hidden={HEADS * SIZE}", f"heads={HEADS}"]
-        report = bench(arguments.program, "recurrences", sizes, "--longest", str(arguments.tokens))
-        rows = {row["name"]: 1e3 * row["median_s"] for row in report["results"]}
-        for name in dict.fromkeys(row.split(" T=")[0] for row in rows):
-            for T in lengths:
-                times["regla " + name, T] = tuple(
-                    rows[f"{name} T={T} {which}"] for which in ("forward", "both"))
     print(f"{arguments.tokens} tokens, H {HEADS}, K = V = {SIZE}, bf16: forward / forward and backward, ms")
-    print(f"{'':26}" + "".join(f"{f'T={T}':>17}" for T in lengths))
+    print(f"{'':40}" + "".join(f"{f'T={T}':>17}" for T in lengths))
     for name in dict.fromkeys(name for name, _ in times):
         cells = [times.get((name, T)) for T in lengths]
-        print(f"{name:26}" + "".join(f"{f'{c[0]:.3f} / {c[1]:.3f}' if c else '-':>17}" for c in cells))
-    for ours, theirs in (("regla value", "fla chunk_gla"), ("regla gla", "fla chunk_gla"),
-                         ("regla scalar", "fla chunk_simple_gla"), ("regla plain", "fla chunk_linear_attn"),
-                         ("regla softmax_attention", "PyTorch flash attention")):
-        pairs = [(times.get((theirs, T)), times.get((ours, T))) for T in lengths]
+        print(f"{name:40}" + "".join(f"{f'{c[0]:.3f} / {c[1]:.3f}' if c else '-':>17}" for c in cells))
+    for name, ours in ((name, ours) for name in wanted for ours in PEERS[name]):
+        pairs = [(times.get((name, T)), times.get(("regla " + ours, T))) for T in lengths]
         if any(a and b for a, b in pairs):
-            print(f"{theirs} over {ours}: " + "  ".join(
-                f"{a[0] / b[0]:.2f} / {a[1] / b[1]:.2f}" if a and b else "-" for a, b in pairs))
+            print(f"{f'{name} over {ours}':40}" + "".join(
+                f"{f'{a[0] / b[0]:.2f} / {a[1] / b[1]:.2f}' if a and b else '-':>17}" for a, b in pairs))
     print_limits("after")
 
 
@@ -211,10 +275,14 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     part = commands.add_parser("recurrences")
-    part.add_argument("--fla", help="a folder that holds the package `fla`")
-    part.add_argument("--tokens", type=int, default=32768)
-    part.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="of the segments")
-    part.add_argument("--only", nargs="+", default=[""], help="peers whose names begin so")
+    worker = commands.add_parser("compile")  # what `recurrences` starts
+    worker.add_argument("--share", type=int, nargs=2, required=True)
+    worker.set_defaults(run=compile_share)
+    for command in (part, worker):
+        command.add_argument("--fla", help="a folder that holds the package `fla`")
+        command.add_argument("--tokens", type=int, default=32768)
+        command.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="of the segments")
+        command.add_argument("--only", nargs="+", default=[""], help="peers whose names begin so")
     part.set_defaults(run=recurrences)
     whole = commands.add_parser("train")
     whole.add_argument("--config", default="configs/bench/160m_regla.json")

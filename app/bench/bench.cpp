@@ -236,7 +236,8 @@ void add_bench(CLI::App& program, Action& action) {
     add_device(*sub, arguments->device);
     add_number(*sub, "--repeats", arguments->repeats, "timings of each");
     add_json(*sub, arguments->json);
-    if (benchmark.run == bench_ops || benchmark.run == bench_recurrences) {
+    if (benchmark.run == bench_ops || benchmark.run == bench_recurrences ||
+        benchmark.run == bench_decode) {
       add_text(*sub, "--only", arguments->only, "rows whose names begin so; default: all");
     }
     if (benchmark.run == bench_lengths || benchmark.run == bench_recurrences) {

@@ -39,7 +39,8 @@ void bench_step(const BenchOptions& options, Measurements& out);
 /// The decoder's next token for one sequence, after a prompt of `sequence_length` tokens, and the
 /// prompt; then, as in the paper's Figure 5, texts of 2^6, 2^7 ... `longest_text` tokens behind a
 /// prompt of 5, of models of that size with softmax attention, Fast Decay and ReGLA, `batch_size`
-/// sequences at once. Their rows are called `<mixer> T=<length>`.
+/// sequences at once. Their rows are called `<mixer> T=<length>`; standard error is told of each
+/// length.
 void bench_decode(const BenchOptions& options, Measurements& out);
 /// The configuration's mixers, and softmax attention beside them: forward, forward and backward,
 /// and token by token.

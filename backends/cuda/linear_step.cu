@@ -6,9 +6,9 @@
 #include "backends/step.h"
 
 // Products of one or two rows with matrices, at the speed of memory: a warp has rows of a weight,
-// and x in its registers, each lane what it multiplies with what it loads. Every warp computes the
-// norm by itself, so that no thread waits for another. Weights are asked for before the kernels
-// ahead have ended (chained.cuh). Bytes: the weights once.
+// and x in its registers, each lane what it multiplies with what it loads. The norm of a short row
+// is found by each block once: by each warp it would be as much work as the products. Weights are
+// asked for before the kernels ahead have ended (chained.cuh). Bytes: the weights once.
 namespace regla::cuda {
 namespace {
 
@@ -63,11 +63,90 @@ __device__ void add_lanes(float (&sum)[R]) {
   }
 }
 
+/// Short rows of x' of a block, whose threads make four neighbours each.
+template <class X, int R>
+class BlockRows {
+ public:
+  __device__ explicit BlockRows(const StepProduct& step) : step_(step) {
+    const int k = first();
+    if (step.gain != nullptr) affine_.load(step, k);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      Pack<X, kEach> raw = {};
+      const X* from = static_cast<const X*>(step.x) + int64_t{r} * step.D;
+      if (k < step.D) raw = *reinterpret_cast<const Pack<X, kEach>*>(from + k);
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) v_[r][i] = static_cast<float>(raw.v[i]);
+    }
+  }
+
+  /// Brings x' to shared memory, where number k lies at place<P>(k) of its row. All threads.
+  template <int P>
+  __device__ void make(float (&x)[R][kMostHeld]) {
+    const int k = first();
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      if (step_.gain != nullptr) normalise(r);
+      *reinterpret_cast<float4*>(x[r] + place<P>(k)) =
+          make_float4(v_[r][0], v_[r][1], v_[r][2], v_[r][3]);
+    }
+    __syncthreads();
+  }
+
+  /// Lanes load P neighbours each, by fours: those of neighbouring lanes are side by side.
+  template <int P>
+  __device__ static int place(int k) {
+    return k % P / kEach * (kMostHeld * kEach / P) + k / P * kEach + k % kEach;
+  }
+
+ private:
+  static constexpr int kEach = kMostHeld / kVectorThreads;
+
+  __device__ static int first() { return static_cast<int>(threadIdx.x) * kEach; }
+
+  __device__ void normalise(int r) {
+    const float share = 1 / static_cast<float>(step_.D);
+    const bool exists = first() < step_.D;
+    const auto mean_of = [&](auto f) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) sum += f(v_[r][i]);
+      return over_block(exists ? sum : 0) * share;
+    };
+    const float mean = mean_of([](float x) { return x; });
+    const float variance = mean_of([&](float x) { return (x - mean) * (x - mean); });
+    const float inverse = rsqrtf(variance + step_.epsilon);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      v_[r][i] = normed(step_, v_[r][i], mean, inverse, affine_.gain[i], affine_.bias[i]);
+    }
+  }
+  /// The sum over all threads, in the order of the warps.
+  __device__ float over_block(float x) {
+    __shared__ float of_warps[2][kVectorWarps];
+    float* const sums = of_warps[turn_++ % 2];
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+#pragma unroll
+    for (int w = 0; w < kVectorWarps; ++w) x += sums[w];
+    return x;
+  }
+
+  const StepProduct& step_;
+  Affine<kEach> affine_;
+  float v_[R][kEach];
+  int turn_ = 0;  // two sums take turns: one may still be read while the next is written
+};
+
 /// Rows of at most C pieces a lane: x' is held by every warp, M rows of weights are under way.
 template <class X, class W, int R, int C, int M>
 __global__ __launch_bounds__(kVectorThreads, 2) void multiply_short(StepProduct step,
                                                                     int rows_each) {
   constexpr int P = kPieceOf<W>;
+  static_assert(M * R <= 32);  // a lane for each sum
+  __shared__ __align__(16) float rows[R][kMostHeld];
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(blockIdx.x * kVectorWarps + threadIdx.x / 32);
@@ -76,32 +155,54 @@ __global__ __launch_bounds__(kVectorThreads, 2) void multiply_short(StepProduct 
   const int ahead = min(end, begin + max(1, kFetchedBytes / row_bytes));
   for (int n = begin; n < ahead; ++n) fetch_row(step.row(n, row_bytes), row_bytes, 0, 1);
   await_before();
-  if (begin >= end) return;
-  float x[R][C][P];
-#pragma unroll
-  for (int r = 0; r < R; ++r) StepRow<X, P>(step, r).load_all(x[r]);
-  for (int n0 = begin; n0 < end; n0 += M) {
-    uint4 raw[M][C];
+  BlockRows<X, R> of_block(step);
+  uint4 raw[M][C];
+  const auto load = [&](int n0) {
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      const char* row = step.row(min(n0 + m, end - 1), row_bytes);
+      const bool exists = n0 + m < end;
+      const char* row = step.row(exists ? n0 + m : 0, row_bytes);
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         const int at = (c * 32 + lane) * 16;
-        raw[m][c] = streamed_piece(row + at, at < row_bytes);
+        raw[m][c] = streamed_piece(row + at, exists && at < row_bytes);
       }
     }
+  };
+  load(begin);
+  of_block.template make<P>(rows);
+  if (begin >= end) return;
+  float x[R][C][P];
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+#pragma unroll
+      for (int i = 0; i < P; i += 4) {
+        const int at = BlockRows<X, R>::template place<P>((c * 32 + lane) * P + i);
+        *reinterpret_cast<float4*>(x[r][c] + i) = *reinterpret_cast<const float4*>(rows[r] + at);
+      }
+    }
+  }
+  const int own_m = lane / R, own_r = lane % R;
+  for (int n0 = begin; n0 < end; n0 += M) {
+    const bool owns = own_m < M && n0 + own_m < end;
+    StepProduct::Addends addends = {};
+    if (owns) addends = step.addends(own_r, n0 + own_m);
+    float sum[M][R] = {}, own = 0;
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      float sum[R] = {};
 #pragma unroll
-      for (int c = 0; c < C; ++c) add_products<W>(raw[m][c], x, c, sum);
-      add_lanes(sum);
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        if (lane == m * R + r && n0 + m < end) step.put(r, n0 + m, sum[r]);
-      }
+      for (int c = 0; c < C; ++c) add_products<W>(raw[m][c], x, c, sum[m]);
     }
+    if (n0 + M < end) load(n0 + M);
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      add_lanes(sum[m]);
+#pragma unroll
+      for (int r = 0; r < R; ++r) own = lane == m * R + r ? sum[m][r] : own;
+    }
+    if (owns) step.put(own, addends);
   }
 }
 
@@ -152,10 +253,11 @@ __global__ __launch_bounds__(kVectorThreads, R == 1 ? 3 : 2) void multiply_long(
     __syncthreads();
     const int t = static_cast<int>(threadIdx.x) / R, r = static_cast<int>(threadIdx.x) % R;
     if (t >= kTeams || first_of(t) + i >= step.N) continue;
+    const StepProduct::Addends addends = step.addends(r, first_of(t) + i);
     float all = 0;
 #pragma unroll
     for (int s = 0; s < kSharers; ++s) all += sums[i % 2][t * kSharers + s][r];
-    step.put(r, first_of(t) + i, all);
+    step.put(all, addends);
   }
 }
 
@@ -176,9 +278,12 @@ void launch_vectors(const Context& on, const StepProduct& step) {
   if (step.D > kMostHeld) {
     return launch(multiply_long<X, W, R>, R == 1 ? 3 : 2, kVectorWarps / kSharers, 1);
   }
-  const bool is_single = kIsWide || step.N <= on.multiprocessors * 2 * kVectorWarps;
-  if (is_single) return launch(multiply_short<X, W, R, kMost, 1>, 2, kVectorWarps, 1);
-  launch(multiply_short<X, W, R, kMost, 2>, 2, kVectorWarps, 2);
+  if constexpr (!kIsWide) {
+    if (step.N > on.multiprocessors * 2 * kVectorWarps) {
+      return launch(multiply_short<X, W, R, kMost, 2>, 2, kVectorWarps, 2);
+    }
+  }
+  launch(multiply_short<X, W, R, kMost, 1>, 2, kVectorWarps, 1);
 }
 
 template <class X, class W>

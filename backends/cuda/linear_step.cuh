@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "backends/cuda/block.cuh"
 #include "backends/cuda/context.h"
 #include "backends/cuda/elements.cuh"
 #include "backends/cuda/gelu.cuh"
@@ -37,17 +38,27 @@ struct StepProduct {
     return static_cast<const char*>(part.weight) + int64_t{n - part.first} * row_bytes;
   }
 
-  /// Row n of the weights times row r of x comes to `sum`.
-  __device__ void put(int r, int n, float sum) const {
+  /// What is added to row n of the weights times row r of x, asked for before that is known.
+  struct Addends {
+    const Part* part;
+    int64_t place;
+    float bias, residual;
+  };
+  __device__ Addends addends(int r, int n) const {
     const Part& part = owner(n);
     const int own = n - part.first;
     const int next = &part == &parts[count - 1] ? N : (&part + 1)->first;
     const int64_t place = int64_t{r} * (next - part.first) + own;
-    if (part.bias != nullptr) sum += part.bias[own];
+    return {&part, place, part.bias != nullptr ? part.bias[own] : 0,
+            residual != nullptr ? residual[place] : 0};
+  }
+
+  /// That product comes to `sum`.
+  __device__ void put(float sum, const Addends& to) const {
+    sum += to.bias;
     if (activation == Activation::Gelu) sum = Gelu{}(sum);
     if (activation == Activation::TanhGelu) sum = TanhGelu{}(sum);
-    if (residual != nullptr) sum += residual[place];
-    part.y.put(place, sum);
+    to.part->y.put(to.place, sum + to.residual);
   }
 };
 
@@ -84,7 +95,14 @@ struct Affine {
   }
 };
 
-/// A row of x as a warp reads it, P neighbours a lane: pieces c = 0, 1, ... begin at place(c).
+/// A number of x', which the norm gives: rounded where activations are narrow.
+__device__ inline float normed(const StepProduct& step, float x, float mean, float inverse,
+                               float gain, float bias) {
+  const float y = (x - mean) * inverse * gain + bias;
+  return step.narrows ? __bfloat162float(__float2bfloat16_rn(y)) : y;
+}
+
+/// A long row of x as a warp reads it, P neighbours a lane: pieces c = 0, 1, ... begin at place(c).
 template <class X, int P>
 class StepRow {
  public:
@@ -93,36 +111,13 @@ class StepRow {
 
   __device__ static int place(int c) { return (c * 32 + static_cast<int>(threadIdx.x) % 32) * P; }
 
-  /// v = x' of pieces [0, C), which are all there are; 0 beyond the row. All that is read is asked
-  /// for before the first number is looked at.
-  template <int C>
-  __device__ void load_all(float (&v)[C][P]) {
-    Affine<P> affine[C];
-#pragma unroll
-    for (int c = 0; c < C; ++c) fetch(place(c), v[c]);
-    if (step_.gain == nullptr) return;
-#pragma unroll
-    for (int c = 0; c < C; ++c) affine[c].load(step_, place(c));
-    measure([&](auto f) {
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        if (place(c) < step_.D) f(v[c]);
-      }
-    });
-#pragma unroll
-    for (int c = 0; c < C; ++c) normalise(affine[c], v[c]);
-  }
-
-  /// The same piece by piece: mean and deviation first, where there is a norm.
+  /// Mean and deviation first, where there is a norm.
   __device__ void measure() {
     if (step_.gain == nullptr) return;
-    measure([&](auto f) {
-      for (int c = 0; place(c) < step_.D; ++c) {
-        float v[P];
-        fetch(place(c), v);
-        f(v);
-      }
-    });
+    const auto share = 1 / static_cast<float>(step_.D);
+    mean_ = sum_of([](float x) { return x; }) * share;
+    inverse_ =
+        rsqrtf(sum_of([&](float x) { return (x - mean_) * (x - mean_); }) * share + step_.epsilon);
   }
   __device__ void load(int c, float (&v)[P]) const {
     fetch(place(c), v);
@@ -147,32 +142,19 @@ class StepRow {
   __device__ void normalise(const Affine<P>& affine, float (&v)[P]) const {
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      v[i] = rounded((v[i] - mean_) * inverse_ * affine.gain[i] + affine.bias[i]);
+      v[i] = normed(step_, v[i], mean_, inverse_, affine.gain[i], affine.bias[i]);
     }
   }
-  __device__ float rounded(float x) const {
-    return step_.narrows ? __bfloat162float(__float2bfloat16_rn(x)) : x;
-  }
-  /// Mean and deviation of what `each` calls its function with.
-  template <class Each>
-  __device__ void measure(Each each) {
-    const auto share = 1 / static_cast<float>(step_.D);
-    float sum = 0, squares = 0;
-    each([&](const float(&v)[P]) {
+  template <class F>
+  __device__ float sum_of(F f) const {
+    float sum = 0;
+    for (int c = 0; place(c) < step_.D; ++c) {
+      float v[P];
+      fetch(place(c), v);
 #pragma unroll
-      for (int i = 0; i < P; ++i) sum += v[i];
-    });
-    mean_ = all_lanes(sum) * share;
-    each([&](const float(&v)[P]) {
-#pragma unroll
-      for (int i = 0; i < P; ++i) squares += (v[i] - mean_) * (v[i] - mean_);
-    });
-    inverse_ = rsqrtf(all_lanes(squares) * share + step_.epsilon);
-  }
-  __device__ static float all_lanes(float x) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
+      for (int i = 0; i < P; ++i) sum += f(v[i]);
+    }
+    return warp_sum(sum);
   }
 
   const StepProduct& step_;

@@ -119,7 +119,7 @@ __global__ __launch_bounds__(kTileThreads) void multiply_tiles(StepProduct step,
       float sum = 0;
 #pragma unroll
       for (int w = 0; w < kTileWarps; ++w) sum += of_tile[w * Shared::kSums + i];
-      if (r < step.R && n < step.N) step.put(r, n, sum);
+      if (r < step.R && n < step.N) step.put(sum, step.addends(r, n));
     }
   }
 }

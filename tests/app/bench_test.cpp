@@ -121,6 +121,20 @@ TEST_CASE("decoding is measured against the bandwidth of reading") {
   CHECK(row_of(report, "prompt")["tokens_per_s"].get<double>() > 0);
 }
 
+TEST_CASE("texts of one mixer alone are measured, and drawn without a crossing") {
+  const Workshop shop;
+  const std::string folder = shop / "figure";
+  const Outcome outcome =
+      regla(tiny("decode", {"--longest", "128", "--only", "softmax", "--out", folder, "--json"}));
+  REQUIRE(outcome.code == 0);
+  const Json report = Json::parse(outcome.out);
+  CHECK_THAT(outcome.err, Contains("softmax T=128"));
+  CHECK(report["results"].size() == 2);
+  CHECK(row_of(report, "softmax T=128")["tokens_per_s"].get<double>() > 0);
+  CHECK_FALSE(report.contains("softmax_slower_from"));
+  CHECK(Json::parse(read_file(folder + "/decode.json"))["rows"].size() == 2);
+}
+
 TEST_CASE("texts of three mixers are measured by their length, and drawn") {
   const Workshop shop;
   const std::string folder = shop / "figure";

@@ -11,10 +11,19 @@ struct StepSizes {
 };
 
 /// Few rows and more, widths that packs of elements divide or not, rows that are held or are not.
-const std::vector<StepSizes> kStepSizes = {
-    {1, 768, {768, 768, 40, 3}}, {1, 40, {7}},       {1, 1032, {33, 8}}, {1, 3072, {96}},
-    {2, 768, {61, 16}},          {2, 3072, {24, 5}}, {3, 96, {17, 64}},  {16, 256, {40}},
-    {17, 768, {9, 24}},          {32, 3072, {40}},   {33, 96, {8}},      {5, 37, {11}}};
+const std::vector<StepSizes> kStepSizes = {{1, 768, {768, 768, 40, 3}},
+                                           {1, 40, {7}},
+                                           {1, 1032, {33, 8}},
+                                           {1, 3072, {96}},
+                                           {2, 768, {61, 16}},
+                                           {2, 3072, {24, 5}},
+                                           {3, 96, {17, 64}},
+                                           {16, 256, {40}},
+                                           {2, 1024, {40, 9}},
+                                           {17, 768, {9, 24}},
+                                           {32, 3072, {40}},
+                                           {33, 96, {8}},
+                                           {5, 37, {11}}};
 
 void check_linear_step(const StepSizes& n, bool with_norm, Activation activation, bool adds,
                        DType weights, Device device) {
