@@ -314,4 +314,8 @@ Var use_master(Parameter& parameter) {
   return var;
 }
 
+Var use_in(DType dtype, Parameter& parameter) {
+  return parameter.value.dtype() == dtype ? use_master(parameter) : use(parameter);
+}
+
 }  // namespace regla

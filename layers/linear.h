@@ -10,14 +10,16 @@
 
 namespace regla {
 
-/// y = x weight^T + bias. weight [out, in], bias [out]. Of the type of x unless told.
+/// y = x weight^T + bias. weight [out, in], bias [out], read in the type of y: that of x unless
+/// told.
 struct Linear {
   Parameter weight, bias;
 
   Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
          double deviation);
   Var operator()(const Var& x, std::optional<DType> type = {}) {
-    return linear(x, use(weight), use(bias), type);
+    const DType out = type.value_or(x.value.dtype());
+    return linear(x, use(weight), use_in(out, bias), out);
   }
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };
@@ -76,8 +78,9 @@ struct Mlp {
       Gelu gelu_kind, double in_deviation, double out_deviation);
   /// What GELU gives is kept for backward where the tape keeps what is cheap.
   Var operator()(const Var& x) {
-    return out(Tape::keeps_cheap() ? linear_gelu(x, use(in.weight), use(in.bias), kind)
-                                   : gelu(in(x), kind));
+    return out(Tape::keeps_cheap()
+                   ? linear_gelu(x, use(in.weight), use_in(x.value.dtype(), in.bias), kind)
+                   : gelu(in(x), kind));
   }
   Tensor step(const Token& token) {
     const Tensor hidden = linear_step(Token(token.x, token.norm), in, kind);

@@ -1,4 +1,5 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
@@ -14,7 +15,8 @@ struct Linear : Op {
     x = in[0];
     weight = in[1];
     Tensor y = Tensor::empty(x.shape().drop_last().append(weight.dim(0)), out, x.device());
-    kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = in[2], .transpose_b = true},
+    const Tensor bias = converted(in[2], out);
+    kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = bias, .transpose_b = true},
                          Sink{as_rows(y)});
     return {y};
   }
@@ -38,8 +40,9 @@ Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType
   check_rank("linear", "weight", weight, 2);
   check(x.value.rank() >= 1, "[linear] expected x with an inner axis, got a scalar");
   check_weight("linear", x, weight, {weight.dim(0), x.dim(-1)});
-  if (bias.defined()) check_sum("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
-  return apply(Linear(type_of_output("linear", out, x)), {x, weight, bias})[0];
+  const DType result = type_of_output("linear", out, x);
+  if (bias.defined()) check_bias("linear", bias, {weight.dim(0)}, result);
+  return apply(Linear(result), {x, weight, bias})[0];
 }
 
 }  // namespace regla

@@ -1,4 +1,5 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
@@ -15,7 +16,8 @@ struct LinearGelu : Op {
     weight = in[1];
     z = Tensor::empty(x.shape().drop_last().append(weight.dim(0)), x.dtype(), x.device());
     Tensor y = Tensor::empty_like(z);
-    kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = in[2], .transpose_b = true},
+    const Tensor bias = converted(in[2], z.dtype());
+    kernels_of(x).matmul({.a = as_rows(x), .b = weight, .bias = bias, .transpose_b = true},
                          Sink{as_rows(z)});
     kernels_of(x).gelu(z, tanh, y);
     return {y};
@@ -44,7 +46,7 @@ Var linear_gelu(const Var& x, const Var& weight, const Var& bias, Gelu kind) {
   check_inner("linear_gelu", "x", x);
   check_rank("linear_gelu", "weight", weight, 2);
   check_weight("linear_gelu", x, weight, {weight.dim(0), x.dim(-1)});
-  check_sum("linear_gelu", "bias", bias, {weight.dim(0)}, x.value.dtype());
+  check_bias("linear_gelu", bias, {weight.dim(0)}, x.value.dtype());
   return apply(LinearGelu(kind == Gelu::Tanh), {x, weight, bias})[0];
 }
 

@@ -15,7 +15,7 @@ constexpr size_t kMostStepParts = 8;
 struct StepProduct {
   struct Part {
     const void* weight;
-    const float* bias;
+    Elements<float> bias;
     Result<float> y;
     int first;  // its first row among all
   };
@@ -43,7 +43,7 @@ struct StepProduct {
     const int own = n - part.first;
     const int next = &part == &parts[count - 1] ? N : (&part + 1)->first;
     const int64_t place = int64_t{r} * (next - part.first) + own;
-    if (part.bias != nullptr) sum += part.bias[own];
+    if (part.bias) sum += part.bias[own];
     if (activation == Activation::Gelu) sum = Gelu{}(sum);
     if (activation == Activation::TanhGelu) sum = TanhGelu{}(sum);
     if (residual != nullptr) sum += residual[place];
