@@ -10,10 +10,12 @@ import subprocess
 
 
 def curve(run):
-    """Millions of tokens and bits per byte of the periodic validations. The last validation of a run
-    is on the whole split, the others on `eval_batches` of it: it is no point of the same curve."""
+    """Millions of tokens and bits per byte of the periodic validations. Where those are on
+    `eval_batches` of the split, the last, which is on all of it, is no point of the same curve."""
     rows = [json.loads(line) for line in open(pathlib.Path(run) / "metrics.jsonl")]
-    return [(row["tokens"] / 1e6, row["bits_per_byte"]) for row in rows if "split" in row][:-1]
+    points = [(row["tokens"] / 1e6, row["bits_per_byte"]) for row in rows if "split" in row]
+    config = json.load(open(pathlib.Path(run) / "config.json"))
+    return points[:-1] if config["eval_batches"] else points
 
 
 def main():
