@@ -35,6 +35,8 @@ ROWS = {"linear_relu": ("LA w/ ReLU", {"type": "linear_relu"}),
         "delta_net": ("DeltaNet", {"type": "delta_net"}),
         "regla": ("ReGLA", {"type": "regla"}),
         "hybrid": ("Hybrid ReGLA", {"type": "regla"})}
+for _, mixer in ROWS.values():
+    mixer["rope"] = "full"  # as the teacher's, and as in the paper
 GATED = ("fast_decay", "gla", "regla")
 KINDS = ("scratch", "paper", "distil")
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-NORM_EPSILON = 1e-8  # mixer.norm_epsilon
+NORM_EPSILON = 1e-30  # mixer.norm_epsilon
 
 
 def naive_recurrence(q, k, u, log_b, log_s):
@@ -91,6 +91,7 @@ class Regla(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.H, self.V, self.chunk = c["heads"], c["hidden"] // c["heads"], c["chunk"]
+        self.rotates = c["rope"] == "full"
         self.projections = nn.Linear(c["hidden"], 5 * c["hidden"])  # query, key, value, gate, refine
         self.gain = nn.Parameter(torch.ones(self.H, self.V))
         self.output = nn.Linear(c["hidden"], c["hidden"])
@@ -100,7 +101,8 @@ class Regla(nn.Module):
     def forward(self, x, cosine, sine):
         B, T, D = x.shape
         q, k, v, z_g, z_r = self.projections(x).view(B, T, 5, self.H, self.V).unbind(2)
-        q, k = rotated(q, cosine, sine), rotated(k, cosine, sine)
+        if self.rotates:
+            q, k = rotated(q, cosine, sine), rotated(k, cosine, sine)
         # The stable norm cancels what maxima do, so that they need no gradient.
         q = torch.exp(q - q.detach().amax(-1, keepdim=True)) * self.scale
         m = k.detach().amax(-1).cummax(1).values  # [B, T, H]

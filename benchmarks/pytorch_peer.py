@@ -30,12 +30,12 @@ CHUNKS = (8, 16, 32)  # tried when none is given
 ONLY = {"tie_embeddings": False, "parallel_residual": False, "gelu": "erf", "precision": "fp32",
         "micro_batches": 1, "layer_norm_epsilon": 1e-5, "carry_state": False,
         "reset_at_documents": False, "schedule": "constant"}
-ONLY_MIXER = {"regla": {"feature_map": "safe_exp", "rope": "full", "rope_base": 10000,
-                        "key_max": "running", "score_scale": "variance", "gate": "refined",
+ONLY_MIXER = {"regla": {"feature_map": "safe_exp", "rope_base": 10000, "key_max": "running",
+                        "score_scale": "variance", "gate": "refined",
                         "gate_axis": "value", "gate_projection": "full", "gate_temperature": 1,
                         "write_gate": False, "sum_norm": False, "norm": "rms",
-                        "norm_epsilon": 1e-8, "output_gate": "none"},
-              "softmax": {"rope": "full", "rope_base": 10000, "window": 0}}
+                        "norm_epsilon": 1e-30, "output_gate": "none"},
+              "softmax": {"rope_base": 10000, "window": 0}}
 
 
 def keep_memory():
@@ -68,6 +68,10 @@ def read_config(path):
     require(c["mixer"] in ONLY_MIXER, f"{path}: expected the mixer regla or softmax")
     for key, value in ONLY_MIXER[c["mixer"]].items():
         require(mixer.get(key, value) == value, f"{path}: only mixer.{key} = {value} is written here")
+    # Softmax attention has no `none` here, ReGLA no `partial`; this is what `auto` stands for.
+    unsaid = {"regla": "none", "softmax": "full"}[c["mixer"]]
+    c["rope"] = mixer.get("rope", "auto").replace("auto", unsaid)
+    require(c["rope"] in {"full", unsaid}, f"{path}: mixer.rope = {c['rope']} is not written here")
     width = mixer.get("feature_dim", 0)
     require(width in (0, c["hidden"] // c["heads"]), f"{path}: expected feature_dim = hidden/heads")
     return c
@@ -107,7 +111,7 @@ def check_recurrence(chunk):
 def check_model(chunk):
     """The loss and its gradients with either form of the recurrence, in double."""
     config = {"hidden": 32, "heads": 2, "mlp": 64, "vocab": 50, "layers": 2, "mixer": "regla",
-              "dropout": 0.0, "sequence_length": 37, "chunk": chunk}
+              "rope": "full", "dropout": 0.0, "sequence_length": 37, "chunk": chunk}
     torch.manual_seed(0)
     model = Decoder(config).double()
     ids = torch.randint(50, (2, 38))

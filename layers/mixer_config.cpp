@@ -13,6 +13,7 @@ MixerConfig plain(MixerType type, FeatureMap map, bool sum_norm) {
   c.gate = Gate::None;
   c.sum_norm = sum_norm;
   c.norm = sum_norm ? MixerNorm::None : MixerNorm::Rms;
+  c.norm_epsilon = 1e-8;  // no maximum makes what is normalised small
   return c;
 }
 

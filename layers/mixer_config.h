@@ -52,8 +52,10 @@ constexpr std::array<std::string_view, 10> names_of(FeatureMap) {
 enum class HedgehogForm : uint8_t { Separate, Joint2x };
 constexpr std::array<std::string_view, 2> names_of(HedgehogForm) { return {"separate", "joint2x"}; }
 
-enum class Rope : uint8_t { Full, Partial, None };
-constexpr std::array<std::string_view, 3> names_of(Rope) { return {"full", "partial", "none"}; }
+enum class Rope : uint8_t { Auto, Full, Partial, None };
+constexpr std::array<std::string_view, 4> names_of(Rope) {
+  return {"auto", "full", "partial", "none"};
+}
 
 enum class KeyMax : uint8_t { Running, Sequence, Token };
 constexpr std::array<std::string_view, 3> names_of(KeyMax) {
@@ -100,7 +102,7 @@ struct MixerConfig {
   int64_t dpfp_nu = 3;
   int64_t feature_seed = 0;
   int64_t redraw_every = 0;
-  Rope rope = Rope::Full;
+  Rope rope = Rope::Auto;
   double rotary_pct = 0.25;
   double rope_base = 10000;
   KeyMax key_max = KeyMax::Running;
@@ -116,7 +118,7 @@ struct MixerConfig {
   double refine_bias = 0;
   bool sum_norm = false;
   MixerNorm norm = MixerNorm::Rms;
-  double norm_epsilon = 1e-8;
+  double norm_epsilon = 1e-30;
   OutputGate output_gate = OutputGate::None;
   int64_t chunk = 0;
   int64_t window = 0;
@@ -152,7 +154,10 @@ void fields(Config& c, Visitor&& visit) {
       "weights alone make the model");
   visit("redraw_every", c.redraw_every,
         "favor and cos_sin: updates between draws of the random matrix; 0: never drawn again");
-  visit("rope", c.rope, "rotary positions on all of a head's query and key, on a part, or none");
+  visit("rope", c.rope,
+        "rotary positions on all of a head's query and key, on a part, or none; auto: all where "
+        "scores then depend on distances, in softmax attention and with the map identity, else "
+        "none");
   visit("rotary_pct", c.rotary_pct, "the part that is rotated with rope = partial, in (0, 1]");
   visit("rope_base", c.rope_base, "base of the rotation's wavelengths");
   visit("key_max", c.key_max,
@@ -181,7 +186,8 @@ void fields(Config& c, Visitor&& visit) {
         "divide each head's output by the same sum over written ones; not with a gate on the value "
         "axis");
   visit("norm", c.norm, "norm of each head's output before the output projection");
-  visit("norm_epsilon", c.norm_epsilon, "added to that norm's variance");
+  visit("norm_epsilon", c.norm_epsilon,
+        "added to that norm's variance; 1e-8 by the names of all other mixers");
   visit("output_gate", c.output_gate,
         "the output is multiplied by swish of a projection of the token (GLA), or not");
   visit("chunk", c.chunk, "tokens per chunk in training; 0: the backend's choice");
@@ -252,9 +258,19 @@ constexpr bool is_paper_form(const MixerConfig& config) {
          !config.write_gate && !config.sum_norm;
 }
 
+/// The rotation that `rope` stands for: `auto` resolved. Never Auto. Scores of turned queries and
+/// keys depend on distances where they are products of them, but not behind a map that is not
+/// linear (docs/math.md, "Positions").
+constexpr Rope resolved_rope(const MixerConfig& config) {
+  if (config.rope != Rope::Auto) return config.rope;
+  const bool by_distance =
+      config.type == MixerType::Softmax || config.feature_map == FeatureMap::Identity;
+  return by_distance ? Rope::Full : Rope::None;
+}
+
 /// How many leading elements of a head's query and key are rotated, of `qk_dim`.
 constexpr int64_t rotary_dim(const MixerConfig& config, int64_t qk_dim) {
-  switch (config.rope) {
+  switch (resolved_rope(config)) {
     case Rope::Full:
       return qk_dim;
     case Rope::Partial:

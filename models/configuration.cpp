@@ -17,10 +17,11 @@ void check_size(const std::string& key, int64_t value, int64_t least) {
 }
 
 void check_rope(const MixerConfig& mixer, int64_t qk_dim, const std::string& where) {
-  if (mixer.rope == Rope::None) return;
+  const Rope rope = resolved_rope(mixer);
+  if (rope == Rope::None) return;
   check(mixer.rope_base > 0, "[config] expected ", where, ".rope_base above 0, got ",
         mixer.rope_base);
-  if (mixer.rope == Rope::Full) {
+  if (rope == Rope::Full) {
     check(qk_dim % 2 == 0, "[config] expected an even number of features per head for ", where,
           ".rope = full, got ", qk_dim, " (", where, ".feature_dim, or hidden/heads)");
     return;
@@ -58,6 +59,7 @@ MixerConfig resolved_mixer(const ModelConfig& model, MixerConfig mixer) {
   mixer.feature_dim = sizes.K;
   mixer.qk_dim = sizes.qk_dim;
   mixer.score_scale = resolved_score_scale(mixer);
+  mixer.rope = resolved_rope(mixer);
   return mixer;
 }
 

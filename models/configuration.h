@@ -37,7 +37,7 @@ struct ModelConfig {
   /// The mixer of a layer, counted from 0, with nothing left to resolve.
   MixerConfig mixer_of(int64_t layer) const;
   /// The same configuration with the defaults that depend on other keys (mlp, feature_dim,
-  /// qk_dim, score_scale) written out. `vocab` stays 0 until a tokenizer is known.
+  /// qk_dim, rope, score_scale) written out. `vocab` stays 0 until a tokenizer is known.
   ModelConfig resolved() const;
   /// An Error naming the key unless the configuration describes a decoder.
   void validate() const;

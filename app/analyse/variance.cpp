@@ -49,6 +49,7 @@ Model one_layer_model(const VarianceArguments& arguments, int64_t d, Device devi
   config.model.hidden = arguments.hidden;
   config.model.sequence_length = arguments.length;
   config.model.mixer[0].feature_dim = d;
+  config.model.mixer[0].rope = Rope::Full;  // as in the paper
   return make_model(config, byte_tokenizer(), device);
 }
 

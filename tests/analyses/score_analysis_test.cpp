@@ -49,7 +49,7 @@ TEST_CASE("scores on text are those of a loop over all pairs") {
   config.hidden = 8;
   config.heads = 2;
   config.vocab = 32;
-  config.mixer = {MixerConfig{}, MixerConfig{.type = MixerType::Softmax}};
+  config.mixer = {MixerConfig{.rope = Rope::Full}, MixerConfig{.type = MixerType::Softmax}};
   Decoder decoder(config, 0, DType::F64);
   constexpr int64_t kB = 2, kT = 7, kH = 2, kd = 4;
   const Tensor ids = random_ids({kB, kT}, 1, 32);

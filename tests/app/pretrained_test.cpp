@@ -169,12 +169,12 @@ TEST_CASE("a linearised model says what became of its weights and is trained lik
   const auto mixers = [&](const std::string& run) {
     return parse_json(read_file(shop / (run + "/config.json")), "test")["mixer"];
   };
-  CHECK(mixers("regla")["rope"] == "full");
+  CHECK(mixers("regla")["rope"] == "none");
   CHECK(mixers("hybrid")[0]["type"] == "softmax");
   CHECK(mixers("hybrid")[1]["type"] == "gla");
   CHECK(mixers("hybrid")[1]["rope"] == "partial");
-  done(linearise("other", {"--mixer", "regla", "--keep-qkv", "--set", "rope=none", "gate_bias=3"}));
-  CHECK(mixers("other")["rope"] == "none");
+  done(linearise("other", {"--mixer", "regla", "--keep-qkv", "--set", "rope=full", "gate_bias=3"}));
+  CHECK(mixers("other")["rope"] == "full");
   CHECK(mixers("other")["gate_bias"] == 3);
   for (const char* run : {"regla", "hybrid"}) {
     done({"train", "--resume", "--out", shop / run, "--data", shop / "data", "--set", "steps=2",

@@ -16,6 +16,7 @@ size_t at(int64_t i) { return static_cast<size_t>(i); }
 
 MixerConfig small_config() {
   MixerConfig config;
+  config.rope = Rope::Full;
   config.rope_base = 50;
   config.norm_epsilon = 0;
   config.feature_dim = 8;
@@ -201,6 +202,27 @@ TEST_CASE("running and sequence maximum agree after the stable norm, in value an
   const TestMixer bare_running(config, sizes(), DType::F64);
   CHECK(relative_error(run_segments(bare, s).at("y"), run_segments(bare_running, s).at("y")) >
         0.01);
+}
+
+TEST_CASE("a carried maximum far above all keys changes nothing") {
+  constexpr double kHigher = 10;  // so that keys, state and outputs are smaller by exp(10)
+  for (const auto& [dtype, tolerance] :
+       {std::pair(DType::F64, 1e-8), std::pair(DType::F32, 1e-4)}) {
+    const TestMixer mixer(MixerConfig{.feature_dim = 8}, sizes(), dtype);
+    const Carried start = mixer.start();
+    Carried higher = start.clone();
+    higher.state.S = scale(start.state.S, std::exp(-kHigher)).value;
+    higher.state.m = add(start.state.m, Tensor::full({B, H}, kHigher, dtype)).value;
+    Settings s = settings(dtype);
+    s.seed_state = false;
+    s.start = &start;
+    const Named expected = run_segments(mixer, s);
+    s.start = &higher;
+    const Named found = run_segments(mixer, s);
+    INFO(name_of(dtype));
+    CHECK(relative_error(found.at("y"), expected.at("y")) < tolerance);
+    CHECK(relative_error(found.at("d x"), expected.at("d x")) < tolerance);
+  }
 }
 
 TEST_CASE("a refining gate of 1/2 is the vanilla gate") {

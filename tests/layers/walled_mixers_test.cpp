@@ -12,7 +12,9 @@ namespace {
 std::map<std::string, MixerConfig> walled_mixers() {
   std::map<std::string, MixerConfig> mixers;
   for (size_t i = 0; i < names_of(MixerType{}).size(); ++i) {
-    mixers[std::string(names_of(MixerType{})[i])] = preset(static_cast<MixerType>(i));
+    MixerConfig& mixer = mixers[std::string(names_of(MixerType{})[i])];
+    mixer = preset(static_cast<MixerType>(i));
+    mixer.rope = Rope::Full;
   }
   mixers["softmax, window"] = preset(MixerType::Softmax);
   mixers["softmax, window"].window = 8;

@@ -45,7 +45,7 @@ ModelConfig three_layers() {
   config.hidden = 16;
   config.heads = 2;
   config.vocab = 24;
-  config.mixer = {preset(MixerType::Regla), preset(MixerType::Softmax),
+  config.mixer = {MixerConfig{.rope = Rope::Full}, preset(MixerType::Softmax),
                   preset(MixerType::DeltaNet)};
   return config;
 }

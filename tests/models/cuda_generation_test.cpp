@@ -22,6 +22,7 @@ ModelConfig model_of(MixerType type) {
   config.mlp = 160;
   config.vocab = 259;
   config.mixer[0] = preset(type);
+  config.mixer[0].rope = Rope::Full;
   return config;
 }
 
@@ -125,8 +126,7 @@ TEST_CASE("decoding on a GPU stays within its memory", "[cuda][sanitizer]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   ModelConfig config = model_of(MixerType::Regla);
-  config.mixer = {preset(MixerType::Regla), preset(MixerType::Softmax),
-                  preset(MixerType::DeltaNet)};
+  config.mixer = {config.mixer[0], preset(MixerType::Softmax), preset(MixerType::DeltaNet)};
   constexpr int kTokens = 5;  // by calls, recorded, and repeated
   const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
   const GenerationOptions options = {.sampling = {.temperature = 1,

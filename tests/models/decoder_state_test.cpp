@@ -8,7 +8,7 @@ namespace regla {
 TEST_CASE("sequences of a state are gathered in any order, in memory of their own") {
   for (const MixerType type : {MixerType::Regla, MixerType::Softmax}) {
     ModelConfig config = {.layers = 2, .hidden = 8, .heads = 2, .vocab = 20};
-    config.mixer = {MixerConfig{.type = type}};
+    config.mixer = {MixerConfig{.type = type, .rope = Rope::Full}};
     Decoder decoder(config, 1, DType::F64);
     DecoderState state = decoder.initial_state(3);
     const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 1};

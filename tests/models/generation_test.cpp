@@ -16,6 +16,7 @@ ModelConfig small_model(MixerType type) {
   config.heads = 2;
   config.vocab = 24;
   config.mixer[0].type = type;
+  config.mixer[0].rope = Rope::Full;
   return config;
 }
 

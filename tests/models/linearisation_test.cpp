@@ -138,7 +138,7 @@ TEST_CASE("queries and keys turn as they did where that is asked for") {
     const Linearisation plan = {.mixer = {}, .layers = {3}, .keep_rotation = keep};
     return linearised_config(config, plan).mixer_of(3);
   };
-  CHECK(rope(false).rope == Rope::Full);
+  CHECK(rope(false).rope == Rope::None);
   CHECK(rope(false).rope_base == 10000);
   CHECK(rope(true).rope == Rope::Partial);
   CHECK(rope(true).rotary_pct == 0.5);

@@ -55,6 +55,21 @@ TEST_CASE("a mixer is a name, an object or a list") {
   CHECK_THROWS_AS(hybrid.mixer_of(2), Error);
 }
 
+TEST_CASE("queries and keys turn by default where scores then depend on distances") {
+  const auto turns = [](const std::string& mixer) {
+    return from_json(R"({"mixer": )" + mixer + "}").resolved().model.mixer[0].rope;
+  };
+  for (const std::string_view name : names_of(MixerType{})) {
+    INFO(name);
+    const bool by_distance = name == "softmax" || name == "fast_decay" || name == "gla";
+    CHECK(turns("\"" + std::string(name) + "\"") == (by_distance ? Rope::Full : Rope::None));
+  }
+  CHECK(turns(R"({"feature_map": "identity"})") == Rope::Full);
+  CHECK(turns(R"({"type": "gla", "feature_map": "elu1"})") == Rope::None);
+  CHECK(turns(R"({"rope": "full"})") == Rope::Full);
+  CHECK(turns(R"({"type": "gla", "rope": "none"})") == Rope::None);
+}
+
 TEST_CASE("a mixer's name sets its fields, and what is given beside it wins") {
   const auto mixer_of = [](const std::string& text) { return from_json(text).model.mixer[0]; };
   CHECK(mixer_of(R"({"mixer": "gla"})") == preset(MixerType::Gla));
@@ -193,8 +208,11 @@ TEST_CASE("wrong types and values are errors") {
 
 TEST_CASE("configurations that describe no model are errors") {
   CHECK_THAT(error_of(R"({"hidden": 100, "heads": 3})"), Contains("multiple of heads"));
-  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2})"), Contains("even number of features"));
-  CHECK(error_of(R"({"hidden": 6, "heads": 2, "mixer": {"rope": "none"}})") == "no error");
+  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2, "mixer": {"rope": "full"}})"),
+             Contains("even number of features"));
+  CHECK_THAT(error_of(R"({"hidden": 6, "heads": 2, "mixer": "softmax"})"),
+             Contains("even number of features"));
+  CHECK(error_of(R"({"hidden": 6, "heads": 2})") == "no error");
   CHECK_THAT(error_of(R"({"mixer": {"rope": "partial", "rotary_pct": 0.02}})"), Contains("even"));
   CHECK_THAT(error_of(R"({"mixer": {"rope": "partial", "rotary_pct": 2}})"), Contains("(0, 1]"));
   CHECK_THAT(error_of(R"({"layers": 0})"), Contains("layers from 1"));

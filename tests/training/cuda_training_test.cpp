@@ -79,7 +79,8 @@ std::vector<std::string> trained_mixers() {
   std::vector<std::string> all;
   for (const std::string_view name : names_of(MixerType{})) {
     const std::string window = name == "softmax" ? R"(, "window": 24)" : "";
-    all.push_back(R"({"type": ")" + std::string(name) + R"(", "rope_base": 100)" + window + "}");
+    all.push_back(R"({"type": ")" + std::string(name) + R"(", "rope": "full", "rope_base": 100)" +
+                  window + "}");
   }
   for (const char* more :
        {R"("gate_axis": "key")", R"("gate_axis": "both")", R"("write_gate": true)",
