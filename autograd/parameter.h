@@ -12,12 +12,15 @@ namespace regla {
 enum class Role {
   Matrix,      ///< tokens are multiplied with it (`linear`)
   HeadMatrix,  ///< the vectors of heads are (`head_linear`)
+  Bias,        ///< it is added to the rows of such a product
   Table,       ///< rows are looked up: an embedding
-  Vector,      ///< biases, gains, and other numbers that enter one by one
+  Vector,      ///< gains of norms, and other numbers that enter one by one
 };
 
 /// Whether a weight is a factor of products. Weight decay acts on those alone.
 constexpr bool is_matrix(Role role) { return role == Role::Matrix || role == Role::HeadMatrix; }
+/// Whether products read it.
+constexpr bool is_operand(Role role) { return is_matrix(role) || role == Role::Bias; }
 
 /// A weight that lives across training steps, with its gradient. Layers own their parameters; the
 /// name is the same in code, configuration and checkpoint.

@@ -425,4 +425,8 @@ Var use_master(Parameter& parameter) {
   return var;
 }
 
+Var use_in(DType dtype, Parameter& parameter) {
+  return parameter.value.dtype() == dtype ? use_master(parameter) : use(parameter);
+}
+
 }  // namespace regla

@@ -247,5 +247,7 @@ class Scope {
 Var use(Parameter& parameter);
 /// The same, but always the master.
 Var use_master(Parameter& parameter);
+/// The same, but whichever of both is of that type.
+Var use_in(DType dtype, Parameter& parameter);
 
 }  // namespace regla

@@ -35,7 +35,7 @@ namespace regla {
 struct MatmulArgs {
   Tensor a;     // [M, K], or [K, M] when transpose_a
   Tensor b;     // [K, N], or [N, K] when transpose_b
-  Tensor bias;  // [N] or undefined
+  Tensor bias;  // [N] or undefined; of the type of out, as every product's bias
   bool transpose_a = false;
   bool transpose_b = false;
 };
@@ -60,7 +60,7 @@ enum class Activation { None, Gelu, TanhGelu };
 struct LinearStepArgs {
   struct Part {
     Tensor weight;  // [N_i, D]
-    Tensor bias;    // [N_i] or undefined
+    Tensor bias;    // [N_i] or undefined; A where f or the residual follows, else as y
     Tensor y;       // out, [R, N_i]
   };
   Tensor x;           // [R, D]
@@ -155,7 +155,7 @@ struct SafeExpResult {
 struct HeadLinearArgs {
   Tensor x;       // [R, H, N]
   Tensor weight;  // [H F, N]
-  Tensor bias;    // [H F] or undefined
+  Tensor bias;    // [H F] or undefined; of the type of y
 };
 
 /// The recurrence (docs/math.md, "The recurrence"), per head:
@@ -306,11 +306,11 @@ struct KernelTable {
   Kernel<"scale_by", "* D *", void(const Tensor& x, const Tensor& factor, Sink out)> scale_by;
   // total[0] = scale * (sum of x, in order), [1] F64
   Kernel<"sum", "S D", void(const Tensor& x, double scale, Tensor total)> sum;
-  Kernel<"matmul", "A W S *", void(const MatmulArgs&, Sink out)> matmul;
+  Kernel<"matmul", "A W * *", void(const MatmulArgs&, Sink out)> matmul;
   // d_x [R, D]; operands of its products are rounded to A, and it once more
   Kernel<"linear_backward", "A A * A * S *", void(const LinearGradients&, Sink d_x)>
       linear_backward;
-  Kernel<"linear_step", "* S S S W S *", void(const LinearStepArgs&)> linear_step;
+  Kernel<"linear_step", "* S S S W * *", void(const LinearStepArgs&)> linear_step;
   Kernel<"column_sums", "* S", void(const Tensor& x, Sink sums)> column_sums;  // [R, N] -> [N]
 
   Kernel<"norm", "* S S A S S", void(const NormArgs&, Tensor y, Tensor mean, Tensor inverse)> norm;
@@ -372,8 +372,8 @@ struct KernelTable {
       safe_exp_backward;
 
   // The feature maps of the other linear attentions; equations in their files and in ops.h.
-  Kernel<"head_linear", "A A S *", void(const HeadLinearArgs&, Tensor y)> head_linear;
-  Kernel<"head_linear_backward", "A A S A * *",
+  Kernel<"head_linear", "A A * *", void(const HeadLinearArgs&, Tensor y)> head_linear;
+  Kernel<"head_linear_backward", "A A * A * *",
          void(const HeadLinearArgs&, const Tensor& d_y, Sink d_x, Sink d_weight)>
       head_linear_backward;
   Kernel<"relu", "A A", void(const Tensor& x, Tensor y)> relu;

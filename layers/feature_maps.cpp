@@ -55,7 +55,7 @@ HeadLinear::HeadLinear(const ParameterFactory& make, const std::string& name, in
                        int64_t in, int64_t out, bool with_bias)
     : weight(make.normal(name + ".weight", {heads * out, in}, Role::HeadMatrix,
                          1 / std::sqrt(static_cast<double>(in)))) {
-  if (with_bias) bias = make.constant(name + ".bias", {heads * out}, 0);
+  if (with_bias) bias = make.constant(name + ".bias", {heads * out}, Role::Bias, 0);
 }
 
 void HeadLinear::parameters(ParameterList& list) {

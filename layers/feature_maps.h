@@ -29,7 +29,8 @@ struct HeadLinear {
   HeadLinear(const ParameterFactory& make, const std::string& name, int64_t heads, int64_t in,
              int64_t out, bool with_bias);
   Var operator()(const Var& x, std::optional<DType> type = {}) {
-    return head_linear(x, use(weight), bias ? use(*bias) : Var{}, type);
+    const DType out = type.value_or(x.value.dtype());
+    return head_linear(x, use(weight), bias ? use_in(out, *bias) : Var{}, out);
   }
   void parameters(ParameterList& list);
 };

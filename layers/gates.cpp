@@ -38,10 +38,10 @@ GateLinear gate_linear(const MixerConfig& config, const MixerSizes& sizes, int64
     // The forget and the refining gate of an axis read the same draws.
     const double edge = 1 / static_cast<double>(std::max<int64_t>(outputs, 2));
     const std::string draws = name + ".gate_bias_init" + suffix;
-    gate.up.bias = make.uniform(draws, {outputs}, edge, 1 - edge, uniform);
+    gate.up.bias = make.uniform(draws, {outputs}, Role::Bias, edge, 1 - edge, uniform);
     gate.up.bias.name = full + ".bias";
   } else {
-    gate.up.bias = make.constant(full + ".bias", {outputs}, bias);
+    gate.up.bias = make.constant(full + ".bias", {outputs}, Role::Bias, bias);
   }
   return gate;
 }

@@ -57,7 +57,8 @@ HeadOutput::HeadOutput(const MixerConfig& config, const MixerSizes& sizes,
       type_(make.dtype()),
       output_(make, name + ".output", sizes.hidden, sizes.hidden, sizes.output_deviation) {
   const Shape values = {sizes.heads, sizes.hidden / sizes.heads};
-  if (config.norm != MixerNorm::None) norm_ = make.constant(name + ".norm.weight", values, 1);
+  if (config.norm != MixerNorm::None)
+    norm_ = make.constant(name + ".norm.weight", values, Role::Vector, 1);
   if (config.output_gate == OutputGate::Swish) {
     gate_.emplace(make, name + ".output_gate", sizes.hidden, sizes.hidden, sizes.deviation);
   }

@@ -5,12 +5,12 @@ namespace regla {
 Linear::Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
                double deviation)
     : weight(make.normal(name + ".weight", {out, in}, Role::Matrix, deviation)),
-      bias(make.constant(name + ".bias", {out}, 0)) {}
+      bias(make.constant(name + ".bias", {out}, Role::Bias, 0)) {}
 
 LayerNorm::LayerNorm(const ParameterFactory& make, const std::string& name, int64_t width,
                      double eps)
-    : weight(make.constant(name + ".weight", {width}, 1)),
-      bias(make.constant(name + ".bias", {width}, 0)),
+    : weight(make.constant(name + ".weight", {width}, Role::Vector, 1)),
+      bias(make.constant(name + ".bias", {width}, Role::Vector, 0)),
       epsilon(eps),
       out(make.dtype()) {}
 
@@ -26,13 +26,13 @@ StepNorm norm_of(const Token& token) {
 Tensors linear_step(const Token& token, const StepLayers& layers) {
   std::vector<StepWeight> weights;
   for (const auto& [layer, out] : layers) {
-    weights.push_back({use(layer->weight), use(layer->bias), out});
+    weights.push_back({use(layer->weight), use_in(out, layer->bias), out});
   }
   return linear_step(token.x, norm_of(token), weights, token.type());
 }
 
 Tensor linear_step(const Token& token, Linear& layer, std::optional<Gelu> activation) {
-  const StepWeight weight = {use(layer.weight), use(layer.bias), token.type()};
+  const StepWeight weight = {use(layer.weight), use_in(token.type(), layer.bias), token.type()};
   return linear_step(token.x, norm_of(token), {weight}, token.type(), activation,
                      token.residual)[0];
 }

@@ -10,15 +10,16 @@
 
 namespace regla {
 
-/// y = x weight^T + bias. weight [out, in], bias [out]. Of the type of x unless told, and cut into
-/// heads where there are some.
+/// y = x weight^T + bias. weight [out, in], bias [out], read in the type of y: that of x unless
+/// told. Cut into heads where there are some.
 struct Linear {
   Parameter weight, bias;
 
   Linear(const ParameterFactory& make, const std::string& name, int64_t in, int64_t out,
          double deviation);
   Var operator()(const Var& x, std::optional<DType> type = {}, int64_t heads = 0) {
-    return linear(x, use(weight), use(bias), type, heads);
+    const DType out = type.value_or(x.value.dtype());
+    return linear(x, use(weight), use_in(out, bias), out, heads);
   }
   void parameters(ParameterList& list) { list.insert(list.end(), {&weight, &bias}); }
 };

@@ -38,7 +38,7 @@ Parameter ParameterFactory::filled(const std::string& name, const Shape& shape, 
   const Tensor values = source_ ? source_(name, shape, sums()) : initial();
   Parameter parameter = {
       .name = name, .value = converted(values, sums()).on(device_), .role = role};
-  if (is_matrix(role)) parameter.keep_copy(dtype_);
+  if (is_operand(role)) parameter.keep_copy(dtype_);
   return parameter;
 }
 
@@ -54,10 +54,10 @@ Parameter ParameterFactory::normal(const std::string& name, const Shape& shape, 
   });
 }
 
-Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, double low,
-                                    double high, double (*map)(double)) const {
+Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape, Role role,
+                                    double low, double high, double (*map)(double)) const {
   const Random numbers = random_numbers(seed_, name);
-  return filled(name, shape, Role::Vector, [&] {
+  return filled(name, shape, role, [&] {
     return made(shape, sums(), [&](auto* element, uint64_t first, int64_t count) {
       using T = std::remove_pointer_t<decltype(element)>;
       for (int64_t i = 0; i < count; ++i) {
@@ -68,9 +68,9 @@ Parameter ParameterFactory::uniform(const std::string& name, const Shape& shape,
   });
 }
 
-Parameter ParameterFactory::constant(const std::string& name, const Shape& shape,
+Parameter ParameterFactory::constant(const std::string& name, const Shape& shape, Role role,
                                      double value) const {
-  return filled(name, shape, Role::Vector, [&] { return Tensor::full(shape, value, DType::F64); });
+  return filled(name, shape, role, [&] { return Tensor::full(shape, value, DType::F64); });
 }
 
 }  // namespace regla

@@ -17,10 +17,10 @@ using ParameterSource =
     std::function<Tensor(const std::string& name, const Shape& shape, DType dtype)>;
 
 /// Makes parameters for activations of a type (A): masters and gradients are of its type of sums
-/// (S), and matrices have a copy in A where that is another type. They lie on a device and begin
-/// with reproducible values: element i of parameter `name` depends on the seed, the name and i, so
-/// neither the order of construction nor the rest of the model nor the device matters. They are
-/// drawn on the host, one parameter at a time.
+/// (S), and what products read has a copy in A where that is another type. They lie on a device and
+/// begin with reproducible values: element i of parameter `name` depends on the seed, the name and
+/// i, so neither the order of construction nor the rest of the model nor the device matters. They
+/// are drawn on the host, one parameter at a time.
 class ParameterFactory {
  public:
   ParameterFactory(uint64_t seed, DType activations, Device device = {})
@@ -31,11 +31,11 @@ class ParameterFactory {
 
   /// Normal with the given standard deviation.
   Parameter normal(const std::string& name, const Shape& shape, Role role, double deviation) const;
-  /// A vector, uniform in [low, high), each element passed through `map`.
-  Parameter uniform(const std::string& name, const Shape& shape, double low, double high,
+  /// Uniform in [low, high), each element passed through `map`.
+  Parameter uniform(const std::string& name, const Shape& shape, Role role, double low, double high,
                     double (*map)(double)) const;
-  /// A vector of equal numbers.
-  Parameter constant(const std::string& name, const Shape& shape, double value) const;
+  /// Equal numbers.
+  Parameter constant(const std::string& name, const Shape& shape, Role role, double value) const;
   /// The type of activations.
   DType dtype() const { return dtype_; }
   /// The type of masters, states and sums.

@@ -258,7 +258,8 @@ void Decoder::store_weights(DType dtype) {
         name_of(dtype), " beside ", name_of(dtype_));
   for (Parameter* parameter : parameters_) {
     const bool is_wide = parameter->role == Role::Matrix || parameter == &output_weight();
-    if (!parameter->copy && !is_wide) continue;
+    // Beside its copy a bias stays as it is for products of that type.
+    if ((!parameter->copy && !is_wide) || parameter->role == Role::Bias) continue;
     parameter->keep_copy(dtype);
     if (parameter->copy) parameter->value = std::exchange(parameter->copy, {});
   }

@@ -22,12 +22,14 @@ std::string_view bytes_of(const Tensor& here) {
   return {static_cast<const char*>(here.raw()), static_cast<size_t>(here.bytes())};
 }
 
-/// A hash of the configuration and of the weights as they are read.
+/// A hash of the configuration and of the weights as they are read, biases in either type.
 std::string fingerprint(const Decoder& decoder) {
   uint64_t hash = hash_bytes(dumped(write_fields(decoder.config())));
   for (const Parameter* parameter : decoder.parameters()) {
     hash = hash_bytes(parameter->name, hash);
-    hash = hash_bytes(bytes_of(parameter->factor().on(Device{})), hash);
+    const bool is_bias = parameter->role == Role::Bias;
+    const Tensor& read = is_bias ? parameter->value : parameter->factor();
+    hash = hash_bytes(bytes_of(read.on(Device{})), hash);
   }
   return hexadecimal(hash);
 }

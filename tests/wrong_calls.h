@@ -23,7 +23,10 @@ inline void add_basic_wrong_calls(std::vector<WrongCall>& list) {
   wrong("linear", "no weight", [] { linear(f32({2, 3}), {}, {}); });
   wrong("linear", "BF16 beside F64", [] { linear(f64({2, 3}), bf16({4, 3}), {}); });
   wrong("linear", "F32 beside BF16", [] { linear(bf16({2, 3}), f32({4, 3}), {}); });
-  wrong("linear", "bias in BF16", [] { linear(bf16({2, 3}), bf16({4, 3}), bf16({4})); });
+  wrong("linear", "bias in BF16 of a result in F32", [] {
+    linear(bf16({2, 3}), bf16({4, 3}), bf16({4}), DType::F32);
+  });
+  wrong("linear", "bias in BF16 beside F32", [] { linear(f32({2, 3}), bf16({4, 3}), bf16({4})); });
   wrong("linear", "F64 from F32", [] { linear(f32({2, 3}), f32({4, 3}), {}, DType::F64); });
   wrong("linear", "heads", [] { linear(f32({2, 3}), f32({4, 3}), {}, {}, 3); });
   wrong("linear", "BF16 of another size", [] { linear(f32({2, 3}), bf16({4, 2}), {}); });

@@ -13,8 +13,9 @@ struct HeadLinear : Op {
 
   Tensors forward(const Tensors& in) override {
     const Tensor& x = in[0];
-    args = {
-        .x = x.reshape({x.dim(0) * x.dim(1), x.dim(2), x.dim(3)}), .weight = in[1], .bias = in[2]};
+    args = {.x = x.reshape({x.dim(0) * x.dim(1), x.dim(2), x.dim(3)}),
+            .weight = in[1],
+            .bias = converted(in[2], out)};
     const int64_t F = args.weight.dim(0) / x.dim(2);
     Tensor y = Tensor::empty(x.shape().drop_last().append(F), out, x.device());
     kernels_of(y).head_linear(args, y);
@@ -46,8 +47,9 @@ Var head_linear(const Var& x, const Var& weight, const Var& bias, std::optional<
         "[head_linear] expected a weight with as many rows for each of ", H, " heads, got ",
         weight.shape());
   check_same("head_linear", "weight", weight, {outputs, x.dim(3)}, x.value.dtype());
-  if (bias.defined()) check_sum("head_linear", "bias", bias, {outputs}, x.value.dtype());
-  return apply(HeadLinear(type_of_output("head_linear", out, x)), {x, weight, bias})[0];
+  const DType result = type_of_output("head_linear", out, x);
+  if (bias.defined()) check_bias("head_linear", bias, {outputs}, result);
+  return apply(HeadLinear(result), {x, weight, bias})[0];
 }
 
 }  // namespace regla

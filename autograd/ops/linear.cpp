@@ -1,4 +1,5 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
@@ -16,7 +17,8 @@ struct Linear : Op {
     weight = in[1];
     const int64_t N = weight.dim(0);
     const Tensor rows = as_rows(x), y = Tensor::empty({rows.dim(0), N}, out, x.device());
-    kernels_of(x).matmul({.a = rows, .b = weight, .bias = in[2], .transpose_b = true}, Sink{y});
+    const Tensor bias = converted(in[2], out);
+    kernels_of(x).matmul({.a = rows, .b = weight, .bias = bias, .transpose_b = true}, Sink{y});
     const Shape outer = x.shape().drop_last();
     return {y.reshape(heads > 0 ? outer.append(heads).append(N / heads) : outer.append(N))};
   }
@@ -42,10 +44,11 @@ Var linear(const Var& x, const Var& weight, const Var& bias, std::optional<DType
   check_rank("linear", "weight", weight, 2);
   check(x.value.rank() >= 1, "[linear] expected x with an inner axis, got a scalar");
   check_weight("linear", x, weight, {weight.dim(0), x.dim(-1)});
-  if (bias.defined()) check_sum("linear", "bias", bias, {weight.dim(0)}, x.value.dtype());
+  const DType result = type_of_output("linear", out, x);
+  if (bias.defined()) check_bias("linear", bias, {weight.dim(0)}, result);
   check(heads >= 0 && (heads == 0 || weight.dim(0) % heads == 0), "[linear] cannot cut ",
         weight.dim(0), " outputs into ", heads, " heads");
-  return apply(Linear(type_of_output("linear", out, x), heads), {x, weight, bias})[0];
+  return apply(Linear(result, heads), {x, weight, bias})[0];
 }
 
 }  // namespace regla

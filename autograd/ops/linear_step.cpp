@@ -1,4 +1,5 @@
 #include "autograd/ops/op.h"
+#include "backends/copies.h"
 
 namespace regla {
 namespace {
@@ -27,9 +28,9 @@ void check_weights(const Var& x, const StepNorm& norm, const std::vector<StepWei
   for (const StepWeight& part : weights) {
     check_rank(kOp, "weight", part.weight, 2);
     check_weight(kOp, read, part.weight, {part.weight.dim(0), D});
-    if (part.bias.defined()) check_sum(kOp, "bias", part.bias, {part.weight.dim(0)}, type);
     check(sum_type(part.out) == sum_type(type), "[", kOp, "] cannot give ", name_of(part.out),
           " from ", name_of(type));
+    if (part.bias.defined()) check_bias(kOp, part.bias, {part.weight.dim(0)}, part.out);
   }
   if (!residual.defined()) return;
   check(weights.size() == 1, "[", kOp, "] expected one weight beside a residual, got ",
@@ -56,7 +57,8 @@ Tensors linear_step(const Var& x, const StepNorm& norm, const std::vector<StepWe
     // A sum has the type of sums, and what GELU gives is an activation.
     const DType given = residual.defined() ? sum_type(type) : activation ? type : part.out;
     out.push_back(Tensor::empty({x.dim(0), part.weight.dim(0)}, given, x.value.device()));
-    args.parts.push_back({part.weight.value, part.bias.value, out.back()});
+    const DType product = residual.defined() || activation ? type : part.out;
+    args.parts.push_back({part.weight.value, converted(part.bias.value, product), out.back()});
   }
   kernels_of(x.value).linear_step(args);
   return out;

@@ -30,6 +30,12 @@ inline void check_sum(const char* op, const char* what, const Var& x, const Shap
   check_same(op, what, x, shape, sum_type(activations));
 }
 
+/// Of the type of the result that it is added to, or of that of sums.
+inline void check_bias(const char* op, const Var& x, const Shape& shape, DType result) {
+  const bool is_rounded = x.defined() && x.value.dtype() == result;
+  check_same(op, "bias", x, shape, is_rounded ? result : sum_type(result));
+}
+
 /// In the precision of `like`: of the type of activations or of sums.
 inline void check_either(const char* op, const char* what, const Var& x, const Shape& shape,
                          DType like) {

@@ -1,3 +1,4 @@
+#include "backends/copies.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/product.h"
 
@@ -9,6 +10,7 @@ template <class T, class W, class Out>
 void multiply_tensors(const MatmulArgs& args, Sink& out) {
   const int64_t M = args.a.dim(args.transpose_a ? 1 : 0), K = args.a.dim(args.transpose_a ? 0 : 1);
   const int64_t N = args.b.dim(args.transpose_b ? 0 : 1);
+  const Tensor bias = converted(args.bias, sum_type(out.tensor.dtype()));
   multiply(Product<T, W, Out>{.M = M,
                               .N = N,
                               .K = K,
@@ -18,7 +20,7 @@ void multiply_tensors(const MatmulArgs& args, Sink& out) {
                               .a_pitch = args.transpose_a ? M : K,
                               .b = args.b.data<W>(),
                               .b_pitch = args.transpose_b ? K : N,
-                              .bias = args.bias ? args.bias.data<SumOf<T>>() : nullptr,
+                              .bias = bias ? bias.data<SumOf<T>>() : nullptr,
                               .c = out.tensor.data<Out>(),
                               .c_pitch = N,
                               .accumulate = out.accumulate});

@@ -35,14 +35,13 @@ struct Mailbox {
 
   /// Between blocks that are both there.
   __device__ void connect(int lane, int rank, int ranks) {
-    if (lane == 0) {
-      begin_barrier(barrier);
-      expect_bytes(barrier, kBytes);
-    }
+    if (lane == 0) begin_barrier(barrier);
     const uint32_t next = (rank + 1) % ranks;
     next_box = address_in(box, next);
     next_barrier = address_in(barrier, next);
     meet_cluster();
+    // Bytes may come before they are expected: a phase is not over without this.
+    if (lane == 0) expect_bytes(barrier, kBytes);
   }
   __device__ void await(int lane) {
     await_bytes(barrier, parity);

@@ -317,8 +317,8 @@ StepProduct product_of(const LinearStepArgs& args) {
                       .narrows = args.type == DType::BF16,
                       .activation = args.activation};
   for (const LinearStepArgs::Part& part : args.parts) {
-    step.parts[step.count++] = {part.weight.raw(), floats(part.bias), Result<float>(part.y),
-                                step.N};
+    step.parts[step.count++] = {part.weight.raw(), Elements<float>(part.bias),
+                                Result<float>(part.y), step.N};
     step.N += static_cast<int>(part.weight.dim(0));
   }
   return step;

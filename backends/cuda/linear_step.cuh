@@ -16,7 +16,7 @@ constexpr size_t kMostStepParts = 8;
 struct StepProduct {
   struct Part {
     const void* weight;
-    const float* bias;
+    Elements<float> bias;
     Result<float> y;
     int first;  // its first row among all
   };
@@ -49,7 +49,7 @@ struct StepProduct {
     const int own = n - part.first;
     const int next = &part == &parts[count - 1] ? N : (&part + 1)->first;
     const int64_t place = int64_t{r} * (next - part.first) + own;
-    return {&part, place, part.bias != nullptr ? part.bias[own] : 0,
+    return {&part, place, part.bias ? part.bias[own] : 0,
             residual != nullptr ? residual[place] : 0};
   }
 

@@ -369,17 +369,19 @@ TEST_CASE("a GPU's matrices per head are the CPU's", "[cuda]") {
     INFO(R << " rows, " << H << " heads, " << N << " to " << F);
     const Tensor x = floats({R, H, N}, 1), weight = floats({H * F, N}, 2);
     const Tensor bias = floats({H * F}, 3), d_y = floats({R, H, F}, 4);
-    for (const bool has_bias : {false, true}) {
-      check_case({"head_linear",
-                  "AAS",
-                  {x, weight, has_bias ? bias : Tensor{}},
-                  "S",
-                  {d_y},
-                  [](const auto& on, const auto& in, const auto& out) {
-                    on.head_linear({in[0], in[1], in[2]}, out[0]);
-                  },
-                  1e-5},
-                 *device);
+    for (const char result : {'A', 'S'}) {
+      for (const bool has_bias : {false, true}) {
+        KernelCase c = {"head_linear",
+                        {'A', 'A', result},
+                        {x, weight, has_bias ? bias : Tensor{}},
+                        {result},
+                        {d_y},
+                        [](const auto& on, const auto& in, const auto& out) {
+                          on.head_linear({in[0], in[1], in[2]}, out[0]);
+                        },
+                        1e-5};
+        check_case(c, *device);
+      }
     }
     for (const bool adds : {false, true}) {
       check_case(

@@ -50,6 +50,34 @@ void check_norms(int64_t N, int64_t G, bool center, bool has_bias, Device device
   }
 }
 
+/// Three rows with ids that were seen, and with more of them.
+KernelCase penalty_of(int64_t vocab, bool has_ids) {
+  std::vector<int32_t> seen;
+  for (int64_t i = 0; i < 3 * vocab; ++i) seen.push_back(i % 7 == 0 ? 1 : 0);
+  const auto last = static_cast<int32_t>(vocab) - 1;
+  const Tensor ids = has_ids ? Tensor::of({3}, std::vector<int32_t>{last, -1, last / 2}) : Tensor{};
+  return {"penalise",
+          "SI",
+          {floats({3, vocab}, 1), ids},
+          "SI",
+          {floats({3, vocab}, 2), Tensor::of({3, vocab}, seen)},
+          [](const auto& on, const auto& in, const auto& out) {
+            on.penalise({in[0], in[1], out[1], 1.3}, out[0]);
+          },
+          0};
+}
+
+/// With ties, with one that is not finite, and in another row one among the last 8, which nobody
+/// draws.
+Tensor strange_scores(int64_t rows, int64_t vocab) {
+  Tensor scores = floats({rows, vocab}, 1, 3);
+  auto* score = scores.data<float>();
+  for (int64_t i = 7; i < scores.numel(); i += 10) score[i] = 8;
+  score[2 * vocab + 50] = NAN;
+  score[3 * vocab + vocab - 8] = INFINITY;
+  return scores;
+}
+
 /// A draw from each row, whose ids must be the CPU's.
 KernelCase draws_of(const SampleArgs& draw) {
   return {"sample",
@@ -389,37 +417,18 @@ TEST_CASE("a GPU draws from large vocabularies what the CPU draws", "[cuda]") {
   }
 }
 
-TEST_CASE("a GPU penalises the ids that were seen", "[cuda][sanitizer]") {
+TEST_CASE("a GPU penalises the ids that were seen", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
   for (const int64_t vocab : {1, 259, 50304}) {
-    std::vector<int32_t> seen;
-    for (int64_t i = 0; i < 3 * vocab; ++i) seen.push_back(i % 7 == 0 ? 1 : 0);
-    const auto last = static_cast<int32_t>(vocab) - 1;
-    for (const bool has_ids : {false, true}) {
-      const Tensor ids =
-          has_ids ? Tensor::of({3}, std::vector<int32_t>{last, -1, last / 2}) : Tensor{};
-      check_case({"penalise",
-                  "SI",
-                  {floats({3, vocab}, 1), ids},
-                  "SI",
-                  {floats({3, vocab}, 2), Tensor::of({3, vocab}, seen)},
-                  [](const auto& on, const auto& in, const auto& out) {
-                    on.penalise({in[0], in[1], out[1], 1.3}, out[0]);
-                  },
-                  0},
-                 *device);
-    }
+    for (const bool has_ids : {false, true}) check_case(penalty_of(vocab, has_ids), *device);
   }
 }
 
-TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
+TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  Tensor scores = floats({5, 1003}, 1, 3);
-  for (int64_t i = 7; i < scores.numel(); i += 10) scores.data<float>()[i] = 8;  // ties
-  scores.data<float>()[2 * 1003 + 50] = NAN;
-  scores.data<float>()[3 * 1003 + 995] = INFINITY;  // which is never drawn
+  const Tensor scores = strange_scores(5, 1003);
   for (const double temperature : {0.0, 0.7}) {
     for (const int64_t top_k : {0, 1, 40}) {
       for (const double top_p : {1.0, 0.6}) {
@@ -441,6 +450,27 @@ TEST_CASE("a GPU draws the ids that the CPU draws", "[cuda][sanitizer]") {
       }
     }
   }
+}
+
+TEST_CASE("kernels that choose ids stay within their memory on a GPU", "[cuda][sanitizer]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  check_case(penalty_of(259, true), DType::F32, *device);
+  SampleArgs draw = {.scores = strange_scores(5, 259),
+                     .draw = Tensor::of({1}, std::vector<int32_t>{3}),
+                     .temperature = 0,
+                     .top_k = 0,
+                     .top_p = 1,
+                     .min_p = 0,
+                     .seed = 9,
+                     .vocab = 250};
+  check_case(draws_of(draw), DType::F32, *device);
+  draw.temperature = 0.7;
+  check_case(draws_of(draw), DType::F32, *device);
+  draw.top_k = 40;
+  draw.top_p = 0.6;
+  draw.min_p = 0.1;
+  check_case(draws_of(draw), DType::F32, *device);
 }
 
 }  // namespace regla::test

@@ -31,6 +31,7 @@ void check_linear_step(const StepSizes& n, bool with_norm, Activation activation
   KernelCase c;
   c.name = "linear_step of " + std::to_string(n.R) + " x " + std::to_string(n.D);
   c.in_types = "SSSS";
+  const bool is_last = activation == Activation::None && !adds;
   c.in = {floats({n.R, n.D}, 1), floats({n.D}, 2), floats({n.D}, 3), floats({n.R, n.widths[0]}, 4)};
   const bool is_stored = weights == DType::BF16;  // beside F32
   for (int64_t i = 0; i < parts; ++i) {
@@ -38,7 +39,8 @@ void check_linear_step(const StepSizes& n, bool with_norm, Activation activation
     const Tensor weight = floats({N, n.D}, 10 + static_cast<uint64_t>(i), 0.1);
     c.in.push_back(is_stored ? converted(weight, DType::BF16) : weight);
     c.in.push_back(floats({N}, 20 + static_cast<uint64_t>(i)));
-    c.in_types += is_stored ? "-S" : "AS";
+    c.in_types += is_stored ? "-" : "A";
+    c.in_types += is_last && i > 0 ? 'S' : 'A';
     c.out.push_back(floats({n.R, N}, 30));
     c.out_types += adds ? 'S' : i == 0 ? 'A' : 'S';
   }

@@ -178,6 +178,26 @@ TEST_CASE("products on a GPU are the CPU's, in every form", "[cuda]") {
   }
 }
 
+TEST_CASE("products of BF16 on a GPU add a bias of the type of their result", "[cuda]") {
+  const std::optional<Device> opened = gpu();
+  if (!opened) return;
+  constexpr int64_t M = 65, N = 48, K = 129;
+  const Tensor a = normal_tensor({M, K}, DType::BF16, 1), b = normal_tensor({N, K}, DType::BF16, 2);
+  for (const DType type : {DType::BF16, DType::F32}) {
+    const Tensor bias = converted(normal_tensor({N}, DType::F32, 3, 10), type);
+    const Tensor out = Tensor::empty({M, N}, type);
+    INFO(name_of(type));
+    CHECK(error_of_kernel({a, b, bias}, out, *opened,
+                          [](const KernelTable& on, const Tensors& in, Tensor result) {
+                            on.matmul({in[0], in[1], in[2], false, true}, {result});
+                          }) < (type == DType::F32 ? 2e-6 : 4e-3));
+    const Tensor other = converted(bias, type == DType::F32 ? DType::BF16 : DType::F32).on(*opened);
+    CHECK_THROWS_AS(kernels(*opened).matmul({a.on(*opened), b.on(*opened), other, false, true},
+                                            {out.on(*opened)}),
+                    Error);
+  }
+}
+
 TEST_CASE("products on a GPU are in TF32 where that is allowed, and exact again after", "[cuda]") {
   const std::optional<Device> opened = gpu();
   if (!opened) return;

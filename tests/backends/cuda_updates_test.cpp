@@ -46,6 +46,41 @@ struct ManyWeights {
   }
 };
 
+struct LinearSizes {
+  int64_t rows, width;
+  std::vector<int64_t> outputs;
+};
+
+/// Of layers that read the same x, all but the second with biases.
+KernelCase linear_gradients_of(const LinearSizes& sizes, bool adds, bool wants_x) {
+  KernelCase c;
+  c.name = "linear_backward of " + std::to_string(sizes.rows) + " rows, adds " +
+           std::to_string(adds) + ", wants d_x " + std::to_string(wants_x);
+  c.in = {floats({sizes.rows, sizes.width}, 1)};
+  c.in_types = "A";
+  c.out = {floats(c.in[0].shape(), 2)};
+  c.out_types = adds ? "S" : "A";
+  for (size_t i = 0; i < sizes.outputs.size(); ++i) {
+    const int64_t N = sizes.outputs[i];
+    c.in.push_back(floats({sizes.rows, N}, 3 + 4 * i));
+    c.in.push_back(floats({N, sizes.width}, 4 + 4 * i));
+    c.in_types += i == 1 ? "SA" : "AA";
+    c.out.push_back(floats({N, sizes.width}, 5 + 4 * i));
+    c.out.push_back(i == 1 ? Tensor{} : floats({N}, 6 + 4 * i));
+    c.out_types += "SS";
+  }
+  c.call = [=](const auto& on, const Tensors& x, const Tensors& y) {
+    LinearGradients args = {.x = x[0], .parts = {}};
+    for (size_t i = 1; i < x.size(); i += 2) {
+      args.parts.push_back({x[i], x[i + 1], {y[i], adds}, {y[i + 1], adds}});
+    }
+    on.linear_backward(args, wants_x ? Sink{y[0], adds} : Sink{});
+  };
+  c.tolerance = 1e-5;
+  c.narrow_sums = 4e-3;
+  return c;
+}
+
 }  // namespace
 
 TEST_CASE("a GPU's step of many weights and their sums of squares are the CPU's", "[cuda]") {
@@ -82,43 +117,20 @@ TEST_CASE("a GPU's step of many weights and their sums of squares are the CPU's"
   }
 }
 
-TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and together",
-          "[cuda][sanitizer]") {
+TEST_CASE("a GPU's gradients of linear layers are the CPU's, one by one and together", "[cuda]") {
   const std::optional<Device> device = gpu();
   if (!device) return;
-  struct Sizes {
-    int64_t rows, width;
-    std::vector<int64_t> outputs;
-  };
   // Together where all sizes allow packs; then odd ones, one layer, and no rows to speak of.
-  for (const Sizes& sizes :
-       {Sizes{131, 64, {32, 64, 8}}, Sizes{1, 8, {8, 16}}, Sizes{300, 264, {264, 264, 24}},
-        Sizes{131, 64, {32, 12}}, Sizes{63, 20, {20, 7}}, Sizes{65, 33, {16, 16}},
-        Sizes{70, 24, {40}}}) {
-    Tensors in = {floats({sizes.rows, sizes.width}, 1)}, out = {floats(in[0].shape(), 2)};
-    std::string in_types = "A", out_types = "A";
-    for (size_t i = 0; i < sizes.outputs.size(); ++i) {
-      const int64_t N = sizes.outputs[i];
-      in.push_back(floats({sizes.rows, N}, 3 + 4 * i));
-      in.push_back(floats({N, sizes.width}, 4 + 4 * i));
-      in_types += i == 1 ? "SA" : "AA";
-      out.push_back(floats({N, sizes.width}, 5 + 4 * i));
-      out.push_back(i == 1 ? Tensor{} : floats({N}, 6 + 4 * i));
-      out_types += "SS";
-    }
+  for (const LinearSizes& sizes : std::vector<LinearSizes>{{131, 64, {32, 64, 8}},
+                                                           {1, 8, {8, 16}},
+                                                           {300, 264, {264, 264, 24}},
+                                                           {131, 64, {32, 12}},
+                                                           {63, 20, {20, 7}},
+                                                           {65, 33, {16, 16}},
+                                                           {70, 24, {40}}}) {
     for (const bool adds : {false, true}) {
       for (const bool wants_x : {true, false}) {
-        INFO(sizes.rows << " rows, adds " << adds << ", wants d_x " << wants_x);
-        check_case({"linear_backward", in_types, in, (adds ? "S" : "A") + out_types.substr(1), out,
-                    [=](const auto& on, const Tensors& x, const Tensors& y) {
-                      LinearGradients args = {.x = x[0], .parts = {}};
-                      for (size_t i = 1; i < x.size(); i += 2) {
-                        args.parts.push_back({x[i], x[i + 1], {y[i], adds}, {y[i + 1], adds}});
-                      }
-                      on.linear_backward(args, wants_x ? Sink{y[0], adds} : Sink{});
-                    },
-                    1e-5, 4e-3, 4e-3},
-                   *device);
+        check_case(linear_gradients_of(sizes, adds, wants_x), *device);
       }
     }
   }
@@ -161,6 +173,16 @@ TEST_CASE("a GPU's linear layers take gradients that lie side by side", "[cuda]"
       const LinearGradients::Part &a = joint.parts[i], &b = apart.parts[i];
       CHECK(relative_error(a.d_weight.tensor, b.d_weight.tensor) <= 1e-6);
       if (a.d_bias) CHECK(relative_error(a.d_bias.tensor, b.d_bias.tensor) <= 1e-6);
+    }
+  }
+}
+
+TEST_CASE("gradients of linear layers stay within their memory on a GPU", "[cuda][sanitizer]") {
+  const std::optional<Device> device = gpu();
+  if (!device) return;
+  for (const LinearSizes& sizes : std::vector<LinearSizes>{{35, 64, {32, 64, 8}}, {33, 20, {7}}}) {
+    for (const bool adds : {false, true}) {
+      check_case(linear_gradients_of(sizes, adds, true), DType::BF16, *device);
     }
   }
 }

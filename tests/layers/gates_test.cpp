@@ -81,7 +81,7 @@ TEST_CASE("the gates of both axes start from draws of their own") {
   CHECK(key.size() == kHeads * kK);
   CHECK(value.size() == kHeads * kV);
   CHECK(key[0] != value[0]);
-  CHECK(parameters[1]->role == Role::Vector);
+  CHECK(parameters[1]->role == Role::Bias);
 }
 
 TEST_CASE("what a gate keeps and lets in add up to one, also at its ends") {

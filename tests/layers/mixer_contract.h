@@ -69,7 +69,7 @@ class TestMixer {
       const Tensor noise = normal(exact[i]->value.shape(), 50 + i, DType::F64, 0.15);
       parameters[i]->value =
           converted(converted(add(exact[i]->value, noise).value, DType::F32), sum_type(type));
-      if (is_matrix(parameters[i]->role)) parameters[i]->keep_copy(type);
+      if (is_operand(parameters[i]->role)) parameters[i]->keep_copy(type);
     }
   }
 

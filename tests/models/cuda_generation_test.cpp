@@ -127,16 +127,17 @@ TEST_CASE("decoding on a GPU stays within its memory", "[cuda][sanitizer]") {
   if (!device) return;
   ModelConfig config = model_of(MixerType::Regla);
   config.mixer = {config.mixer[0], preset(MixerType::Softmax), preset(MixerType::DeltaNet)};
+  constexpr int kTokens = 5;  // by calls, recorded, and repeated
   const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
   const GenerationOptions options = {.sampling = {.temperature = 1,
                                                   .top_k = 40,
                                                   .top_p = 0.9,
                                                   .min_p = 0.01,
                                                   .repetition_penalty = 1.2},
-                                     .max_new_tokens = 12};
+                                     .max_new_tokens = kTokens};
   for (const DType dtype : {DType::F32, DType::BF16}) {
     Decoder decoder(config, 5, dtype, *device);
-    CHECK(generate(decoder, prompt, options).size() == 12);
+    CHECK(generate(decoder, prompt, options).size() == size_t{kTokens});
   }
 }
 

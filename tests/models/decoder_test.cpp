@@ -408,7 +408,7 @@ TEST_CASE("initial weights have the deviations of the configuration") {
     INFO(name);
     if (name.rfind(".bias") != std::string::npos) {
       CHECK(size == 0);
-      CHECK(parameter->role == Role::Vector);
+      CHECK(parameter->role == (norm ? Role::Vector : Role::Bias));
     } else if (norm) {
       CHECK(size == 1);
       CHECK(parameter->role == Role::Vector);
