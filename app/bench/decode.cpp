@@ -140,8 +140,8 @@ struct Writer {
   /// Writes so many tokens of each sequence behind a short prompt; the host reads none but the
   /// last. What is done once for a text, to record the work for a token, is a part of it.
   void write(int64_t batch, int64_t length) {
-    constexpr int64_t kPrompt = 5;
-    const std::vector<int32_t> prompt = random_ids(kPrompt, decoder.config().vocab);
+    constexpr int64_t kShortPrompt = 5;
+    const std::vector<int32_t> prompt = random_ids(kShortPrompt, decoder.config().vocab);
     const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(batch), prompt);
     const GenerationOptions options = {.sampling = {.temperature = 0}, .max_new_tokens = length};
     Continuation text(decoder, read_prompts(decoder, prompts), options);

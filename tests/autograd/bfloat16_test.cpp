@@ -38,9 +38,9 @@ TEST_CASE("a bias is added in the type of its product's result, by every op") {
   const Tensor bias = normal_tensor({6}, DType::F32, 3), rounded = converted(bias, DType::BF16);
   const Tensor wide = converted(rounded, DType::F32), heads = x.reshape({3, 1, 2, 4}),
                of_heads = normal_tensor({6, 4}, DType::BF16, 4);
-  using Result = std::function<Tensor(const Tensor& bias)>;
+  using Biased = std::function<Tensor(const Tensor& bias)>;
   const NoGrad guard;
-  const std::vector<Result> narrow = {
+  const std::vector<Biased> narrow = {
       [&](const Tensor& b) { return linear(x, w, b).value; },
       [&](const Tensor& b) { return gelu(linear(x, w, b), Gelu::Erf).value; },
       [&](const Tensor& b) { return head_linear(heads, of_heads, b).value; },
@@ -55,7 +55,7 @@ TEST_CASE("a bias is added in the type of its product's result, by every op") {
     CHECK(same_bits(narrow[i](bias), narrow[i](wide)));
     CHECK(same_bits(narrow[i](bias), narrow[i](rounded)));
   }
-  const std::vector<Result> kept = {
+  const std::vector<Biased> kept = {
       [&](const Tensor& b) { return linear(x, w, b, DType::F32).value; },
       [&](const Tensor& b) { return head_linear(heads, of_heads, b, DType::F32).value; },
       [&](const Tensor& b) {

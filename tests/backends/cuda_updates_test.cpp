@@ -149,7 +149,8 @@ TEST_CASE("a GPU's linear layers take gradients that lie side by side", "[cuda]"
   for (const int there : {0b1111, 0b1010, 0b0001}) {
     Tensors weights, d_weights, d_biases;
     const Tensor below = floats({320, D}, 3).on(*device);
-    LinearGradients joint = {.x = x, .side_by_side = all.clone(), .parts = {}}, apart = {.x = x};
+    LinearGradients joint = {.x = x, .side_by_side = all.clone(), .parts = {}};
+    LinearGradients apart = {.x = x, .parts = {}};
     int64_t first = 0;
     for (size_t i = 0; i < outputs.size(); ++i) {
       const int64_t N = outputs[i];
