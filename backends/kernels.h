@@ -25,9 +25,8 @@
 //      are added up, and for parameters
 //   W  A, or a weight stored in BF16 beside activations in F32, where nobody wants a gradient
 //   D  F64      I  I32      -  any type, or what only the backend reads
-// The elements of a list have the same letters.
-// A small letter is a tensor of the arguments that is updated in place.
-// At F32 and F64 A and S are the same type.
+// The elements of a list have the same letters. A small letter is a tensor of the arguments that is
+// updated in place. At F32 and F64 A and S are the same type.
 
 namespace regla {
 

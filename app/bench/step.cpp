@@ -75,14 +75,15 @@ class KernelTimes : public KernelObserver {
 
   /// Two products of each layer's weight, as far as gradients are wanted.
   static void describe_gradients(const KernelCall& call, Call& noted) {
-    constexpr size_t kFirst = 1, kLetters = 4;  // of each part: d_y, weight, d_weight, d_bias
+    // Behind x and what lies side by side; of each part d_y, weight, d_weight, d_bias.
+    constexpr size_t kFirst = 2, kLetters = 4;
     const Tensor &x = call.tensors.front(), &d_x = call.tensors.back();
     for (size_t i = kFirst; i + kLetters < call.tensors.size(); i += kLetters) {
       const auto weights = static_cast<double>(call.tensors[i + 1].numel());
       const double products = (d_x ? 1 : 0) + (call.tensors[i + 2] ? 1 : 0);
       noted.flops += 2 * products * static_cast<double>(x.dim(0)) * weights;
     }
-    noted.name += " " + std::to_string((call.tensors.size() - 2) / kLetters) + " of " +
+    noted.name += " " + std::to_string((call.tensors.size() - kFirst - 1) / kLetters) + " of " +
                   std::to_string(x.dim(1));
   }
 

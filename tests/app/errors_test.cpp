@@ -61,7 +61,8 @@ TEST_CASE("configurations that make no sense are refused") {
   CHECK_THAT(refused_with(shop, {"--set", "batch_size=0"}), Contains("batch_size"));
   CHECK_THAT(refused_with(shop, {"--set", "heads=3"}), Contains("multiple of heads"));
   CHECK_THAT(refused_with(shop, {"--set", "micro_batches=3"}), Contains("micro_batches"));
-  CHECK_THAT(refused_with(shop, {"--set", "mixer.feature_dim=7"}), Contains("feature_dim"));
+  CHECK_THAT(refused_with(shop, {"--set", "mixer.rope=full", "mixer.feature_dim=7"}),
+             Contains("feature_dim"));
   CHECK_THAT(refused_with(shop, {"--set", "hiden=3"}), Contains("nearest known key is hidden"));
   CHECK_THAT(refused_with(shop, {"--set", "vocab=128"}), Contains("257 entries"));
   CHECK_THAT(refused_with(shop, {"--set", "mixer=softmax", "--set", "carry_state=true"}),

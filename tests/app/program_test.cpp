@@ -134,7 +134,7 @@ TEST_CASE("logits of a text of two documents are those that eval scores it with"
     const Workshop shop;
     write_file(shop / "data/t.test.txt", text);
     make_run(shop, {"--steps", "20", "--set", std::string("reset_at_documents=") + resets, "--set",
-                    "sequence_length=128"});
+                    "sequence_length=128", "mixer.rope=full"});
     write_file(shop / "ids.json", Json::array({inputs}).dump());
     const Json scored = json_of({"eval", shop / "run", "--data", shop / "data", "--json"});
     REQUIRE(scored["tokens"] == targets.size());
@@ -154,7 +154,7 @@ TEST_CASE("logits of a text of two documents are those that eval scores it with"
 
 TEST_CASE("a prompt is forgotten before its last end of text where training resets") {
   const Workshop shop;
-  make_run(shop, {"--steps", "60", "--set", "reset_at_documents=true"});
+  make_run(shop, {"--steps", "60", "--set", "reset_at_documents=true", "mixer.rope=full"});
   const auto continued = [&](const std::string& prompt) {
     return json_of({"generate", shop / "run", "--prompt", prompt, "--temperature", "0",
                     "--max-new-tokens", "40", "--json"});

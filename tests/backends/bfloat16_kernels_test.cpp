@@ -76,8 +76,11 @@ Device shell_device() {
   return device;
 }
 
-/// An element of this gradient grows more than once, in the memory where it is BF16.
-bool grows(const OpSample& sample) { return sample.op == "safe_exp"; }
+/// Numbers that are BF16 here and F32 in the shell are added up: an element of safe exp's gradient
+/// grows more than once, and a bias below GELU has the sum of what GELU's gradient wrote.
+bool adds_rounded(const OpSample& sample, size_t gradient) {
+  return sample.op == "safe_exp" || (sample.op == "gelu" && gradient == 2);
+}
 
 }  // namespace
 
@@ -93,7 +96,7 @@ TEST_CASE("kernels in BF16 have the bits of the shell around those in F32") {
       }
       for (size_t i = 0; i < found.gradients.size(); ++i) {
         INFO("gradient " << i);
-        if (grows(sample) && found.gradients[i]) {
+        if (adds_rounded(sample, i) && found.gradients[i]) {
           check_rounded(found.gradients[i], wanted.gradients[i], 5e-3);
         } else {
           CHECK(same_bits(found.gradients[i], wanted.gradients[i]));

@@ -25,7 +25,8 @@ const char* const kStages = R"([{"objective": "match", "steps": 3},
 
 /// Softmax attention in every layer but 1, where the student's mixer is.
 TrainingConfig student_config(Precision precision = Precision::F64, int64_t layers = 3) {
-  std::string mixers = R"("softmax", {"type": "regla", "gate_bias": 4, "norm_epsilon": 1e-3})";
+  std::string mixers = R"("softmax", {"type": "regla", "rope": "full", "gate_bias": 4,
+                               "norm_epsilon": 1e-3})";
   for (int64_t i = 2; i < layers; ++i) mixers += R"(, "softmax")";
   TrainingConfig config = small_config("[" + mixers + "]", layers);
   config.precision = precision;
