@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "autograd/ops/op.h"
 #include "backends/copies.h"
 #include "backends/kernels.h"
 #include "backends/linear.h"
@@ -77,8 +78,7 @@ void Gradient::give(Tensor gradient) {
 RowsSink Gradient::rows_sink(const Tensor& like, int64_t columns) {
   const Shape shape = {columns == 0 ? 0 : like.numel() / columns, columns};
   Gradient* const x = layer_.x;
-  const bool is_whole = wanted_ && uses_ == 1 && columns == layer_.columns;
-  if (is_whole && x != nullptr && x->readers_.fit && x->readers_.count > 1) {
+  if (is_of_layer(columns) && x != nullptr && x->readers_.fit && x->readers_.count > 1) {
     Tensor& all = x->readers_.side_by_side;
     if (!all) all = Tensor::empty({shape[0], x->readers_.columns}, dtype_, like.device());
     tensor_ = all;
@@ -91,9 +91,7 @@ RowsSink Gradient::rows_sink(const Tensor& like, int64_t columns) {
 
 Sink Gradient::sums_sink(const Tensor& like, int64_t columns) {
   Gradient* const bias = layer_.bias;
-  if (!wanted_ || uses_ != 1 || bias == nullptr || bias->uses_ != 1 || columns != layer_.columns) {
-    return {};
-  }
+  if (!is_of_layer(columns) || bias == nullptr || bias->uses_ != 1) return {};
   layer_.has_sums = true;
   return bias->sink({columns}, like.device());
 }
@@ -105,29 +103,6 @@ void Gradient::add_linear(LinearUse use) {
   // Nobody will ask, or the weight is the same value.
   if (!wanted_ || parameter_ || shared_) settle();
 }
-
-namespace {
-
-/// Rows of the inner axis.
-Tensor as_rows(const Tensor& x) {
-  const int64_t inner = x.dim(-1);
-  return x.reshape({inner == 0 ? 0 : x.numel() / inner, inner});
-}
-
-/// Columns [first, first + count) of a matrix, copied.
-Tensor columns_of(const Tensor& matrix, int64_t first, int64_t count) {
-  const int64_t R = matrix.dim(0);
-  const Tensor columns = Tensor::empty({R, count}, matrix.dtype(), matrix.device());
-  kernels(matrix.device())
-      .copy_rows({.from = matrix.reshape({R, matrix.dim(1), 1}),
-                  .begin = first,
-                  .count = count,
-                  .to = columns.reshape({R, count, 1}),
-                  .at = 0});
-  return columns;
-}
-
-}  // namespace
 
 std::vector<Sink> Gradient::weight_sinks(const std::vector<LinearUse>& uses) {
   constexpr int64_t kRound = 256;  // bytes: each begins where memory of its own might
@@ -177,7 +152,7 @@ void Gradient::settle() {
     LinearGradients::Part part = {
         .d_y = {}, .weight = use.weight, .d_weight = d_weights[i], .d_bias = {}};
     if (!lies_there) part.d_y = use.d_y.reshape({args.x.dim(0), N});
-    if (lies_there && !are_all) part.d_y = columns_of(all, use.first, N);
+    if (lies_there && !are_all) part.d_y = copied_rows(all, use.first, N);
     if (use.d_bias != nullptr) part.d_bias = use.d_bias->sink({N}, x.device());
     args.parts.push_back(std::move(part));
   }

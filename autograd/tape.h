@@ -73,6 +73,10 @@ class Gradient {
   Sink sums_sink(const Tensor& like, int64_t columns);
   /// Of the weights, one below the other where nothing is in them yet: one product writes all then.
   static std::vector<Sink> weight_sinks(const std::vector<LinearUse>& uses);
+  /// Whether rows of so many columns are the whole gradient of what a linear layer gave.
+  bool is_of_layer(int64_t columns) const {
+    return wanted_ && uses_ == 1 && columns == layer_.columns;
+  }
   Tensor& slot() { return parameter_ ? parameter_->gradient : tensor_; }
   /// What it is added up in.
   DType type_while_added() const { return parameter_ || uses_ > 1 ? sum_type(dtype_) : dtype_; }
