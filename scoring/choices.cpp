@@ -115,13 +115,12 @@ class ChoiceScorer {
       ids.insert(ids.end(), beginning.begin(), beginning.begin() + length);
       for (size_t i = 0; i < groups_[g].size(); ++i) members.push_back({g, i, length, row});
     }
-    // A cache grows with all tokens, so that these have a bound.
-    if (waiting_tokens_ + B * length > 2 * options_.batch_tokens) score_waiting();
-    waiting_tokens_ += B * length;
     counts_.tokens += B * length;
     DecoderState state = decoder_.initial_state(B);
     const Tensor hidden = decoder_.hidden(decoder_.ids({B, length}, ids), {}, &state).value;
     add(hidden, predictions_of(members, length));
+    if (waiting_bytes_ + state.bytes() > kStateBytes) score_waiting();
+    waiting_bytes_ += state.bytes();
     const auto first = static_cast<int64_t>(states_.size());
     for (int64_t row = 0; row < B; ++row) states_.push_back(state.rows(row, row + 1));
     for (Member& member : members) {
@@ -138,7 +137,7 @@ class ChoiceScorer {
     score_members(std::move(waiting_));
     waiting_.clear();
     states_.clear();
-    waiting_tokens_ = 0;
+    waiting_bytes_ = 0;
   }
 
   /// What hidden values of rows of `length` shared tokens predict of the members, who stand row by
@@ -169,26 +168,41 @@ class ChoiceScorer {
     return predictions;
   }
 
-  /// Goes on with texts, in batches of like length.
+  /// Goes on with texts, the longest first.
   void score_members(std::vector<Member> members) {
     std::stable_sort(members.begin(), members.end(),
                      [&](const Member& a, const Member& b) { return inputs(a) > inputs(b); });
-    for (size_t first = 0; first < members.size();) {
-      const int64_t longest = inputs(members[first]);
-      int64_t cached = 0;
-      size_t last = first;
-      for (; last < members.size(); ++last) {
-        const int64_t count = static_cast<int64_t>(last - first + 1), tokens = count * longest;
-        const bool is_much_shorter = 4 * inputs(members[last]) < 3 * longest;
-        cached = std::max(cached, members[last].begin);
-        const bool is_full = tokens > options_.batch_tokens ||
-                             (cached > 0 && count * (cached + longest) > 2 * options_.batch_tokens);
-        if (last > first && (is_full || (is_much_shorter && tokens > kSmallBatch))) break;
-      }
-      score_batch(std::span(members).subspan(first, last - first));
+    const std::vector<size_t> ends = ends_of_batches(members);
+    for (size_t first = 0; first < members.size(); first = ends[first]) {
+      score_batch(std::span(members).subspan(first, ends[first] - first));
       report();
-      first = last;
     }
+  }
+
+  /// Where the best batch that begins with each member ends: those that follow cost least together,
+  /// padding to the length of their first, and the batch itself, which reads all weights.
+  std::vector<size_t> ends_of_batches(std::span<const Member> members) const {
+    std::vector<size_t> ends(members.size());
+    std::vector<int64_t> costs(members.size() + 1, 0);
+    for (size_t first = members.size(); first-- > 0;) {
+      const int64_t longest = inputs(members[first]);
+      int64_t bytes = 0;
+      for (size_t end = first + 1; end <= members.size(); ++end) {
+        const auto count = static_cast<int64_t>(end - first);
+        bytes = std::max(bytes, bytes_of_state(members[end - 1]));
+        const bool is_full = count * longest > options_.batch_tokens || count * bytes > kStateBytes;
+        if (count > 1 && is_full) break;
+        const int64_t cost = count * longest + kRowsOfBatch + costs[end];
+        if (count > 1 && cost >= costs[first]) continue;
+        costs[first] = cost;
+        ends[first] = end;
+      }
+    }
+    return ends;
+  }
+
+  int64_t bytes_of_state(const Member& member) const {
+    return member.row < 0 ? 0 : states_[static_cast<size_t>(member.row)].bytes();
   }
 
   void score_batch(std::span<const Member> members) {
@@ -286,9 +300,10 @@ class ChoiceScorer {
     if (progress_) progress_(done_, total_);
   }
 
-  static constexpr int64_t kSmallBatch = 128;   // tokens for which padding costs nothing
-  static constexpr int64_t kEnoughRows = 1024;  // for products at full speed
-  static constexpr int64_t kMostScores = 64;    // rows of scores over the vocabulary at once
+  static constexpr int64_t kRowsOfBatch = 96;  // rows that take as long as reading all weights
+  static constexpr int64_t kStateBytes = int64_t{96} << 20;  // that wait, and that are joined
+  static constexpr int64_t kEnoughRows = 1024;               // for products at full speed
+  static constexpr int64_t kMostScores = 64;  // rows of scores over the vocabulary at once
 
   Decoder& decoder_;
   std::span<const std::vector<ScoredText>> groups_;
@@ -298,7 +313,7 @@ class ChoiceScorer {
   std::vector<std::vector<TextScore>> scores_;
   std::vector<DecoderState> states_;     // of a sequence each, behind what a group begins with
   std::vector<Member> waiting_;          // that go on from them
-  int64_t waiting_tokens_ = 0;           // of those states
+  int64_t waiting_bytes_ = 0;            // of those states
   std::vector<Tensor> kept_;             // hidden values [., D]
   std::vector<Prediction> predictions_;  // from their rows
   int64_t done_ = 0, total_ = 0;

@@ -2,22 +2,22 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "backends/cpu/elements.h"
 #include "backends/cpu/vector_math.h"
 
 // By panels of the vocabulary, each the work of one thread while it stays in its caches. With x the
-// logits of a row, forward keeps of each panel its largest x and the sum of e^(x - largest), from
-// which follow log_sum and the loss; backward makes d = scale * (e^(x - log_sum) - one_hot) of a
-// panel, in BF16, and multiplies it twice:
+// logits of a row, forward makes e = e^(x - largest) of each panel and keeps its largest x and the
+// sum of e, from which follow log_sum and the loss; backward makes d = scale * (softmax - one_hot)
+// of a panel, in BF16, where softmax = e * e^(largest - log_sum), and multiplies it twice:
 //     d_hidden += d W_panel          d_W_panel += d^T hidden
 // Panels share d_hidden in a fixed number of groups, whose sums are added in order.
 namespace regla::cpu {
 namespace {
 
 constexpr int64_t kGroups = 8;
-constexpr int64_t kMostRows = 512;  // of a slice: the logits of so many exist at a time
+constexpr int64_t kMostRows = 512;  // of a slice: the panels of so many exist at a time
+constexpr int64_t kRows = 128;      // of a panel that are made at a time
 
 /// Columns of a panel: few enough for the second-level cache, but panels for all threads.
 int64_t panel_size(int64_t vocab) {
@@ -29,8 +29,11 @@ struct Room {
   BFloat16Way way;
   int64_t rows, vocab, D, size = panel_size(vocab), panels = (vocab + size - 1) / size;
   int64_t b_bytes = std::max(PackedB::bytes(way, size, D), PackedB::bytes(way, D, size));
-  Tensor logits = Tensor::empty({panels, rows, size}, DType::F32);
+  Tensor logits = Tensor::empty({threads(), kRows, size}, DType::F32);
+  Tensor exponentials = Tensor::empty({panels, rows, size}, DType::F32);
   Tensor largest = Tensor::empty({panels, rows}, DType::F32), sums = Tensor::empty_like(largest);
+  Tensor factors = Tensor::empty_like(largest);       // of exponentials, for scale * softmax
+  Tensor scores = Tensor::empty({rows}, DType::F32);  // the logits of targets
   Tensor b = Tensor::empty({threads(), b_bytes / 8}, DType::F64);
   Tensor d = Tensor::empty({threads(), rows, size}, DType::BF16);
   Tensor hidden = Tensor::empty({PackedB::bytes(way, D, rows) / 8}, DType::F64);
@@ -50,109 +53,122 @@ struct Slice {
   const BFloat16* weight(int64_t panel) const {
     return args.weight.data<BFloat16>() + panel * room.size * room.D;
   }
-  float* logits(int64_t panel) const {
-    return room.logits.data<float>() + panel * room.rows * room.size;
+  float* exponentials(int64_t panel) const {
+    return room.exponentials.data<float>() + panel * room.rows * room.size;
+  }
+  /// The column of a panel that is right for a row; negative if it is in another panel.
+  int64_t target(int64_t panel, int64_t row) const {
+    const int64_t column = args.targets.data<int32_t>()[begin + row] - panel * room.size;
+    return column < columns(panel) ? column : -1;
   }
   PackedB b_of_thread(int64_t N, int64_t K) const {
     auto* memory = static_cast<char*>(room.b.raw()) + thread_index() * room.b_bytes;
     return {room.way, N, K, memory};
   }
 
-  /// x = hidden W_panel^T, the largest of each row and its sum.
+  /// From x = hidden W_panel^T the exponentials, the largest x of each row and their sum.
   void forward(int64_t panel) const {
     const int64_t N = columns(panel);
     const PackedB b = b_of_thread(N, room.D);
     b.pack(true, weight(panel), room.D);
-    float* x = logits(panel);
-    multiply_packed(PackedProduct<float>{.M = rows,
-                                         .transpose_a = false,
-                                         .a = hidden(),
-                                         .a_pitch = room.D,
-                                         .b = b,
-                                         .bias = nullptr,
-                                         .c = x,
-                                         .c_pitch = N,
-                                         .accumulate = false});
-    float* largest = room.largest.data<float>() + panel * room.rows;
-    float* sums = room.sums.data<float>() + panel * room.rows;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* row = x + r * N;
-      // Not -infinity, which must not be subtracted from itself.
-      const float most = max_of(std::numeric_limits<float>::lowest(), row, N);
-      largest[r] = most;
-      sums[r] = sum_of(N, [=](int64_t j) { return math::exp(row[j] - most); });
+    float* x = room.logits.data<float>() + thread_index() * kRows * room.size;
+    for (int64_t first = 0; first < rows; first += kRows) {
+      const int64_t count = std::min(kRows, rows - first);
+      multiply_packed(PackedProduct<float>{.M = count,
+                                           .transpose_a = false,
+                                           .a = hidden() + first * room.D,
+                                           .a_pitch = room.D,
+                                           .b = b,
+                                           .bias = nullptr,
+                                           .c = x,
+                                           .c_pitch = N,
+                                           .accumulate = false,
+                                           .c_is_in_cache = true});
+      for (int64_t r = 0; r < count; ++r) exponentiate(panel, first + r, x + r * N);
     }
   }
 
-  /// losses = log_sum - x[target]; `largest` and `sums` of panel 0 become those of the row.
+  /// Row r of a panel: its exponentials, their sum, the largest x, and that of the target.
+  void exponentiate(int64_t panel, int64_t r, const float* x) const {
+    const int64_t N = columns(panel);
+    if (const int64_t right = target(panel, r); right >= 0) {
+      room.scores.data<float>()[r] = x[right];
+    }
+    // Not -infinity, which must not be subtracted from itself.
+    const float most = max_of(std::numeric_limits<float>::lowest(), x, N);
+    float* e = exponentials(panel) + r * N;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < N; ++j) {
+      e[j] = math::exp(x[j] - most);
+      sum += e[j];
+    }
+    room.largest.data<float>()[panel * room.rows + r] = most;
+    room.sums.data<float>()[panel * room.rows + r] = sum;
+  }
+
+  /// losses = log_sum - x[target], and the factors of the row's exponentials.
   void finish_rows(float* losses) const {
     const int32_t* targets = args.targets.data<int32_t>() + begin;
-    float *largest = room.largest.data<float>(), *sums = room.sums.data<float>();
+    const float *largest = room.largest.data<float>(), *sums = room.sums.data<float>();
+    float* factors = room.factors.data<float>();
     for (int64_t r = 0; r < rows; ++r) {
       float most = largest[r], sum = 0;
       for (int64_t p = 1; p < room.panels; ++p) most = std::max(most, largest[p * room.rows + r]);
       for (int64_t p = 0; p < room.panels; ++p) {
-        sum += sums[p * room.rows + r] * math::exp(largest[p * room.rows + r] - most);
+        const int64_t at = p * room.rows + r;
+        factors[at] = math::exp(largest[at] - most);
+        sum += sums[at] * factors[at];
       }
-      largest[r] = most;
-      sums[r] = sum;
-      if (const int64_t target = targets[r]; target < 0) {
-        losses[begin + r] = 0;
-      } else {
-        const int64_t panel = target / room.size;
-        const float score = logits(panel)[r * columns(panel) + target % room.size];
-        losses[begin + r] = math::log(sum) + most - score;
-      }
+      const float factor = static_cast<float>(args.scale) / sum;
+      for (int64_t p = 0; p < room.panels; ++p) factors[p * room.rows + r] *= factor;
+      losses[begin + r] = targets[r] < 0 ? 0 : math::log(sum) + most - room.scores.data<float>()[r];
     }
   }
 
-  /// d of a panel, in the memory of this thread.
-  const BFloat16* gradient(int64_t panel) const {
+  /// Row r of d of a panel.
+  void differentiate(int64_t panel, int64_t r, BFloat16* d) const {
     const int64_t N = columns(panel);
-    const int32_t* targets = args.targets.data<int32_t>() + begin;
-    const float *largest = room.largest.data<float>(), *sums = room.sums.data<float>();
-    const auto scale = static_cast<float>(args.scale);
-    BFloat16* d = room.d.data<BFloat16>() + thread_index() * room.rows * room.size;
-    std::vector<float> exact(static_cast<size_t>(N));
-    float* row = exact.data();
-    for (int64_t r = 0; r < rows; ++r) {
-      if (targets[r] < 0) {
-        std::fill_n(d + r * N, N, BFloat16());
-        continue;
-      }
-      const float* x = logits(panel) + r * N;
-      const float most = largest[r], factor = scale / sums[r];
-      write_range(row, false, 0, N, [=](int64_t j) { return factor * math::exp(x[j] - most); });
-      const int64_t target = targets[r] - panel * room.size;
-      if (target >= 0 && target < N) row[target] -= scale;
-      narrow(row, N, d + r * N);
+    if (args.targets.data<int32_t>()[begin + r] < 0) {
+      std::fill_n(d, N, BFloat16());
+      return;
     }
-    return d;
+    const float* e = exponentials(panel) + r * N;
+    const float factor = room.factors.data<float>()[panel * room.rows + r];
+    Output<float>(d, false).write(0, N, [=](int64_t j) { return factor * e[j]; });
+    if (const int64_t right = target(panel, r); right >= 0) {
+      d[right] = BFloat16(factor * e[right] - static_cast<float>(args.scale));
+    }
   }
 
   /// The two products of d of a panel, the first of a group beginning its sum.
   void backward(int64_t panel, bool is_first, float* d_hidden, float* d_weight) const {
     const int64_t N = columns(panel), D = room.D;
-    const BFloat16* d = gradient(panel);
+    BFloat16* d = room.d.data<BFloat16>() + thread_index() * room.rows * room.size;
     const PackedB b = b_of_thread(D, N);
     b.pack(false, weight(panel), D);
-    const PackedB packed_hidden = {room.way, D, rows, room.hidden.raw()};
-    PackedProduct<float> product = {.M = rows,
-                                    .transpose_a = false,
-                                    .a = d,
-                                    .a_pitch = N,
-                                    .b = b,
-                                    .bias = nullptr,
-                                    .c = d_hidden,
-                                    .c_pitch = D,
-                                    .accumulate = !is_first};
-    multiply_packed(product);
-    product.M = N;
-    product.transpose_a = true;
-    product.b = packed_hidden;
-    product.c = d_weight + panel * room.size * D;
-    product.accumulate = begin > 0;
-    multiply_packed(product);
+    for (int64_t first = 0; first < rows; first += kRows) {
+      const int64_t count = std::min(kRows, rows - first);
+      for (int64_t r = first; r < first + count; ++r) differentiate(panel, r, d + r * N);
+      multiply_packed(PackedProduct<float>{.M = count,
+                                           .transpose_a = false,
+                                           .a = d + first * N,
+                                           .a_pitch = N,
+                                           .b = b,
+                                           .bias = nullptr,
+                                           .c = d_hidden + first * D,
+                                           .c_pitch = D,
+                                           .accumulate = !is_first});
+    }
+    multiply_packed(PackedProduct<float>{.M = N,
+                                         .transpose_a = true,
+                                         .a = d,
+                                         .a_pitch = N,
+                                         .b = {room.way, D, rows, room.hidden.raw()},
+                                         .bias = nullptr,
+                                         .c = d_weight + panel * room.size * D,
+                                         .c_pitch = D,
+                                         .accumulate = begin > 0});
   }
 
   void add_gradients(Tensor& d_hidden, Tensor& d_weight) const {

@@ -177,7 +177,8 @@ void multiply_by_instructions(PackedProduct<C> p) {
                 size = p.transpose_a ? p.M : K;
   p.a = dense_rows(rows, size, p.a, p.a_pitch);
   const bool is_dense = p.c_pitch == N || p.M <= 1;
-  if (std::is_same_v<C, BFloat16> && is_dense && !p.accumulate) return multiply_dense(p);
+  const bool is_fast = std::is_same_v<C, BFloat16> || p.c_is_in_cache;
+  if (is_fast && is_dense && !p.accumulate) return multiply_dense(p);
   // oneDNN's kernel goes over C in strips of 64 columns, at which memory is slow: it gets a piece
   // of memory that stays in a cache.
   auto* sums = static_cast<float*>(scratch<kTileOfC>(static_cast<size_t>(p.M * N) * 4));

@@ -39,6 +39,7 @@ struct PackedProduct {
   C* c;
   int64_t c_pitch;
   bool accumulate;
+  bool c_is_in_cache = false;  ///< else C is formed in memory that is, and then copied
 };
 void multiply_packed(const PackedProduct<float>& product);
 void multiply_packed(const PackedProduct<BFloat16>& product);

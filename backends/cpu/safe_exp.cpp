@@ -12,6 +12,9 @@ namespace regla::cpu {
 namespace {
 
 constexpr int32_t kFromState = -1;
+/// Rows of a head are short and far apart, and processors do not guess them: they are asked for so
+/// many tokens before.
+constexpr int64_t kTokensAhead = 16;
 
 /// One head of one sequence: rows of K features, `pitch` apart.
 template <class T>
@@ -34,8 +37,7 @@ struct Head {
 /// attained nowhere: arg stays.
 template <class T>
 void raise_maximum(const Head<T>& head, int64_t t, T& m, int32_t& arg) {
-  // The rows of a head are short and far apart, and processors do not guess them.
-  head.z.fetch(head.z_first + (t + 16) * head.pitch, head.K);
+  head.z.fetch(head.z_first + (t + kTokensAhead) * head.pitch, head.K);
   const T* z = head.row(t);
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
   T largest = m;
@@ -186,6 +188,8 @@ void features_backward(const Head<T>& head, const HeadGradients<T>& g) {
   T owed = 0;
   for (int64_t t = 0; t < head.steps; ++t) {
     const int64_t first = head.z_first + t * head.pitch;
+    g.features.fetch(first + kTokensAhead * head.pitch, head.K);
+    if (g.d_features) g.d_features.fetch(first + kTokensAhead * head.pitch, head.K);
     const T* d = g.d_features ? g.d_features.read(first, head.K, g.d_room) : nullptr;
     const T* f = g.features.read(first, head.K, g.room);
     g.d_z.write(first, head.K, [=](int64_t i) { return d ? d[i] * f[i] : T(0); });
