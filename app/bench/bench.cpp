@@ -16,7 +16,7 @@ namespace {
 /// The model that is measured unless --config names another: configs/bench/small_regla.json.
 constexpr const char* kDefaultConfig = R"({"batch_size": 16, "layers": 4, "hidden": 256,
     "heads": 4, "mlp": 1024, "vocab": 8192, "mixer": {"type": "regla", "rope": "full"},
-    "dropout": 0.1, "sequence_length": 256})";
+    "dropout": 0.1, "sequence_length": 256, "activation_checkpointing": "none"})";
 
 /// The same for texts: the depth of the paper's Figure 5, one sequence.
 constexpr const char* kTextConfig = R"({"batch_size": 1, "layers": 6, "hidden": 256,

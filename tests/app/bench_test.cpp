@@ -219,6 +219,14 @@ TEST_CASE("a benchmark takes a configuration file and prints a table") {
   CHECK_THAT(outcome.out, Contains("update") && Contains("fp32 product GFLOP/s"));
 }
 
+TEST_CASE("without a configuration file the small model of configs/bench is measured") {
+  // `tiny` makes both smaller by the same keys.
+  const Json without = measured("train");
+  const Json with = measured(
+      "train", {"--config", std::string(REGLA_SOURCE_DIR) + "/configs/bench/small_regla.json"});
+  CHECK(without["config"] == with["config"]);
+}
+
 TEST_CASE("wrong arguments of a benchmark are one line") {
   CHECK_THAT(refused(tiny("train", {"--set", "headz=2"})), Contains("heads"));
   CHECK_THAT(refused(tiny("train", {"--set", "dtype=f64"})),
