@@ -17,8 +17,9 @@ namespace {
 
 /// Pieces of work that keep the usual number of cores busy.
 constexpr int64_t kPieces = 8;
-/// From this many rows on, turning B pays.
-constexpr int64_t kRowsToTurn = 1024;
+/// From this many rows on, turning B pays; and sooner where B is not wider than deep, as tiles are
+/// narrow then and each would pack the same rows of A.
+constexpr int64_t kRowsToTurn = 384, kRowsToTurnNarrow = 64;
 /// Elements of B that may be turned: the memory that it takes.
 constexpr int64_t kMostTurned = int64_t{16} << 20;
 
@@ -125,7 +126,8 @@ template <class T>
 void multiply_any(Product<T> p) {
   if (has_few_rows(p)) return multiply_few_rows(p);
   Tensor turned;
-  if (p.transpose_b && p.M >= kRowsToTurn && p.N * p.K <= kMostTurned) {
+  const int64_t least_rows = p.N <= p.K ? kRowsToTurnNarrow : kRowsToTurn;
+  if (p.transpose_b && p.M >= least_rows && p.N * p.K <= kMostTurned) {
     turned = Tensor::empty({p.K, padded(p.N)}, dtype_of<T>);
     T* out = turned.data<T>();
     parallel_for(p.N, 64, [&](int64_t begin, int64_t end) {
