@@ -119,8 +119,9 @@ class ChoiceScorer {
     DecoderState state = decoder_.initial_state(B);
     const Tensor hidden = decoder_.hidden(decoder_.ids({B, length}, ids), {}, &state).value;
     add(hidden, predictions_of(members, length));
-    if (waiting_bytes_ + state.bytes() > kStateBytes) score_waiting();
-    waiting_bytes_ += state.bytes();
+    const int64_t bytes = state.bytes();
+    if (waiting_bytes_ + bytes > kStateBytes) score_waiting();
+    waiting_bytes_ += bytes;
     const auto first = static_cast<int64_t>(states_.size());
     for (int64_t row = 0; row < B; ++row) states_.push_back(state.rows(row, row + 1));
     for (Member& member : members) {
@@ -183,13 +184,14 @@ class ChoiceScorer {
   /// padding to the length of their first, and the batch itself, which reads all weights.
   std::vector<size_t> ends_of_batches(std::span<const Member> members) const {
     std::vector<size_t> ends(members.size());
-    std::vector<int64_t> costs(members.size() + 1, 0);
+    std::vector<int64_t> costs(members.size() + 1, 0), state_bytes;
+    for (const Member& member : members) state_bytes.push_back(bytes_of_state(member));
     for (size_t first = members.size(); first-- > 0;) {
       const int64_t longest = inputs(members[first]);
       int64_t bytes = 0;
       for (size_t end = first + 1; end <= members.size(); ++end) {
         const auto count = static_cast<int64_t>(end - first);
-        bytes = std::max(bytes, bytes_of_state(members[end - 1]));
+        bytes = std::max(bytes, state_bytes[end - 1]);
         const bool is_full = count * longest > options_.batch_tokens || count * bytes > kStateBytes;
         if (count > 1 && is_full) break;
         const int64_t cost = count * longest + kRowsOfBatch + costs[end];

@@ -96,15 +96,9 @@ struct Slice {
     }
     // Not -infinity, which must not be subtracted from itself.
     const float most = max_of(std::numeric_limits<float>::lowest(), x, N);
-    float* e = exponentials(panel) + r * N;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < N; ++j) {
-      e[j] = math::exp(x[j] - most);
-      sum += e[j];
-    }
-    room.largest.data<float>()[panel * room.rows + r] = most;
-    room.sums.data<float>()[panel * room.rows + r] = sum;
+    const int64_t at = panel * room.rows + r;
+    room.largest.data<float>()[at] = most;
+    room.sums.data<float>()[at] = math::exponentials(x, most, N, exponentials(panel) + r * N);
   }
 
   /// losses = log_sum - x[target], and the factors of the row's exponentials.

@@ -20,13 +20,7 @@ T cross_entropy_row(T* row, int64_t vocab, int32_t target, T scale) {
   }
   const T score = row[target];
   const T largest = max_of(row[0], row, vocab);
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < vocab; ++j) {
-    row[j] = math::exp(row[j] - largest);
-    sum += row[j];
-  }
-  const T factor = scale / sum;
+  const T sum = math::exponentials(row, largest, vocab, row), factor = scale / sum;
 #pragma omp simd
   for (int64_t j = 0; j < vocab; ++j) row[j] *= factor;
   row[target] -= scale;

@@ -15,13 +15,7 @@ void softmax(const Tensor& x, Tensor y) {
         const T* row = in + r * N;
         T* result = out + r * N;
         const T largest = max_of(row[0], row, N);
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < N; ++j) {
-          result[j] = math::exp(row[j] - largest);
-          sum += result[j];
-        }
-        const T scale = 1 / sum;
+        const T scale = 1 / math::exponentials(row, largest, N, result);
         for (int64_t j = 0; j < N; ++j) result[j] *= scale;
       }
     });

@@ -156,4 +156,16 @@ inline double tanh(double x) { return std::tanh(x); }
 }
 inline double erf(double x) { return std::erf(x); }
 
+/// y = e^(x - shift) of `count` elements, y may be x; gives their sum.
+template <class T>
+T exponentials(const T* x, T shift, int64_t count, T* y) {
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) {
+    y[i] = exp(x[i] - shift);
+    sum += y[i];
+  }
+  return sum;
+}
+
 }  // namespace regla::cpu::math
